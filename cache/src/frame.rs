@@ -358,6 +358,18 @@ impl FrameBuf {
         self.frames.append(&mut other.frames);
     }
 
+    /// Gives up the right to write: the first `bytes` bytes as references, frames beyond them are freed.
+    #[must_use]
+    pub fn freeze(mut self, bytes: usize) -> FrameRefs {
+        assert!(bytes <= self.frames.len() * PAGE_SIZE);
+        let mut refs = FrameRefs::new(Arc::clone(&self.pool));
+        let used = bytes.div_ceil(PAGE_SIZE);
+        for (index, frame) in self.frames.drain(..used).enumerate() {
+            refs.push(frame, 0, PAGE_SIZE.min(bytes - index * PAGE_SIZE), false);
+        }
+        refs
+    }
+
     /// Hands the last frame out, still private, with its one reference.
     pub(crate) fn pop(&mut self) -> Option<FrameId> {
         self.frames.pop()
