@@ -1,0 +1,13 @@
+//! The servers that others are measured against: what the socket costs, and what tokio costs on top.
+//!
+//! Both serve plain memory with simple replies, without a cache and without checks beyond the range. One read takes
+//! in as many requests as the socket holds, and one vectored write answers them straight from memory. They run as
+//! child processes of the benchmark (`bench ceiling`, `bench tokio-loop`), so that their CPU time can be told apart.
+
+mod ceiling;
+mod engine;
+mod handshake;
+mod tokio_loop;
+
+pub(crate) use ceiling::serve as serve_ceiling;
+pub(crate) use tokio_loop::serve as serve_tokio_loop;

@@ -1,0 +1,3 @@
+//! The kernel's own NBD driver as the client, in User-mode Linux.
+
+mod filesystem;
