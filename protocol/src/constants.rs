@@ -65,7 +65,7 @@ pub const MAX_OPTION_REPLY_DATA: u32 = 16 << 10;
 
 /// The most replies that a client takes to one option, so that a server can't make it collect for ever.
 /// A list of a thousand exports is a long one.
-pub const MAX_OPTION_REPLIES: u32 = 16 << 10;
+pub const MAX_OPTION_REPLIES: u32 = 4096;
 
 /// The most extents in one `NBD_CMD_BLOCK_STATUS` chunk: 512 KiB of descriptors. qemu and libnbd accept twice as many.
 /// A client asks on from where the last one ended.

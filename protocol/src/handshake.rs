@@ -5,6 +5,7 @@
 //! never waits for more than one option (or reply) of bounded length, so the caller's buffer stays bounded too, and it
 //! answers at most one option per call, so that a peer that doesn't read can't make the output grow.
 
+pub mod client;
 pub mod directory;
 pub mod server;
 

@@ -30,7 +30,7 @@ pub mod request;
 
 pub use error::NbdError;
 pub use flags::{ChunkFlags, ClientFlags, CommandFlags, HandshakeFlags, TransmissionFlags};
-pub use handshake::server::ServerHandshake;
+pub use handshake::{client::ClientHandshake, server::ServerHandshake};
 pub use meta_context::{MetaContext, MetaContextSet};
 pub use reply::ReplyStyle;
 pub use request::{Command, ExportLimits, Request};
