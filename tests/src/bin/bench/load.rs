@@ -59,7 +59,7 @@ const SMALL: u32 = 4 << 10;
 const LARGE: u32 = 128 << 10;
 
 /// Every load, in the order of the table.
-pub(crate) const LOADS: [Load; 10] = [
+pub(crate) static LOADS: [Load; 11] = [
     Load::hot("read-qd1", "random read 4 KiB QD1", Kind::RandomRead, SMALL, 1),
     Load::hot("read", "random read 4 KiB QD32", Kind::RandomRead, SMALL, 32),
     Load::hot("write", "random write 4 KiB QD32", Kind::RandomWrite, SMALL, 32),
@@ -79,13 +79,11 @@ pub(crate) const LOADS: [Load; 10] = [
         temperature: Temperature::Cold,
         ..Load::hot("cold-sequential", "cold sequential read 128 KiB QD8", Kind::SequentialRead, LARGE, 8)
     },
+    Load {
+        temperature: Temperature::Overflow,
+        ..Load::hot("overflow", "random writes 4 KiB QD32 over 4x the cache, FLUSH", Kind::RandomWrite, SMALL, 32)
+    },
 ];
-
-/// Separate, because its size depends on the cache's.
-pub(crate) const OVERFLOW: Load = Load {
-    temperature: Temperature::Overflow,
-    ..Load::hot("overflow", "random writes 4 KiB QD32 over 4x the cache, FLUSH", Kind::RandomWrite, SMALL, 32)
-};
 
 /// How far and how long a load goes.
 #[derive(Debug, Clone, Copy)]

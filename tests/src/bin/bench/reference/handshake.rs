@@ -22,7 +22,7 @@ pub(super) fn serve(stream: &mut Stream, size: u64) -> io::Result<()> {
         if be_u64(&header, 0) != OPTION_MAGIC || length > OPTION_LENGTH_MAX {
             return Err(failure("a malformed option"));
         }
-        io::copy(&mut stream.by_ref().take(u64::from(length)), &mut io::sink())?;
+        io::copy(&mut Read::by_ref(stream).take(u64::from(length)), &mut io::sink())?;
         match option {
             OPTION_GO => {
                 let info = [&[0, 0][..], &size.to_be_bytes(), &TRANSMISSION_FLAGS.to_be_bytes()].concat();

@@ -1,0 +1,139 @@
+//! The benchmark: Weir against other servers, and against what the socket costs, in the same run.
+//!
+//! A figure of its own means nothing on a machine that does other things too. So every contender takes its turn in
+//! every round, and what is reported are medians of ratios. `bench --help` names the modes; each lives in a module of
+//! its own, above a lean load generator (`connection`, `replies`, `load`) that shares nothing with Weir.
+
+mod args;
+mod connection;
+mod contender;
+mod histogram;
+mod load;
+mod pattern;
+mod process;
+mod raw;
+mod reference;
+mod replies;
+mod report;
+mod rounds;
+mod stream;
+mod svg;
+mod wire;
+
+use std::fs;
+use std::io;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use serde_json::json;
+
+use args::{Arguments, Reference};
+use connection::Options;
+use contender::{Contender, NAMES};
+use load::{LOADS, Load};
+use pattern::Pattern;
+use rounds::{Comparison, Scale};
+use wire::failure;
+
+/// Any number: it tells the benchmark's data from what else may lie on a disk.
+const SEED: u64 = 0x7765_6972;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    match &arguments.server {
+        Some(Reference::Ceiling(serve)) => reference::serve_ceiling(&serve.listen, serve.size)?,
+        Some(Reference::TokioLoop(serve)) => reference::serve_tokio_loop(&serve.listen, serve.size)?,
+        None if arguments.list => list(),
+        None => return compare(arguments),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list() {
+    println!("loads:");
+    for load in &LOADS {
+        println!("  {:<16} {}", load.name, load.title);
+    }
+    println!("servers:");
+    for (_, name) in NAMES {
+        println!("  {name}");
+    }
+}
+
+/// The loads that `--only` leaves.
+fn chosen_loads(only: &[String]) -> io::Result<Vec<&'static Load>> {
+    for name in only {
+        if !LOADS.iter().any(|load| load.name == name) {
+            return Err(failure(format!("no load is called {name}; --list prints their names")));
+        }
+    }
+    Ok(LOADS.iter().filter(|load| only.is_empty() || only.iter().any(|name| name == load.name)).collect())
+}
+
+/// The contenders that `--servers` leaves and that are there. A line says why another isn't.
+fn chosen_contenders(arguments: &Arguments) -> io::Result<Vec<Contender>> {
+    for name in &arguments.servers {
+        if !NAMES.iter().any(|(_, known)| known == name) {
+            return Err(failure(format!("no server is called {name}; --list prints their names")));
+        }
+    }
+    let mut chosen = Vec::new();
+    for (kind, name) in NAMES {
+        if arguments.servers.is_empty() || arguments.servers.iter().any(|wanted| wanted == name) {
+            match Contender::find(kind, name, &arguments.weir, arguments.baseline.as_deref()) {
+                Ok(contender) => chosen.push(contender),
+                Err(reason) => eprintln!("{name}: skipped: {reason}"),
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+const fn options(arguments: &Arguments) -> Options {
+    Options { export: String::new(), pattern: Pattern::new(SEED), structured: arguments.structured }
+}
+
+fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
+    let start = Instant::now();
+    let loads = chosen_loads(&arguments.only)?;
+    let contenders = chosen_contenders(arguments)?;
+    let folder = tempfile::Builder::new().prefix("weir-bench-").tempdir_in(&arguments.dir)?;
+    let mut comparison = Comparison {
+        scale: Scale::new(arguments.quick, arguments.rounds),
+        options: options(arguments),
+        folder: folder.path(),
+        samples: Vec::new(),
+        failures: Vec::new(),
+    };
+    for transport in arguments.transports() {
+        comparison.run(transport, &contenders, &loads, start)?;
+    }
+    let groups = report::groups(&comparison.samples, &loads);
+    print!("{}", report::table(&groups));
+    println!("\n{} samples in {:.0} s", comparison.samples.len(), start.elapsed().as_secs_f64());
+    if let Some(path) = &arguments.json {
+        let report = json!({
+            "samples": comparison.samples,
+            "groups": groups,
+            "failures": comparison.failures,
+        });
+        fs::write(path, serde_json::to_vec_pretty(&report)?)?;
+    }
+    if let Some(path) = &arguments.svg {
+        fs::write(path, svg::bars(&groups))?;
+    }
+    // A peer may fail; Weir may not.
+    let failed = comparison.failures.iter().any(|failure| failure.contender == "weir");
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
