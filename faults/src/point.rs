@@ -19,7 +19,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use linkme::distributed_slice;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::errno::Errno;
 
@@ -32,7 +32,7 @@ pub use context::FaultContext;
 pub static POINTS: [FaultPoint];
 
 /// What a point does when it fires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PointKind {
     /// An error in the middle of a function.

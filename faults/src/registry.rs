@@ -8,12 +8,16 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use tokio::sync::watch;
+
 use crate::kind::RequestKinds;
 use crate::point::{FaultContext, FaultPoint, POINTS};
 
 mod point_state;
+mod points;
 
-pub(crate) use point_state::{Arming, Effect, Fire, Paused, PointState, Trigger};
+pub(crate) use point_state::{Arming, Fire, Paused, PointState};
+pub use points::PointListing;
 
 /// The faults of one server instance. A clone is the same registry.
 #[derive(Clone, Default)]
@@ -28,6 +32,8 @@ pub(crate) struct Shared {
     points_armed: AtomicUsize,
     /// By position in [`POINTS`]; absent until a point is armed or listed.
     points: OnceLock<Box<[PointState]>>,
+    /// Raised whenever someone pauses.
+    pauses: watch::Sender<u64>,
 }
 
 impl Faults {
@@ -80,7 +86,9 @@ impl Shared {
         point: &'static FaultPoint,
         ends: &crate::wait::Ends,
     ) -> Paused<'_> {
-        self.points()[point.position()].enter_pause(ends.epoch())
+        let paused = self.points()[point.position()].enter_pause(ends.epoch());
+        self.pauses.send_modify(|count| *count += 1);
+        paused
     }
 }
 

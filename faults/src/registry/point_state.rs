@@ -13,31 +13,9 @@ use tokio::time::Instant;
 use crate::errno::Errno;
 use crate::kind::RequestKinds;
 use crate::point::FaultPoint;
+use crate::query::{Chance, Effect, Trigger};
 use crate::registry::lock;
 use crate::rng::Rng;
-
-/// When an armed point fires: all of it must hold.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Trigger {
-    /// Every Nth hit.
-    pub(crate) frequency: Option<u64>,
-    /// The chance of each hit, 0..=1, and the seed.
-    pub(crate) probability: Option<(f64, u64)>,
-    /// No more firings than this; the point is disarmed after the last.
-    pub(crate) times: Option<u64>,
-    /// As many hits pass first.
-    pub(crate) after: u64,
-    /// Only for this long.
-    pub(crate) for_: Option<Duration>,
-}
-
-/// What a firing does; with nothing set on a race point, the race is lost.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Effect {
-    pub(crate) error: Option<Errno>,
-    pub(crate) delay: Option<Duration>,
-    pub(crate) pause: bool,
-}
 
 /// What is armed at a point.
 #[derive(Clone, Debug)]
@@ -108,13 +86,15 @@ impl PointState {
         inner.release();
     }
 
-    /// Disarms, releases and forgets the counters.
-    pub(crate) fn reset(&self, armed: &AtomicUsize) {
+    /// Disarms, releases and forgets the counters; says whether it was armed.
+    pub(crate) fn reset(&self, armed: &AtomicUsize) -> bool {
         let mut inner = lock(&self.inner);
+        let was_armed = inner.arming.is_some();
         inner.disarm(armed);
         inner.release();
         inner.hits = 0;
         inner.fires = 0;
+        was_armed
     }
 
     /// Ends the pauses and delays here; says how many were paused.
@@ -145,7 +125,7 @@ impl PointState {
         let arming = inner.arming.as_mut()?;
         if arming
             .trigger
-            .for_
+            .limit
             .is_some_and(|limit| arming.since.elapsed() >= limit)
         {
             inner.disarm(armed);
@@ -214,10 +194,10 @@ impl Arming {
         {
             return false;
         }
-        if let Some((chance, seed)) = self.trigger.probability {
+        if let Some(Chance { percent, seed }) = self.trigger.chance {
             // The point's name keeps two points of one query from firing in step.
             let name = format!("{}:{}:{}", point.file, point.line, point.column);
-            if Rng::of(seed, &name, number).unit() >= chance {
+            if Rng::of(seed, &name, number).unit() * 100.0 >= percent {
                 return false;
             }
         }
