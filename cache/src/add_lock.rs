@@ -1,0 +1,354 @@
+//! The page cache's add lock, after bcachefs' pagecache add lock, in ranges: what adds data to a range and what shoots it down
+//! exclude each other; adders share, and so do blockers.
+//!
+//! The device is cut into regions of [`REGION_BYTES`], each with a [`TwoStateLock`]. An operation holds one region at a time and goes through
+//! its range with [`AddLock::regions`], so there are no convoys and no order to get wrong. In front stands a [gate](gate) with three
+//! modes: *region* (the above), *whole* (one lock for a blocker of any range, shared with its like) and *exclusive*.
+//!
+//! # Cost
+//! An uncontended [`AddLock::try_add`] is a compare-and-swap on the thread's own shard of the gate, a lookup, a compare-and-swap
+//! on the region, and one more reference to it: no allocation once the region is known. Dropping the guard undoes the three.
+//!
+//! # Guards never nest
+//! A holder that asks for another guard may queue behind a waiter that waits for it. Functions that need the lock take the guard
+//! as a parameter. A request checks its range against the device's size after it is past the gate.
+//!
+//! # Wait-for graph
+//! | wait | held meanwhile | ended by | bound |
+//! | --- | --- | --- | --- |
+//! | region operation at its gate shard | nothing | whole and exclusive holders | the rest of their phase, and theirs who queued before |
+//! | region operation at its region | one gate shard | the region's holders | the rest of the phase, plus one opposing phase |
+//! | whole or exclusive at the turnstile | nothing | those before it, in order | each one's entry (whole) or hold (exclusive) |
+//! | exclusive at `wholes` | turnstile | whole holders | the slowest of them |
+//! | whole or exclusive at the shards | turnstile, `wholes`, some shards | region operations past the gate | the slowest: its wait at its region, and its hold |
+//!
+//! Edges go only downwards in: holders of a guard → nothing of this lock; a region's waiters → its holders; shards → those past the gate; `wholes` → whole
+//! holders; turnstile → all of these. No cycle. Every edge into work that holds a guard ends when that work does, which is I/O with a deadline.
+//!
+//! # Cancel safety
+//! Every await is of a cancel safe future; what was gained before it is in a guard, so a dropped future gives it back.
+//!
+//! # Memory
+//! Regions are made when first touched and stay: about 128 bytes each, see [`AddLock::bytes`].
+
+mod gate;
+mod guard;
+mod turnstile;
+
+#[cfg(all(test, loom))]
+mod loom_models;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::gen_radix::{ImmortalRadix, OnceArc};
+use crate::lg_lock::default_shards;
+use crate::sync::thread_number;
+use crate::two_state_lock::{Side, TwoStateLock};
+
+use gate::Gate;
+use guard::RegionHold;
+
+pub use guard::{AddGuard, BlockGuard, ExclusiveGuard};
+
+/// The bytes under one region's lock: as many as a large streaming request touches, few enough that a trim stalls only its neighbourhood.
+pub const REGION_BYTES: u64 = 64 << 20;
+
+/// The lock; see the module's documentation.
+///
+/// ```
+/// use std::sync::Arc;
+/// use weir_cache::add_lock::AddLock;
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let lock = Arc::new(AddLock::new(12));
+/// let add = lock.add(100..200).await;
+/// add.assert_covers(150..160);
+/// assert!(lock.try_block(0..4096).is_none());
+/// drop(add);
+/// let block = lock.block(0..4096).await;
+/// assert!(lock.try_add(100..200).is_none());
+/// # drop(block);
+/// # });
+/// ```
+pub struct AddLock {
+    /// Blocks cover whole pages of this many bytes, as a power of two.
+    page_shift: u32,
+    gate: Arc<Gate>,
+    regions: ImmortalRadix<OnceArc<Region>>,
+    region_count: AtomicUsize,
+    waits: Waits,
+}
+
+/// One region's lock, and the way back to the gate, so that a guard needs no other reference.
+struct Region {
+    lock: TwoStateLock,
+    gate: Arc<Gate>,
+}
+
+/// Touched only by those who wait.
+#[derive(Default)]
+struct Waits {
+    gate: AtomicU64,
+    add: AtomicU64,
+    block: AtomicU64,
+    whole: AtomicU64,
+    exclusive: AtomicU64,
+}
+
+/// How often someone had to wait, since the lock was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddLockStats {
+    /// Region operations that waited at the gate.
+    pub gate_waits: u64,
+    /// Adders that waited at their region.
+    pub add_waits: u64,
+    /// Blockers that waited at their region.
+    pub block_waits: u64,
+    /// Whole-device blocks asked for, each of which may have waited.
+    pub wholes: u64,
+    /// Exclusive holds asked for, each of which may have waited.
+    pub exclusives: u64,
+}
+
+impl AddLock {
+    /// A lock for a device with pages of `1 << page_shift` bytes.
+    ///
+    /// # Panics
+    /// If a page is larger than a region.
+    #[must_use]
+    pub fn new(page_shift: u32) -> Self {
+        Self::with_shards(page_shift, default_shards())
+    }
+
+    fn with_shards(page_shift: u32, shards: usize) -> Self {
+        assert!(
+            page_shift <= REGION_BYTES.trailing_zeros(),
+            "a page of 2^{page_shift} bytes is larger than a region"
+        );
+        Self {
+            page_shift,
+            gate: Arc::new(Gate::new(shards)),
+            regions: ImmortalRadix::new(),
+            region_count: AtomicUsize::new(0),
+            waits: Waits::default(),
+        }
+    }
+
+    /// Cuts a range at the borders of regions.
+    ///
+    /// ```
+    /// use weir_cache::add_lock::{AddLock, REGION_BYTES};
+    ///
+    /// let cut: Vec<_> = AddLock::regions(5..REGION_BYTES + 5).collect();
+    /// assert_eq!(cut, [5..REGION_BYTES, REGION_BYTES..REGION_BYTES + 5]);
+    /// ```
+    pub fn regions(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let mut start = range.start;
+        std::iter::from_fn(move || {
+            if start >= range.end {
+                return None;
+            }
+            let border = (start / REGION_BYTES + 1).saturating_mul(REGION_BYTES);
+            let piece = start..border.min(range.end);
+            start = piece.end;
+            Some(piece)
+        })
+    }
+
+    /// Takes *add* on a range within one region, if no one has to be waited for.
+    ///
+    /// # Panics
+    /// If the range is empty or crosses a region's border.
+    #[inline]
+    pub fn try_add(&self, range: Range<u64>) -> Option<AddGuard> {
+        let hold = self.try_region(&range, Side::Add)?;
+        Some(AddGuard::new(range, hold))
+    }
+
+    /// Takes *add* on a range within one region. Cancel safe.
+    ///
+    /// # Panics
+    /// If the range is empty or crosses a region's border.
+    pub async fn add(&self, range: Range<u64>) -> AddGuard {
+        let hold = self.region(&range, Side::Add).await;
+        AddGuard::new(range, hold)
+    }
+
+    /// Takes *block* on whole pages within one region, if no one has to be waited for.
+    ///
+    /// # Panics
+    /// If the range is empty, crosses a region's border or cuts a page. (The last page of a device counts as whole; give its full extent.)
+    pub fn try_block(&self, range: Range<u64>) -> Option<BlockGuard> {
+        self.assert_whole_pages(&range);
+        let hold = self.try_region(&range, Side::Block)?;
+        Some(BlockGuard::of_region(range, hold))
+    }
+
+    /// Takes *block* on whole pages within one region. Cancel safe.
+    ///
+    /// # Panics
+    /// As [`try_block`](Self::try_block).
+    pub async fn block(&self, range: Range<u64>) -> BlockGuard {
+        self.assert_whole_pages(&range);
+        let hold = self.region(&range, Side::Block).await;
+        BlockGuard::of_region(range, hold)
+    }
+
+    /// Takes *block* on whole pages of any range, for the price of one lock that keeps adders and region blockers out
+    /// everywhere: hold it for a slice of the work at a time. Cancel safe.
+    ///
+    /// # Panics
+    /// If the range is empty or cuts a page.
+    pub async fn block_whole(&self, range: Range<u64>) -> BlockGuard {
+        self.assert_whole_pages(&range);
+        self.waits.whole.fetch_add(1, Ordering::Relaxed);
+        let pass = self.gate.whole().await;
+        BlockGuard::of_gate(range, Arc::clone(&self.gate), pass)
+    }
+
+    /// Keeps everyone else out, for what changes the device itself: resize, insert and collapse range, power cut. Cancel safe.
+    pub async fn exclusive(&self) -> ExclusiveGuard {
+        self.waits.exclusive.fetch_add(1, Ordering::Relaxed);
+        let pass = self.gate.exclusive().await;
+        ExclusiveGuard::new(Arc::clone(&self.gate), pass)
+    }
+
+    /// How often someone waited. A snapshot.
+    pub fn stats(&self) -> AddLockStats {
+        let Waits {
+            gate,
+            add,
+            block,
+            whole,
+            exclusive,
+        } = &self.waits;
+        AddLockStats {
+            gate_waits: gate.load(Ordering::Relaxed),
+            add_waits: add.load(Ordering::Relaxed),
+            block_waits: block.load(Ordering::Relaxed),
+            wholes: whole.load(Ordering::Relaxed),
+            exclusives: exclusive.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Memory of the regions known so far.
+    pub fn bytes(&self) -> usize {
+        /// The two counts in front of what an `Arc` holds.
+        const ARC_BYTES: usize = 2 * size_of::<usize>();
+        let regions = self.region_count.load(Ordering::Relaxed);
+        self.regions.bytes() + regions * (size_of::<Region>() + ARC_BYTES)
+    }
+
+    fn try_region(&self, range: &Range<u64>, side: Side) -> Option<RegionHold> {
+        let number = region_number(range);
+        let shard = self.shard();
+        let passed = self.gate.try_region(shard)?;
+        let region = self.region_of(number);
+        let locked = region.lock.try_lock(side)?;
+        locked.leak();
+        passed.leak();
+        Some(RegionHold::new(region, side, shard))
+    }
+
+    async fn region(&self, range: &Range<u64>, side: Side) -> RegionHold {
+        let number = region_number(range);
+        let shard = self.shard();
+        let passed = match self.gate.try_region(shard) {
+            Some(passed) => passed,
+            None => {
+                self.waits.gate.fetch_add(1, Ordering::Relaxed);
+                self.gate.region(shard).await
+            }
+        };
+        let region = self.region_of(number);
+        let locked = match region.lock.try_lock(side) {
+            Some(locked) => locked,
+            None => {
+                match side {
+                    Side::Add => &self.waits.add,
+                    Side::Block => &self.waits.block,
+                }
+                .fetch_add(1, Ordering::Relaxed);
+                region.lock.lock(side).await
+            }
+        };
+        locked.leak();
+        passed.leak();
+        RegionHold::new(region, side, shard)
+    }
+
+    /// The shard of the gate that this thread passes through. A guard may be dropped on another thread: it remembers.
+    fn shard(&self) -> usize {
+        thread_number() % self.gate.shards()
+    }
+
+    #[inline]
+    fn region_of(&self, number: u64) -> Arc<Region> {
+        match self.regions.get(number).and_then(OnceArc::get) {
+            Some(region) => region,
+            None => self.create_region(number),
+        }
+    }
+
+    #[cold]
+    fn create_region(&self, number: u64) -> Arc<Region> {
+        let cell = self
+            .regions
+            .get_or_create(number)
+            // As any other small allocation: there is no way to go on without a lock.
+            .unwrap_or_else(|error| panic!("no lock for region {number}: {error}"));
+        let made = Arc::new(Region {
+            lock: TwoStateLock::new(),
+            gate: Arc::clone(&self.gate),
+        });
+        let region = cell.get_or_init(|| Arc::clone(&made));
+        if Arc::ptr_eq(&made, &region) {
+            self.region_count.fetch_add(1, Ordering::Relaxed);
+        }
+        region
+    }
+
+    fn assert_whole_pages(&self, range: &Range<u64>) {
+        let within = (1_u64 << self.page_shift) - 1;
+        assert!(
+            !range.is_empty()
+                && range.start & within == 0
+                && (range.end & within == 0 || range.end == u64::MAX),
+            "a block of {range:?} cuts a page of {} bytes",
+            within + 1
+        );
+    }
+}
+
+fn region_number(range: &Range<u64>) -> u64 {
+    assert!(!range.is_empty(), "{range:?} is empty");
+    let number = range.start / REGION_BYTES;
+    assert!(
+        (range.end - 1) / REGION_BYTES == number,
+        "{range:?} crosses a border of regions of {REGION_BYTES} bytes"
+    );
+    number
+}
+
+impl fmt::Debug for AddLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddLock")
+            .field("page_bytes", &(1_u64 << self.page_shift))
+            .field("entering", &self.gate.entering())
+            .field("stats", &self.stats())
+            .finish()
+    }
+}
+
+#[allow(unused)]
+const fn assert_send<T: Send + 'static>() {}
+const _: () = {
+    assert_send::<AddGuard>();
+    assert_send::<BlockGuard>();
+    assert_send::<ExclusiveGuard>();
+};
