@@ -149,7 +149,7 @@ impl TwoStateLock {
     #[must_use = "the lock is released when the guard is dropped"]
     pub fn try_lock(&self, side: Side) -> Option<TwoStateGuard<'_>> {
         self.try_admit(side)
-            .then_some(TwoStateGuard { lock: self, side })
+            .then(|| TwoStateGuard { lock: self, side })
     }
 
     /// Waits for the lock, in turn. The future does nothing until it is polled, and is cancel safe.
