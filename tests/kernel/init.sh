@@ -79,6 +79,7 @@ trap 'fail "the script ended early"' EXIT
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs tmpfs /run
+ln -s /proc/self/fd /dev/fd
 mkdir "$disk" "$mnt"
 ip link set lo up
 insmod "/usr/lib/uml/modules/$(uname -r)/kernel/drivers/block/nbd.ko" nbds_max=1

@@ -71,9 +71,16 @@ impl Connection {
     /// Puts a request, and the payload of a WRITE, into the next write. `now` is when its time starts.
     pub(crate) fn queue(&mut self, request: Request, now: Instant) {
         let slot = self.free.pop().expect("room was checked");
-        self.slots[slot] = Some(Completed { request, queued: now });
+        self.slots[slot] = Some(Completed {
+            request,
+            queued: now,
+        });
         self.replies.expect(slot, request);
-        let payload = if request.command == Command::Write { request.length as usize } else { 0 };
+        let payload = if request.command == Command::Write {
+            request.length as usize
+        } else {
+            0
+        };
         let header = self.output_length;
         let start = header + REQUEST_LENGTH;
         self.output_length = start + payload;
@@ -81,13 +88,16 @@ impl Connection {
             self.output.resize(self.output_length, 0);
         }
         self.output[header..start].copy_from_slice(&request.bytes(slot as u64));
-        self.pattern.fill(request.offset, &mut self.output[start..self.output_length]);
+        self.pattern
+            .fill(request.offset, &mut self.output[start..self.output_length]);
     }
 
     /// Sends what was queued.
     pub(crate) fn send(&mut self) -> io::Result<()> {
         let length = std::mem::take(&mut self.output_length);
-        self.stream.write_all(&self.output[..length]).map_err(too_slow)
+        self.stream
+            .write_all(&self.output[..length])
+            .map_err(too_slow)
     }
 
     /// Waits for bytes and gives every request that they complete to `done`.
@@ -126,7 +136,14 @@ impl Connection {
         while offset < length {
             let piece = u64::from(PIECE).min(length - offset);
             let length = u32::try_from(piece).expect("at most PIECE");
-            self.queue(Request { command: Command::Write, offset, length }, Instant::now());
+            self.queue(
+                Request {
+                    command: Command::Write,
+                    offset,
+                    length,
+                },
+                Instant::now(),
+            );
             self.send()?;
             if self.room() == 0 {
                 self.receive(|_| ())?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::load::{Load, Temperature};
 use crate::process::{self, Server};
@@ -64,14 +65,23 @@ pub(crate) struct Place<'place> {
 
 impl Contender {
     /// The contender of that name, or why it can't take part.
-    pub(crate) fn find(kind: Kind, name: &'static str, weir: &Path, baseline: Option<&Path>) -> Result<Self, String> {
-        let on_path = |program: &str| process::find(program).ok_or_else(|| format!("{program} isn't installed"));
+    pub(crate) fn find(
+        kind: Kind,
+        name: &'static str,
+        weir: &Path,
+        baseline: Option<&Path>,
+    ) -> Result<Self, String> {
+        let on_path = |program: &str| {
+            process::find(program).ok_or_else(|| format!("{program} isn't installed"))
+        };
         let build = |path: &Path| match path.is_file() {
             true => Ok(path.to_path_buf()),
             false => Err(format!("{} isn't built", path.display())),
         };
         let program = match kind {
-            Kind::Ceiling | Kind::TokioLoop => std::env::current_exe().map_err(|error| error.to_string()),
+            Kind::Ceiling | Kind::TokioLoop => {
+                std::env::current_exe().map_err(|error| error.to_string())
+            }
             Kind::NbdkitMemory | Kind::NbdkitFile | Kind::NbdkitCache => on_path("nbdkit"),
             Kind::QemuWriteback | Kind::QemuNone => on_path("qemu-nbd"),
             Kind::RawUring => on_path("fio"),
@@ -79,7 +89,12 @@ impl Contender {
             Kind::Weir => build(weir),
             Kind::Baseline => baseline.map_or_else(|| Err("no --baseline given".into()), build),
         }?;
-        Ok(Self { kind, name, program, aio: "io_uring" })
+        Ok(Self {
+            kind,
+            name,
+            program,
+            aio: "io_uring",
+        })
     }
 
     pub(crate) fn program(&self) -> &Path {
@@ -104,7 +119,10 @@ impl Contender {
     /// Starts the server and waits until it accepts connections.
     pub(crate) fn start(&mut self, place: &Place<'_>) -> io::Result<Server> {
         let started = self.start_once(place);
-        if started.is_err() && self.aio == "io_uring" && matches!(self.kind, Kind::QemuWriteback | Kind::QemuNone) {
+        if started.is_err()
+            && self.aio == "io_uring"
+            && matches!(self.kind, Kind::QemuWriteback | Kind::QemuNone)
+        {
             eprintln!("{}: no io_uring here, so threads", self.name);
             self.aio = "threads";
             return self.start_once(place);
@@ -114,7 +132,12 @@ impl Contender {
 
     fn start_once(&self, place: &Place<'_>) -> io::Result<Server> {
         let address = match place.transport {
-            Transport::Unix => Address::Unix(place.folder.join(format!("{}.sock", self.name))),
+            // Never the same path twice: another server of this contender may still listen on the last one.
+            Transport::Unix => {
+                static STARTED: AtomicU32 = AtomicU32::new(0);
+                let number = STARTED.fetch_add(1, Ordering::Relaxed);
+                Address::Unix(place.folder.join(format!("{}-{number}.sock", self.name)))
+            }
             Transport::Tcp => Address::free_port()?,
         };
         let mut command = self.command(place, &address);
@@ -133,21 +156,29 @@ impl Contender {
     pub(crate) fn arguments(&self, command: &mut Command, place: &Place<'_>, address: &Address) {
         let size = place.size.to_string();
         match self.kind {
-            Kind::Ceiling => drop(command.args(["ceiling", "--size", &size, "--listen", &address.to_string()])),
-            Kind::TokioLoop => drop(command.args(["tokio-loop", "--size", &size, "--listen", &address.to_string()])),
-            Kind::NbdkitMemory => drop(nbdkit(command, address).arg("memory").arg(&size)),
-            Kind::NbdkitFile => drop(nbdkit(command, address).arg("file").arg(place.file)),
+            Kind::Ceiling => reference("ceiling", command, &size, address),
+            Kind::TokioLoop => reference("tokio-loop", command, &size, address),
+            Kind::NbdkitMemory => nbdkit(command, address, &["memory", &size]),
+            Kind::NbdkitFile => {
+                nbdkit(command, address, &["file"]);
+                command.arg(place.file);
+            }
             Kind::NbdkitCache => {
-                command.env("TMPDIR", place.folder);
-                nbdkit(command, address).args(["--filter=cache", "file"]).arg(place.file);
-                command.arg("cache=writeback").arg(format!("cache-max-size={}", place.cache_size));
+                nbdkit(command, address, &["--filter=cache", "file"]);
+                command.arg(place.file).arg("cache=writeback");
+                command
+                    .arg(format!("cache-max-size={}", place.cache_size))
+                    .env("TMPDIR", place.folder);
             }
             Kind::QemuWriteback => self.qemu(command, place, address, "writeback"),
             Kind::QemuNone => self.qemu(command, place, address, "none"),
             Kind::Weir | Kind::Baseline => {
-                command.arg("serve").arg(place.file).args(["--size", &size, "--no-admin"]);
-                command.arg("--listen").arg(address.to_string());
-                command.arg("--cache-size").arg(place.cache_size.to_string());
+                command
+                    .arg("serve")
+                    .arg(place.file)
+                    .args(["--size", &size, "--no-admin"]);
+                command.args(["--listen", &address.to_string()]);
+                command.args(["--cache-size", &place.cache_size.to_string()]);
             }
             Kind::RawThreads | Kind::RawUring => unreachable!("raw access has no server"),
         }
@@ -156,20 +187,35 @@ impl Contender {
     fn qemu(&self, command: &mut Command, place: &Place<'_>, address: &Address, cache: &str) {
         match address {
             Address::Unix(path) => command.arg("-k").arg(path),
-            Address::Tcp(address) => {
-                command.args(["-b", &address.ip().to_string(), "-p", &address.port().to_string()])
-            }
+            Address::Tcp(address) => command.args([
+                "-b",
+                &address.ip().to_string(),
+                "-p",
+                &address.port().to_string(),
+            ]),
         };
-        command.args(["-f", "raw", "-t", "-e", "64"]);
-        command.arg(format!("--cache={cache}")).arg(format!("--aio={}", self.aio)).arg(place.file);
+        command.args(["-f", "raw", "-t", "-e", "2000", "--discard=unmap"]);
+        command
+            .arg(format!("--cache={cache}"))
+            .arg(format!("--aio={}", self.aio))
+            .arg(place.file);
     }
 }
 
-fn nbdkit<'command>(command: &'command mut Command, address: &Address) -> &'command mut Command {
+fn reference(subcommand: &str, command: &mut Command, size: &str, address: &Address) {
+    command.args([subcommand, "--size", size, "--listen", &address.to_string()]);
+}
+
+fn nbdkit(command: &mut Command, address: &Address, plugin: &[&str]) {
     match address {
         Address::Unix(path) => command.arg("-f").arg("-U").arg(path),
-        Address::Tcp(address) => {
-            command.args(["-f", "-i", &address.ip().to_string(), "-p", &address.port().to_string()])
-        }
-    }
+        Address::Tcp(address) => command.args([
+            "-f",
+            "-i",
+            &address.ip().to_string(),
+            "-p",
+            &address.port().to_string(),
+        ]),
+    };
+    command.args(plugin);
 }

@@ -20,7 +20,11 @@ pub(crate) struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { counts: vec![0; BUCKETS].into_boxed_slice(), total: 0, longest: Duration::ZERO }
+        Self {
+            counts: vec![0; BUCKETS].into_boxed_slice(),
+            total: 0,
+            longest: Duration::ZERO,
+        }
     }
 }
 

@@ -50,8 +50,22 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    const fn hot(name: &'static str, title: &'static str, kind: Kind, block: u32, depth: usize) -> Self {
-        Self { name, title, kind, temperature: Temperature::Hot, block, depth, connections: 1 }
+    const fn hot(
+        name: &'static str,
+        title: &'static str,
+        kind: Kind,
+        block: u32,
+        depth: usize,
+    ) -> Self {
+        Self {
+            name,
+            title,
+            kind,
+            temperature: Temperature::Hot,
+            block,
+            depth,
+            connections: 1,
+        }
     }
 }
 
@@ -60,28 +74,88 @@ const LARGE: u32 = 128 << 10;
 
 /// Every load, in the order of the table.
 pub(crate) static LOADS: [Load; 11] = [
-    Load::hot("read-qd1", "random read 4 KiB QD1", Kind::RandomRead, SMALL, 1),
-    Load::hot("read", "random read 4 KiB QD32", Kind::RandomRead, SMALL, 32),
-    Load::hot("write", "random write 4 KiB QD32", Kind::RandomWrite, SMALL, 32),
+    Load::hot(
+        "read-qd1",
+        "random read 4 KiB QD1",
+        Kind::RandomRead,
+        SMALL,
+        1,
+    ),
+    Load::hot(
+        "read",
+        "random read 4 KiB QD32",
+        Kind::RandomRead,
+        SMALL,
+        32,
+    ),
+    Load::hot(
+        "write",
+        "random write 4 KiB QD32",
+        Kind::RandomWrite,
+        SMALL,
+        32,
+    ),
     Load::hot("mixed", "mixed 4 KiB QD32", Kind::Mixed, SMALL, 32),
-    Load::hot("read-large", "random read 128 KiB QD16", Kind::RandomRead, LARGE, 16),
-    Load::hot("write-large", "random write 128 KiB QD16", Kind::RandomWrite, LARGE, 16),
+    Load::hot(
+        "read-large",
+        "random read 128 KiB QD16",
+        Kind::RandomRead,
+        LARGE,
+        16,
+    ),
+    Load::hot(
+        "write-large",
+        "random write 128 KiB QD16",
+        Kind::RandomWrite,
+        LARGE,
+        16,
+    ),
     Load {
         connections: 4,
-        ..Load::hot("read-x4", "random read 4 KiB QD32 x 4 connections", Kind::RandomRead, SMALL, 32)
+        ..Load::hot(
+            "read-x4",
+            "random read 4 KiB QD32 x 4 connections",
+            Kind::RandomRead,
+            SMALL,
+            32,
+        )
     },
-    Load::hot("write-flush", "32 random writes 4 KiB, then FLUSH", Kind::WritesThenFlush, SMALL, 32),
+    Load::hot(
+        "write-flush",
+        "32 random writes 4 KiB, then FLUSH",
+        Kind::WritesThenFlush,
+        SMALL,
+        32,
+    ),
     Load {
         temperature: Temperature::Cold,
-        ..Load::hot("cold-read", "cold random read 4 KiB QD32", Kind::RandomRead, SMALL, 32)
+        ..Load::hot(
+            "cold-read",
+            "cold random read 4 KiB QD32",
+            Kind::RandomRead,
+            SMALL,
+            32,
+        )
     },
     Load {
         temperature: Temperature::Cold,
-        ..Load::hot("cold-sequential", "cold sequential read 128 KiB QD8", Kind::SequentialRead, LARGE, 8)
+        ..Load::hot(
+            "cold-sequential",
+            "cold sequential read 128 KiB QD8",
+            Kind::SequentialRead,
+            LARGE,
+            8,
+        )
     },
     Load {
         temperature: Temperature::Overflow,
-        ..Load::hot("overflow", "random writes 4 KiB QD32 over 4x the cache, FLUSH", Kind::RandomWrite, SMALL, 32)
+        ..Load::hot(
+            "overflow",
+            "random writes 4 KiB QD32 over 4x the cache, FLUSH",
+            Kind::RandomWrite,
+            SMALL,
+            32,
+        )
     },
 ];
 
@@ -116,7 +190,8 @@ impl Outcome {
     pub(crate) fn count(&mut self, completed: &Completed, now: Instant) {
         self.requests += 1;
         self.bytes += u64::from(completed.request.length);
-        self.latency.record(now.saturating_duration_since(completed.queued));
+        self.latency
+            .record(now.saturating_duration_since(completed.queued));
     }
 
     fn merge(&mut self, other: &Self) {
@@ -142,8 +217,18 @@ impl<'load> Source<'load> {
         let mut random = Random::new(seed);
         let blocks = span / u64::from(load.block);
         let once = load.temperature != Temperature::Hot && load.kind != Kind::SequentialRead;
-        let order = if once { random.permutation(blocks) } else { Vec::new() };
-        Self { load, random, blocks, order, issued: 0 }
+        let order = if once {
+            random.permutation(blocks)
+        } else {
+            Vec::new()
+        };
+        Self {
+            load,
+            random,
+            blocks,
+            order,
+            issued: 0,
+        }
     }
 
     pub(crate) fn next(&mut self) -> Option<Request> {
@@ -165,7 +250,11 @@ impl<'load> Source<'load> {
             self.random.below(self.blocks)
         };
         self.issued += 1;
-        Some(Request { command, offset: block * u64::from(self.load.block), length: self.load.block })
+        Some(Request {
+            command,
+            offset: block * u64::from(self.load.block),
+            length: self.load.block,
+        })
     }
 }
 
@@ -182,13 +271,18 @@ pub(crate) fn run<T>(
     for _ in 0..load.connections {
         let connection = Connection::open(address, options, load.depth)?;
         if connection.size() < extent.span {
-            return Err(failure(format!("the export has {} bytes, not {}", connection.size(), extent.span)));
+            return Err(failure(format!(
+                "the export has {} bytes, not {}",
+                connection.size(),
+                extent.span
+            )));
         }
         connections.push(connection);
     }
     // Drawing a permutation takes a while and belongs to nobody's time.
-    let mut sources: Vec<Source<'_>> =
-        (0..load.connections as u64).map(|index| Source::new(load, extent.span, extent.seed ^ (index << 32))).collect();
+    let mut sources: Vec<Source<'_>> = (0..load.connections as u64)
+        .map(|index| Source::new(load, extent.span, extent.seed ^ (index << 32)))
+        .collect();
     let before = sample();
     let gate = Barrier::new(load.connections);
     let outcomes: Vec<io::Result<Outcome>> = thread::scope(|scope| {
@@ -203,7 +297,10 @@ pub(crate) fn run<T>(
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a load doesn't panic")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a load doesn't panic"))
+            .collect()
     });
     let after = sample();
     let mut total = Outcome::default();
@@ -212,7 +309,9 @@ pub(crate) fn run<T>(
     }
     for mut connection in connections {
         // The server starts the next load with nothing to write back.
-        if matches!(load.kind, Kind::RandomWrite | Kind::Mixed) && load.temperature == Temperature::Hot {
+        if matches!(load.kind, Kind::RandomWrite | Kind::Mixed)
+            && load.temperature == Temperature::Hot
+        {
             connection.call(Request::FLUSH)?;
         }
         connection.close();
@@ -220,7 +319,11 @@ pub(crate) fn run<T>(
     Ok((total, before, after))
 }
 
-fn drive(connection: &mut Connection, source: &mut Source<'_>, duration: Duration) -> io::Result<Outcome> {
+fn drive(
+    connection: &mut Connection,
+    source: &mut Source<'_>,
+    duration: Duration,
+) -> io::Result<Outcome> {
     if source.load.kind == Kind::WritesThenFlush {
         return drive_with_flushes(connection, source, duration);
     }
@@ -255,7 +358,8 @@ fn drive(connection: &mut Connection, source: &mut Source<'_>, duration: Duratio
 /// Receives once and looks at the clock once. The requests' time is up to the end of the read.
 fn receive(connection: &mut Connection, outcome: &mut Outcome) -> io::Result<Instant> {
     let mut now = None;
-    connection.receive(|completed| outcome.count(&completed, *now.get_or_insert_with(Instant::now)))?;
+    connection
+        .receive(|completed| outcome.count(&completed, *now.get_or_insert_with(Instant::now)))?;
     Ok(now.unwrap_or_else(Instant::now))
 }
 

@@ -7,6 +7,7 @@
 mod args;
 mod connection;
 mod contender;
+mod count;
 mod histogram;
 mod load;
 mod pattern;
@@ -18,6 +19,8 @@ mod report;
 mod rounds;
 mod stream;
 mod svg;
+mod tables;
+mod tails;
 mod wire;
 
 use std::fs;
@@ -26,11 +29,12 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use args::{Arguments, Reference};
 use connection::Options;
-use contender::{Contender, NAMES};
+use contender::{Contender, Kind, NAMES};
 use load::{LOADS, Load};
 use pattern::Pattern;
 use rounds::{Comparison, Scale};
@@ -53,8 +57,13 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     match &arguments.server {
         Some(Reference::Ceiling(serve)) => reference::serve_ceiling(&serve.listen, serve.size)?,
-        Some(Reference::TokioLoop(serve)) => reference::serve_tokio_loop(&serve.listen, serve.size)?,
+        Some(Reference::TokioLoop(serve)) => {
+            reference::serve_tokio_loop(&serve.listen, serve.size)?
+        }
         None if arguments.list => list(),
+        None if arguments.tails => run_tails(arguments)?,
+        None if arguments.tables => run_tables(arguments)?,
+        None if arguments.count => return run_count(arguments),
         None => return compare(arguments),
     }
     Ok(ExitCode::SUCCESS)
@@ -75,17 +84,24 @@ fn list() {
 fn chosen_loads(only: &[String]) -> io::Result<Vec<&'static Load>> {
     for name in only {
         if !LOADS.iter().any(|load| load.name == name) {
-            return Err(failure(format!("no load is called {name}; --list prints their names")));
+            return Err(failure(format!(
+                "no load is called {name}; --list prints their names"
+            )));
         }
     }
-    Ok(LOADS.iter().filter(|load| only.is_empty() || only.iter().any(|name| name == load.name)).collect())
+    Ok(LOADS
+        .iter()
+        .filter(|load| only.is_empty() || only.iter().any(|name| name == load.name))
+        .collect())
 }
 
 /// The contenders that `--servers` leaves and that are there. A line says why another isn't.
 fn chosen_contenders(arguments: &Arguments) -> io::Result<Vec<Contender>> {
     for name in &arguments.servers {
         if !NAMES.iter().any(|(_, known)| known == name) {
-            return Err(failure(format!("no server is called {name}; --list prints their names")));
+            return Err(failure(format!(
+                "no server is called {name}; --list prints their names"
+            )));
         }
     }
     let mut chosen = Vec::new();
@@ -101,14 +117,82 @@ fn chosen_contenders(arguments: &Arguments) -> io::Result<Vec<Contender>> {
 }
 
 const fn options(arguments: &Arguments) -> Options {
-    Options { export: String::new(), pattern: Pattern::new(SEED), structured: arguments.structured }
+    Options {
+        export: String::new(),
+        pattern: Pattern::new(SEED),
+        structured: arguments.structured,
+    }
+}
+
+fn folder(arguments: &Arguments) -> io::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("weir-bench-")
+        .tempdir_in(&arguments.dir)
+}
+
+fn write_json(arguments: &Arguments, report: &Value) -> io::Result<()> {
+    match &arguments.json {
+        Some(path) => fs::write(path, serde_json::to_vec_pretty(report)?),
+        None => Ok(()),
+    }
+}
+
+fn write_svg(arguments: &Arguments, draw: impl FnOnce() -> String) -> io::Result<()> {
+    match &arguments.svg {
+        Some(path) => fs::write(path, draw()),
+        None => Ok(()),
+    }
+}
+
+fn run_tails(arguments: &Arguments) -> io::Result<()> {
+    let mut contenders = chosen_contenders(arguments)?;
+    let folder = folder(arguments)?;
+    let scale = tails::Scale::new(arguments.quick, arguments.rounds);
+    let fairness = tails::fairness(&mut contenders, folder.path(), &options(arguments), &scale)?;
+    let over_time = tails::over_time(&mut contenders, folder.path(), &options(arguments), &scale)?;
+    tails::print(&fairness, &over_time);
+    write_json(
+        arguments,
+        &json!({ "fairness": fairness, "over_time": over_time }),
+    )?;
+    write_svg(arguments, || {
+        let title = "random writes through the dirty limits: 99th percentile of each window";
+        svg::lines(title, "seconds", "us", &tails::plot(&over_time))
+    })
+}
+
+fn run_tables(arguments: &Arguments) -> io::Result<()> {
+    let mut contenders = chosen_contenders(arguments)?;
+    let folder = folder(arguments)?;
+    let costs = tables::measure(&mut contenders, folder.path(), &options(arguments))?;
+    write_json(arguments, &json!({ "costs": costs }))
+}
+
+/// Counts for Weir, unless `--servers` names others.
+fn run_count(arguments: &Arguments) -> io::Result<ExitCode> {
+    let mut contenders = chosen_contenders(arguments)?;
+    if arguments.servers.is_empty() {
+        contenders.retain(|contender| matches!(contender.kind, Kind::Weir | Kind::Baseline));
+    }
+    let folder = folder(arguments)?;
+    let within = count::check(
+        &contenders,
+        folder.path(),
+        &options(arguments),
+        arguments.limits.as_deref(),
+    )?;
+    Ok(if within {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
     let start = Instant::now();
     let loads = chosen_loads(&arguments.only)?;
     let contenders = chosen_contenders(arguments)?;
-    let folder = tempfile::Builder::new().prefix("weir-bench-").tempdir_in(&arguments.dir)?;
+    let folder = folder(arguments)?;
     let mut comparison = Comparison {
         scale: Scale::new(arguments.quick, arguments.rounds),
         options: options(arguments),
@@ -121,19 +205,23 @@ fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
     }
     let groups = report::groups(&comparison.samples, &loads);
     print!("{}", report::table(&groups));
-    println!("\n{} samples in {:.0} s", comparison.samples.len(), start.elapsed().as_secs_f64());
-    if let Some(path) = &arguments.json {
-        let report = json!({
-            "samples": comparison.samples,
-            "groups": groups,
-            "failures": comparison.failures,
-        });
-        fs::write(path, serde_json::to_vec_pretty(&report)?)?;
-    }
-    if let Some(path) = &arguments.svg {
-        fs::write(path, svg::bars(&groups))?;
-    }
+    println!(
+        "\n{} samples in {:.0} s",
+        comparison.samples.len(),
+        start.elapsed().as_secs_f64()
+    );
+    let report =
+        json!({ "samples": comparison.samples, "groups": groups, "failures": comparison.failures });
+    write_json(arguments, &report)?;
+    write_svg(arguments, || svg::bars(&groups))?;
     // A peer may fail; Weir may not.
-    let failed = comparison.failures.iter().any(|failure| failure.contender == "weir");
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let failed = comparison
+        .failures
+        .iter()
+        .any(|failure| failure.contender == "weir");
+    Ok(if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -25,7 +25,7 @@ impl Pattern {
     }
 
     fn byte(self, offset: u64) -> u8 {
-        self.word(offset / WORD as u64).to_le_bytes()[(offset % WORD as u64) as usize]
+        self.word(offset / WORD as u64).to_le_bytes()[place_in_word(offset)]
     }
 
     /// Writes what belongs at `offset` into `target`. Any offset and any length will do.
@@ -41,7 +41,11 @@ impl Pattern {
             chunk.copy_from_slice(&expected.to_le_bytes());
             expected = expected.wrapping_add(STEP);
         }
-        for (byte, value) in chunks.into_remainder().iter_mut().zip(expected.to_le_bytes()) {
+        for (byte, value) in chunks
+            .into_remainder()
+            .iter_mut()
+            .zip(expected.to_le_bytes())
+        {
             *byte = value;
         }
     }
@@ -49,7 +53,9 @@ impl Pattern {
     /// Whether `found` is what belongs at `offset`.
     pub(crate) fn holds(self, offset: u64, found: &[u8]) -> bool {
         let (head, words) = found.split_at(unaligned_head(offset, found.len()));
-        let head_holds = (offset..).zip(head).all(|(at, byte)| *byte == self.byte(at));
+        let head_holds = (offset..)
+            .zip(head)
+            .all(|(at, byte)| *byte == self.byte(at));
         let start = offset + head.len() as u64;
         let mut expected = self.word(start / WORD as u64);
         // One accumulator instead of an early exit: the loop stays free of branches.
@@ -59,14 +65,27 @@ impl Pattern {
             difference |= u64::from_le_bytes(*chunk) ^ expected;
             expected = expected.wrapping_add(STEP);
         }
-        head_holds && difference == 0 && tail.iter().zip(expected.to_le_bytes()).all(|(byte, value)| *byte == value)
+        head_holds
+            && difference == 0
+            && tail
+                .iter()
+                .zip(expected.to_le_bytes())
+                .all(|(byte, value)| *byte == value)
     }
+}
+
+fn place_in_word(offset: u64) -> usize {
+    usize::try_from(offset % WORD as u64).expect("below WORD")
 }
 
 /// Bytes before the first whole word.
 fn unaligned_head(offset: u64, length: usize) -> usize {
-    let past = (offset % WORD as u64) as usize;
-    if past == 0 { 0 } else { (WORD - past).min(length) }
+    let past = place_in_word(offset);
+    if past == 0 {
+        0
+    } else {
+        (WORD - past).min(length)
+    }
 }
 
 /// A splitmix64 generator: a reproducible order of offsets.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::stream::{Address, Stream};
+use crate::stream::Address;
 use crate::wire::failure;
 
 /// A server that isn't reachable by then won't be.
@@ -36,10 +36,14 @@ impl Server {
         let start = Instant::now();
         while server.address.connect().is_err() {
             if let Some(status) = server.child.try_wait()? {
-                return Err(failure(format!("{program} ended before it listened: {status}")));
+                return Err(failure(format!(
+                    "{program} ended before it listened: {status}"
+                )));
             }
             if start.elapsed() > START_TIME_MAX {
-                return Err(failure(format!("{program} doesn't listen after {START_TIME_MAX:?}")));
+                return Err(failure(format!(
+                    "{program} doesn't listen after {START_TIME_MAX:?}"
+                )));
             }
             thread::sleep(LOOK_INTERVAL);
         }
@@ -48,10 +52,6 @@ impl Server {
 
     pub(crate) const fn address(&self) -> &Address {
         &self.address
-    }
-
-    pub(crate) fn connect(&self) -> io::Result<Stream> {
-        self.address.connect()
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -73,7 +73,9 @@ impl Server {
             }
             thread::sleep(LOOK_INTERVAL);
         }
-        Err(failure(format!("the server still runs {STOP_TIME_MAX:?} after SIGTERM")))
+        Err(failure(format!(
+            "the server still runs {STOP_TIME_MAX:?} after SIGTERM"
+        )))
     }
 
     pub(crate) fn take_stderr(&mut self) -> Option<std::process::ChildStderr> {
@@ -101,7 +103,9 @@ impl Usage {
     /// The sum over the threads alive, in nanoseconds where the kernel keeps them and in clock ticks elsewhere. Threads
     /// that end take their nanoseconds with them, so sample while the connections are open.
     fn of(pid: u32) -> Self {
-        Self { processor: scheduled(pid).or_else(|| ticks(pid)) }
+        Self {
+            processor: scheduled(pid).or_else(|| ticks(pid)),
+        }
     }
 
     pub(crate) fn since(self, before: Self) -> Option<Duration> {
@@ -113,7 +117,9 @@ fn scheduled(pid: u32) -> Option<Duration> {
     let mut total = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
         // A thread may end between the listing and the look.
-        let Ok(line) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else { continue };
+        let Ok(line) = fs::read_to_string(thread.ok()?.path().join("schedstat")) else {
+            continue;
+        };
         total += line.split_whitespace().next()?.parse::<u64>().ok()?;
     }
     (total > 0).then(|| Duration::from_nanos(total))
@@ -140,14 +146,18 @@ fn resident_bytes(pid: u32) -> io::Result<u64> {
 }
 
 fn resident_of(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 /// Where PATH has `program`.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;
-    std::env::split_paths(&paths).map(|folder| folder.join(program)).find(|path| path.is_file())
+    std::env::split_paths(&paths)
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }
 
 /// A command for `program` that is killed when this process dies, however it dies, where util-linux can arrange that.

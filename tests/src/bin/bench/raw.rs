@@ -56,7 +56,11 @@ impl Aligned {
     fn new(length: usize) -> Self {
         let bytes = vec![0; length + ALIGNMENT];
         let start = bytes.as_ptr().align_offset(ALIGNMENT);
-        Self { bytes, start, length }
+        Self {
+            bytes,
+            start,
+            length,
+        }
     }
 
     fn slice(&mut self) -> &mut [u8] {
@@ -65,9 +69,18 @@ impl Aligned {
 }
 
 /// Runs `load` with a thread for each request in flight.
-pub(crate) fn with_threads(path: &Path, load: &Load, extent: &Extent, pattern: Pattern) -> io::Result<Outcome> {
+pub(crate) fn with_threads(
+    path: &Path,
+    load: &Load,
+    extent: &Extent,
+    pattern: Pattern,
+) -> io::Result<Outcome> {
     let load = &pieces_of(load);
-    let file = OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_DIRECT.bits()).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_DIRECT.bits())
+        .open(path)?;
     let source = Mutex::new(Source::new(load, extent.span, extent.seed));
     let overflow = load.temperature == Temperature::Overflow;
     let start = Instant::now();
@@ -78,7 +91,9 @@ pub(crate) fn with_threads(path: &Path, load: &Load, extent: &Extent, pattern: P
                     let mut outcome = Outcome::default();
                     let mut buffer = Aligned::new(load.block as usize);
                     while overflow || start.elapsed() < extent.duration {
-                        let Some(request) = source.lock().expect("nobody panics").next() else { break };
+                        let Some(request) = source.lock().expect("nobody panics").next() else {
+                            break;
+                        };
                         let begun = Instant::now();
                         let target = buffer.slice();
                         if request.command == Command::Write {
@@ -87,7 +102,10 @@ pub(crate) fn with_threads(path: &Path, load: &Load, extent: &Extent, pattern: P
                         } else {
                             file.read_exact_at(target, request.offset)?;
                             if !pattern.holds(request.offset, target) {
-                                return Err(failure(format!("wrong data on the disk at {}", request.offset)));
+                                return Err(failure(format!(
+                                    "wrong data on the disk at {}",
+                                    request.offset
+                                )));
                             }
                         }
                         outcome.requests += 1;
@@ -98,7 +116,10 @@ pub(crate) fn with_threads(path: &Path, load: &Load, extent: &Extent, pattern: P
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a load doesn't panic")).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("a load doesn't panic"))
+            .collect()
     });
     if overflow {
         file.sync_data()?;
@@ -115,7 +136,13 @@ pub(crate) fn with_threads(path: &Path, load: &Load, extent: &Extent, pattern: P
 }
 
 /// Runs `load` with fio's io_uring engine. Writes go to `scratch`: they don't keep the pattern.
-pub(crate) fn with_uring(fio: &Path, path: &Path, scratch: &Path, load: &Load, extent: &Extent) -> io::Result<Outcome> {
+pub(crate) fn with_uring(
+    fio: &Path,
+    path: &Path,
+    scratch: &Path,
+    load: &Load,
+    extent: &Extent,
+) -> io::Result<Outcome> {
     let load = &pieces_of(load);
     let overflow = load.temperature == Temperature::Overflow;
     let mode = match load.kind {
@@ -124,10 +151,23 @@ pub(crate) fn with_uring(fio: &Path, path: &Path, scratch: &Path, load: &Load, e
         _ => "randread",
     };
     let mut command = process::command(fio);
-    command.args(["--name=raw", "--ioengine=io_uring", "--direct=1", "--output-format=json", "--norandommap=0"]);
-    command.arg(format!("--filename={}", if overflow { scratch } else { path }.display()));
-    command.arg(format!("--rw={mode}")).arg(format!("--bs={}", load.block));
-    command.arg(format!("--iodepth={}", load.depth)).arg(format!("--size={}", extent.span));
+    command.args([
+        "--name=raw",
+        "--ioengine=io_uring",
+        "--direct=1",
+        "--output-format=json",
+        "--norandommap=0",
+    ]);
+    command.arg(format!(
+        "--filename={}",
+        if overflow { scratch } else { path }.display()
+    ));
+    command
+        .arg(format!("--rw={mode}"))
+        .arg(format!("--bs={}", load.block));
+    command
+        .arg(format!("--iodepth={}", load.depth))
+        .arg(format!("--size={}", extent.span));
     command.arg(format!("--randseed={}", extent.seed));
     if overflow {
         command.arg("--end_fsync=1");
@@ -141,9 +181,17 @@ pub(crate) fn with_uring(fio: &Path, path: &Path, scratch: &Path, load: &Load, e
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let job = &report["jobs"][0];
     let side = &job[if overflow { "write" } else { "read" }];
-    let field = |value: &serde_json::Value| value.as_u64().ok_or_else(|| failure("fio's report lacks a figure"));
+    let field = |value: &serde_json::Value| {
+        value
+            .as_u64()
+            .ok_or_else(|| failure("fio's report lacks a figure"))
+    };
     // The job's time has the final fsync in it, the direction's has not.
-    let milliseconds = field(if overflow { &job["job_runtime"] } else { &side["runtime"] })?;
+    let milliseconds = field(if overflow {
+        &job["job_runtime"]
+    } else {
+        &side["runtime"]
+    })?;
     Ok(Outcome {
         requests: field(&side["total_ios"])?,
         bytes: field(&side["io_bytes"])?,
@@ -154,5 +202,12 @@ pub(crate) fn with_uring(fio: &Path, path: &Path, scratch: &Path, load: &Load, e
 
 fn pieces_of(load: &Load) -> Load {
     let sequential = load.kind == Kind::SequentialRead;
-    Load { block: if sequential { SEQUENTIAL_PIECE } else { load.block }, ..*load }
+    Load {
+        block: if sequential {
+            SEQUENTIAL_PIECE
+        } else {
+            load.block
+        },
+        ..*load
+    }
 }

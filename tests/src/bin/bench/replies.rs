@@ -9,8 +9,8 @@ use std::io;
 
 use crate::pattern::Pattern;
 use crate::wire::{
-    CHUNK_DONE, CHUNK_ERROR_BIT, CHUNK_HEADER_LENGTH, CHUNK_MAGIC, CHUNK_NONE, CHUNK_OFFSET_DATA, Command, Request,
-    SIMPLE_REPLY_LENGTH, SIMPLE_REPLY_MAGIC, be_u16, be_u32, be_u64, failure,
+    CHUNK_DONE, CHUNK_ERROR_BIT, CHUNK_HEADER_LENGTH, CHUNK_MAGIC, CHUNK_NONE, CHUNK_OFFSET_DATA,
+    Command, Request, SIMPLE_REPLY_LENGTH, SIMPLE_REPLY_MAGIC, be_u16, be_u32, be_u64, failure,
 };
 
 /// The longest header: that of a chunk and the offset behind it.
@@ -45,12 +45,20 @@ pub(crate) struct Replies {
 
 impl Replies {
     pub(crate) fn new(pattern: Pattern, depth: usize) -> Self {
-        Self { pattern, slots: vec![None; depth], header: Vec::with_capacity(HEADER_MAX), payload: None }
+        Self {
+            pattern,
+            slots: vec![None; depth],
+            header: Vec::with_capacity(HEADER_MAX),
+            payload: None,
+        }
     }
 
     /// Expects an answer to `request` with `slot` as its cookie.
     pub(crate) fn expect(&mut self, slot: usize, request: Request) {
-        let former = self.slots[slot].replace(Waiting { request, covered: 0 });
+        let former = self.slots[slot].replace(Waiting {
+            request,
+            covered: 0,
+        });
         assert!(former.is_none(), "slot {slot} is in use");
     }
 
@@ -61,7 +69,10 @@ impl Replies {
                 let length = bytes.len().min(payload.remaining as usize);
                 let (here, rest) = bytes.split_at(length);
                 if !self.pattern.holds(payload.offset, here) {
-                    return Err(failure(format!("wrong data in the {length} bytes at {}", payload.offset)));
+                    return Err(failure(format!(
+                        "wrong data in the {length} bytes at {}",
+                        payload.offset
+                    )));
                 }
                 payload.offset += length as u64;
                 payload.remaining -= u32::try_from(length).expect("bounded by what remains");
@@ -101,7 +112,9 @@ impl Replies {
                 self.header.clear();
                 return Ok(&bytes[taken..]);
             }
-            let Some(byte) = bytes.get(taken) else { return Ok(&[]) };
+            let Some(byte) = bytes.get(taken) else {
+                return Ok(&[]);
+            };
             self.header.push(*byte);
             taken += 1;
         }
@@ -111,7 +124,9 @@ impl Replies {
         let cookie = be_u64(header, 8);
         let slot = usize::try_from(cookie).unwrap_or(usize::MAX);
         let Some(Some(waiting)) = self.slots.get_mut(slot) else {
-            return Err(failure(format!("a reply to {cookie}, which isn't in flight")));
+            return Err(failure(format!(
+                "a reply to {cookie}, which isn't in flight"
+            )));
         };
         let request = waiting.request;
         if be_u32(header, 0) == SIMPLE_REPLY_MAGIC {
@@ -121,7 +136,12 @@ impl Replies {
             }
             if request.command == Command::Read {
                 waiting.covered = request.length;
-                self.payload = Some(Payload { slot, offset: request.offset, remaining: request.length, last: true });
+                self.payload = Some(Payload {
+                    slot,
+                    offset: request.offset,
+                    remaining: request.length,
+                    last: true,
+                });
                 return Ok(());
             }
             return self.finish(slot, done);
@@ -135,13 +155,22 @@ impl Replies {
                 let remaining = length - u32::try_from(OFFSET_LENGTH).expect("a small number");
                 let end = request.offset + u64::from(request.length);
                 if offset < request.offset || offset + u64::from(remaining) > end {
-                    return Err(failure(format!("{request:?} got data for {offset}, length {remaining}")));
+                    return Err(failure(format!(
+                        "{request:?} got data for {offset}, length {remaining}"
+                    )));
                 }
                 waiting.covered = waiting.covered.saturating_add(remaining);
-                self.payload = Some(Payload { slot, offset, remaining, last });
+                self.payload = Some(Payload {
+                    slot,
+                    offset,
+                    remaining,
+                    last,
+                });
                 Ok(())
             }
-            _ => Err(failure(format!("{request:?} got a chunk of type {kind:#x} and length {length}"))),
+            _ => Err(failure(format!(
+                "{request:?} got a chunk of type {kind:#x} and length {length}"
+            ))),
         }
     }
 
@@ -149,7 +178,10 @@ impl Replies {
         let waiting = self.slots[slot].take().expect("looked up before");
         let request = waiting.request;
         if request.command == Command::Read && waiting.covered != request.length {
-            return Err(failure(format!("{request:?} got {} bytes", waiting.covered)));
+            return Err(failure(format!(
+                "{request:?} got {} bytes",
+                waiting.covered
+            )));
         }
         done(slot);
         Ok(())
@@ -168,7 +200,9 @@ fn header_length(bytes: &[u8]) -> io::Result<Option<usize>> {
             let (kind, length) = (be_u16(bytes, 6), be_u32(bytes, 16));
             match kind {
                 CHUNK_OFFSET_DATA if length as usize > OFFSET_LENGTH => Ok(Some(HEADER_MAX)),
-                kind if kind & CHUNK_ERROR_BIT != 0 => Err(failure(format!("a chunk with an error, type {kind:#x}"))),
+                kind if kind & CHUNK_ERROR_BIT != 0 => {
+                    Err(failure(format!("a chunk with an error, type {kind:#x}")))
+                }
                 _ => Ok(Some(CHUNK_HEADER_LENGTH)),
             }
         }

@@ -22,8 +22,16 @@ impl Spread {
         values.sort_unstable_by(f64::total_cmp);
         let middle = values.len() / 2;
         let (least, greatest) = (*values.first()?, *values.last()?);
-        let median = if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
-        Some(Self { median, least, greatest })
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            f64::midpoint(values[middle - 1], values[middle])
+        };
+        Some(Self {
+            median,
+            least,
+            greatest,
+        })
     }
 }
 
@@ -60,13 +68,18 @@ const fn yardsticks(load: &Load) -> [&'static str; 4] {
 
 /// One group for each transport and load that has samples, in the order of `loads`.
 pub(crate) fn groups(samples: &[Sample], loads: &[&'static Load]) -> Vec<Group> {
-    let mut transports: Vec<&str> = samples.iter().map(|sample| sample.transport.as_str()).collect();
+    let mut transports: Vec<&str> = samples
+        .iter()
+        .map(|sample| sample.transport.as_str())
+        .collect();
     transports.dedup();
     let mut groups = Vec::new();
     for transport in transports {
         for load in loads {
-            let here: Vec<&Sample> =
-                samples.iter().filter(|sample| sample.transport == transport && sample.load == load.name).collect();
+            let here: Vec<&Sample> = samples
+                .iter()
+                .filter(|sample| sample.transport == transport && sample.load == load.name)
+                .collect();
             if !here.is_empty() {
                 groups.push(group(transport, load, &here));
             }
@@ -83,30 +96,51 @@ fn group(transport: &str, load: &'static Load, samples: &[&Sample]) -> Group {
         }
     }
     // The first round's order is the order of the contenders.
-    let yardsticks: Vec<&'static str> =
-        yardsticks(load).into_iter().filter(|name| contenders.contains(name)).collect();
-    let rows = contenders.iter().map(|contender| row(contender, samples, &yardsticks)).collect();
-    Group { transport: transport.to_owned(), load: load.name, title: load.title, yardsticks, rows }
+    let yardsticks: Vec<&'static str> = yardsticks(load)
+        .into_iter()
+        .filter(|name| contenders.contains(name))
+        .collect();
+    let rows = contenders
+        .iter()
+        .map(|contender| row(contender, samples, &yardsticks))
+        .collect();
+    Group {
+        transport: transport.to_owned(),
+        load: load.name,
+        title: load.title,
+        yardsticks,
+        rows,
+    }
 }
 
 fn row(contender: &'static str, samples: &[&Sample], yardsticks: &[&'static str]) -> Row {
-    let mine: Vec<&&Sample> = samples.iter().filter(|sample| sample.contender == contender).collect();
+    let mine: Vec<&&Sample> = samples
+        .iter()
+        .filter(|sample| sample.contender == contender)
+        .collect();
     let median = |figure: &dyn Fn(&Sample) -> f64| {
-        Spread::of(mine.iter().map(|sample| figure(sample))).map_or(f64::NAN, |spread| spread.median)
+        Spread::of(mine.iter().map(|sample| figure(sample)))
+            .map_or(f64::NAN, |spread| spread.median)
     };
     let ratio = |yardstick: &&str| {
         Spread::of(mine.iter().filter_map(|sample| {
-            let other = samples.iter().find(|other| other.contender == *yardstick && other.round == sample.round)?;
+            let other = samples
+                .iter()
+                .find(|other| other.contender == *yardstick && other.round == sample.round)?;
             // Bytes, because the raw sequential read has larger requests.
             Some(sample.bytes_per_second / other.bytes_per_second)
         }))
     };
     Row {
         contender,
-        requests_per_second: Spread::of(mine.iter().map(|sample| sample.requests_per_second)).expect("has samples"),
+        requests_per_second: Spread::of(mine.iter().map(|sample| sample.requests_per_second))
+            .expect("has samples"),
         megabytes_per_second: median(&|sample| sample.bytes_per_second / 1e6),
-        processor_us_per_request: Spread::of(mine.iter().filter_map(|sample| sample.processor_us_per_request))
-            .map(|spread| spread.median),
+        processor_us_per_request: Spread::of(
+            mine.iter()
+                .filter_map(|sample| sample.processor_us_per_request),
+        )
+        .map(|spread| spread.median),
         p50_us: median(&|sample| sample.p50_us),
         p99_us: median(&|sample| sample.p99_us),
         ratios: yardsticks.iter().map(ratio).collect(),
@@ -117,20 +151,37 @@ fn row(contender: &'static str, samples: &[&Sample], yardsticks: &[&'static str]
 pub(crate) fn table(groups: &[Group]) -> String {
     let mut text = String::new();
     for group in groups {
-        let _infallible = write!(text, "\n{}, {}\n{:<16}{:>11}{:>9}{:>9}{:>9}{:>9}", group.title, group.transport,
-            "", "requests/s", "MB/s", "cpu us", "p50 us", "p99 us");
+        let _infallible = write!(
+            text,
+            "\n{}, {}\n{:<16}{:>11}{:>9}{:>9}{:>9}{:>9}",
+            group.title, group.transport, "", "requests/s", "MB/s", "cpu us", "p50 us", "p99 us"
+        );
         for yardstick in &group.yardsticks {
             let _infallible = write!(text, "{:>20}", format!("of {yardstick}"));
         }
         text.push('\n');
         for row in &group.rows {
-            let processor = row.processor_us_per_request.map_or_else(|| "-".into(), |figure| format!("{figure:.2}"));
-            let _infallible = write!(text, "{:<16}{:>11.0}{:>9.0}{processor:>9}{:>9.0}{:>9.0}", row.contender,
-                row.requests_per_second.median, row.megabytes_per_second, row.p50_us, row.p99_us);
+            let processor = row
+                .processor_us_per_request
+                .map_or_else(|| "-".into(), |figure| format!("{figure:.2}"));
+            let _infallible = write!(
+                text,
+                "{:<16}{:>11.0}{:>9.0}{processor:>9}{:>9.0}{:>9.0}",
+                row.contender,
+                row.requests_per_second.median,
+                row.megabytes_per_second,
+                row.p50_us,
+                row.p99_us
+            );
             for ratio in &row.ratios {
                 let cell = ratio.map_or_else(
                     || "-".into(),
-                    |ratio| format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.least, ratio.greatest),
+                    |ratio| {
+                        format!(
+                            "{:.2} ({:.2}..{:.2})",
+                            ratio.median, ratio.least, ratio.greatest
+                        )
+                    },
                 );
                 let _infallible = write!(text, "{cell:>20}");
             }

@@ -80,7 +80,13 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    fn new(transport: Transport, load: &Load, contender: &Contender, round: u32, measured: &Measured) -> Self {
+    fn new(
+        transport: Transport,
+        load: &Load,
+        contender: &Contender,
+        round: u32,
+        measured: &Measured,
+    ) -> Self {
         let outcome = &measured.outcome;
         let micros = |per_mille| outcome.latency.per_mille(per_mille).as_secs_f64() * 1e6;
         Self {
@@ -132,14 +138,21 @@ impl Comparison<'_> {
         start: Instant,
     ) -> io::Result<()> {
         let cold_file = self.folder.join("cold.img");
-        if loads.iter().any(|load| load.temperature != Temperature::Hot) && !cold_file.exists() {
+        if loads
+            .iter()
+            .any(|load| load.temperature != Temperature::Hot)
+            && !cold_file.exists()
+        {
             raw::create(&cold_file, self.scale.cold_size, self.options.pattern)?;
         }
         let mut contenders = contenders.to_vec();
-        let hot = loads.iter().any(|load| load.temperature == Temperature::Hot);
+        let hot = loads
+            .iter()
+            .any(|load| load.temperature == Temperature::Hot);
         let mut servers: Vec<Option<Server>> = Vec::new();
         for contender in &mut contenders {
-            let started = (hot && !contender.is_raw()).then(|| self.start_hot(contender, transport));
+            let started =
+                (hot && !contender.is_raw()).then(|| self.start_hot(contender, transport));
             servers.push(match started.transpose() {
                 Ok(server) => server,
                 Err(error) => {
@@ -152,7 +165,11 @@ impl Comparison<'_> {
             for load in loads {
                 for turn in 0..contenders.len() {
                     if start.elapsed() > self.scale.total_time {
-                        eprintln!("out of time in round {} of {}", round + 1, self.scale.rounds);
+                        eprintln!(
+                            "out of time in round {} of {}",
+                            round + 1,
+                            self.scale.rounds
+                        );
                         return Ok(());
                     }
                     let index = (turn + round as usize) % contenders.len();
@@ -182,7 +199,11 @@ impl Comparison<'_> {
 
     fn fail(&mut self, contender: &Contender, load: &'static str, error: &io::Error) {
         eprintln!("{}: {load}: {error}", contender.name);
-        self.failures.push(Failure { contender: contender.name, load, error: error.to_string() });
+        self.failures.push(Failure {
+            contender: contender.name,
+            load,
+            error: error.to_string(),
+        });
     }
 
     fn start_hot(&self, contender: &mut Contender, transport: Transport) -> io::Result<Server> {
@@ -203,14 +224,23 @@ impl Comparison<'_> {
     }
 
     fn hot(&self, server: &Server, load: &Load, round: u32) -> io::Result<Measured> {
-        let extent = Extent { span: self.scale.hot_span, duration: self.scale.hot_time, seed: u64::from(round) };
+        let extent = Extent {
+            span: self.scale.hot_span,
+            duration: self.scale.hot_time,
+            seed: u64::from(round),
+        };
         self.measure(server, load, &extent)
     }
 
     fn measure(&self, server: &Server, load: &Load, extent: &Extent) -> io::Result<Measured> {
         let (outcome, before, after): (Outcome, Usage, Usage) =
-            load::run(server.address(), &self.options, load, extent, || server.usage())?;
-        Ok(Measured { outcome, processor: after.since(before) })
+            load::run(server.address(), &self.options, load, extent, || {
+                server.usage()
+            })?;
+        Ok(Measured {
+            outcome,
+            processor: after.since(before),
+        })
     }
 
     fn cold(
@@ -222,18 +252,41 @@ impl Comparison<'_> {
         file: &Path,
     ) -> io::Result<Measured> {
         let overflow = load.temperature == Temperature::Overflow;
-        let span = if overflow { 4 * self.scale.overflow_cache } else { self.scale.cold_size };
-        let extent = Extent { span, duration: self.scale.cold_time, seed: u64::from(round) };
+        let span = if overflow {
+            4 * self.scale.overflow_cache
+        } else {
+            self.scale.cold_size
+        };
+        let extent = Extent {
+            span,
+            duration: self.scale.cold_time,
+            seed: u64::from(round),
+        };
         raw::drop_page_cache(file)?;
         if contender.is_raw() {
             let outcome = match contender.kind {
-                Kind::RawUring => raw::with_uring(contender.program(), file, &self.scratch()?, load, &extent)?,
+                Kind::RawUring => {
+                    raw::with_uring(contender.program(), file, &self.scratch()?, load, &extent)?
+                }
                 _ => raw::with_threads(file, load, &extent, self.options.pattern)?,
             };
-            return Ok(Measured { outcome, processor: None });
+            return Ok(Measured {
+                outcome,
+                processor: None,
+            });
         }
-        let cache_size = if overflow { self.scale.overflow_cache } else { self.scale.hot_cache };
-        let place = Place { folder: self.folder, file, size: self.scale.cold_size, cache_size, transport };
+        let cache_size = if overflow {
+            self.scale.overflow_cache
+        } else {
+            self.scale.hot_cache
+        };
+        let place = Place {
+            folder: self.folder,
+            file,
+            size: self.scale.cold_size,
+            cache_size,
+            transport,
+        };
         let server = contender.start(&place)?;
         self.measure(&server, load, &extent)
     }

@@ -49,7 +49,10 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.strip_prefix("unix:") {
             Some(path) => Ok(Self::Unix(path.into())),
-            None => text.parse().map(Self::Tcp).map_err(|error| format!("{text}: {error}")),
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|error| format!("{text}: {error}")),
         }
     }
 }
@@ -57,7 +60,9 @@ impl FromStr for Address {
 impl Address {
     /// A loopback port that was free a moment ago: servers without a port 0 need one.
     pub(crate) fn free_port() -> io::Result<Self> {
-        Ok(Self::Tcp(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?))
+        Ok(Self::Tcp(
+            TcpListener::bind(("127.0.0.1", 0))?.local_addr()?,
+        ))
     }
 
     pub(crate) fn connect(&self) -> io::Result<Stream> {

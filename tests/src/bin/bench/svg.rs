@@ -10,7 +10,8 @@ const BAR_HEIGHT: f64 = 16.0;
 const PANEL_HEAD: f64 = 34.0;
 /// A color for each name, so that a contender keeps its color in every panel.
 const COLORS: [&str; 10] = [
-    "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7", "#9c755f", "#bab0ac",
+    "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#ff9da7",
+    "#9c755f", "#bab0ac",
 ];
 
 fn document(height: f64, body: &str) -> String {
@@ -22,7 +23,9 @@ fn document(height: f64, body: &str) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// A panel for each group: throughput as a share of the group's first yardstick, with the spread over rounds.
@@ -36,8 +39,15 @@ pub(crate) fn bars(groups: &[Group]) -> String {
     let mut body = String::new();
     let mut y = 10.0;
     for group in groups {
-        let Some(yardstick) = group.yardsticks.first() else { continue };
-        let ratios = || group.rows.iter().filter_map(|row| row.ratios.first().copied().flatten());
+        let Some(yardstick) = group.yardsticks.first() else {
+            continue;
+        };
+        let ratios = || {
+            group
+                .rows
+                .iter()
+                .filter_map(|row| row.ratios.first().copied().flatten())
+        };
         let most = ratios().map(|ratio| ratio.greatest).fold(1.0, f64::max);
         let scale = (WIDTH - LABEL_WIDTH - 130.0) / most;
         let _infallible = writeln!(
@@ -49,13 +59,22 @@ pub(crate) fn bars(groups: &[Group]) -> String {
         );
         y += PANEL_HEAD - 10.0;
         for row in &group.rows {
-            let Some(ratio) = row.ratios.first().copied().flatten() else { continue };
-            let color = names.iter().position(|name| *name == row.contender).map_or("gray", |at| COLORS[at % 10]);
+            let Some(ratio) = row.ratios.first().copied().flatten() else {
+                continue;
+            };
+            let color = names
+                .iter()
+                .position(|name| *name == row.contender)
+                .map_or("gray", |at| COLORS[at % 10]);
             let middle = y + BAR_HEIGHT / 2.0;
             let end = LABEL_WIDTH + ratio.median * scale;
-            let (low, high) = (LABEL_WIDTH + ratio.least * scale, LABEL_WIDTH + ratio.greatest * scale);
-            let processor =
-                row.processor_us_per_request.map_or_else(String::new, |figure| format!(", {figure:.1} us cpu"));
+            let (low, high) = (
+                LABEL_WIDTH + ratio.least * scale,
+                LABEL_WIDTH + ratio.greatest * scale,
+            );
+            let processor = row
+                .processor_us_per_request
+                .map_or_else(String::new, |figure| format!(", {figure:.1} us cpu"));
             let _infallible = writeln!(
                 body,
                 "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
@@ -93,8 +112,15 @@ pub(crate) fn lines(title: &str, x_title: &str, y_title: &str, lines: &[Line]) -
     const BOTTOM: f64 = 370.0;
     const RIGHT: f64 = 720.0;
     let points = || lines.iter().flat_map(|line| &line.points);
-    let x_most = points().map(|point| point.0).fold(f64::MIN_POSITIVE, f64::max);
-    let top = points().map(|point| point.1).fold(1.0, f64::max).log10().ceil().max(1.0);
+    let x_most = points()
+        .map(|point| point.0)
+        .fold(f64::MIN_POSITIVE, f64::max);
+    let top = points()
+        .map(|point| point.1)
+        .fold(1.0, f64::max)
+        .log10()
+        .ceil()
+        .max(1.0);
     let x_of = |x: f64| LEFT + x / x_most * (RIGHT - LEFT);
     let y_of = |y: f64| BOTTOM - y.max(1.0).log10() / top * (BOTTOM - TOP);
     let mut body = String::new();
@@ -121,10 +147,16 @@ pub(crate) fn lines(title: &str, x_title: &str, y_title: &str, lines: &[Line]) -
         decade *= 10.0;
     }
     for (line, color) in lines.iter().zip(COLORS.iter().cycle()) {
-        let path: Vec<String> =
-            line.points.iter().map(|(x, y)| format!("{:.1} {:.1}", x_of(*x), y_of(*y))).collect();
-        let _infallible =
-            writeln!(body, "<path d=\"M{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>", path.join("L"));
+        let path: Vec<String> = line
+            .points
+            .iter()
+            .map(|(x, y)| format!("{:.1} {:.1}", x_of(*x), y_of(*y)))
+            .collect();
+        let _infallible = writeln!(
+            body,
+            "<path d=\"M{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>",
+            path.join("L")
+        );
     }
     for (index, (line, color)) in lines.iter().zip(COLORS.iter().cycle()).enumerate() {
         let y = TOP + 16.0 * index as f64;

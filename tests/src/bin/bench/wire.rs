@@ -15,7 +15,6 @@ pub(crate) const OPTION_STRUCTURED_REPLY: u32 = 8;
 pub(crate) const REPLY_ACK: u32 = 1;
 pub(crate) const REPLY_INFO: u32 = 3;
 pub(crate) const REPLY_UNSUPPORTED: u32 = 0x8000_0001;
-pub(crate) const REPLY_ERROR_BIT: u32 = 0x8000_0000;
 
 pub(crate) const REQUEST_MAGIC: u32 = 0x2560_9513;
 pub(crate) const SIMPLE_REPLY_MAGIC: u32 = 0x6744_6698;
@@ -52,8 +51,16 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) const FLUSH: Self = Self { command: Command::Flush, offset: 0, length: 0 };
-    pub(crate) const DISCONNECT: Self = Self { command: Command::Disconnect, offset: 0, length: 0 };
+    pub(crate) const FLUSH: Self = Self {
+        command: Command::Flush,
+        offset: 0,
+        length: 0,
+    };
+    pub(crate) const DISCONNECT: Self = Self {
+        command: Command::Disconnect,
+        offset: 0,
+        length: 0,
+    };
 
     pub(crate) fn bytes(&self, cookie: u64) -> [u8; REQUEST_LENGTH] {
         let mut bytes = [0; REQUEST_LENGTH];
@@ -92,7 +99,11 @@ pub(crate) fn read_array<const LENGTH: usize>(stream: &mut impl Read) -> io::Res
 fn put_option(option: u32, data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&OPTION_MAGIC.to_be_bytes());
     out.extend_from_slice(&option.to_be_bytes());
-    out.extend_from_slice(&u32::try_from(data.len()).expect("a short option").to_be_bytes());
+    out.extend_from_slice(
+        &u32::try_from(data.len())
+            .expect("a short option")
+            .to_be_bytes(),
+    );
     out.extend_from_slice(data);
 }
 
@@ -104,7 +115,11 @@ pub(crate) struct Agreed {
 }
 
 /// The client's half of a handshake. Structured replies are asked for where `structured` says so, and not insisted on.
-pub(crate) fn negotiate<S: Read + Write>(stream: &mut S, export: &str, structured: bool) -> io::Result<Agreed> {
+pub(crate) fn negotiate<S: Read + Write>(
+    stream: &mut S,
+    export: &str,
+    structured: bool,
+) -> io::Result<Agreed> {
     let greeting: [u8; 18] = read_array(stream)?;
     if be_u64(&greeting, 0) != INIT_MAGIC || be_u64(&greeting, 8) != OPTION_MAGIC {
         return Err(failure("the server's greeting isn't that of an NBD server"));
@@ -117,7 +132,10 @@ pub(crate) fn negotiate<S: Read + Write>(stream: &mut S, export: &str, structure
         read_option_reply(stream)?.0 == REPLY_ACK
     };
 
-    let mut data = u32::try_from(export.len()).expect("a short name").to_be_bytes().to_vec();
+    let mut data = u32::try_from(export.len())
+        .expect("a short name")
+        .to_be_bytes()
+        .to_vec();
     data.extend_from_slice(export.as_bytes());
     data.extend_from_slice(&[0, 0]);
     let mut option = Vec::new();
@@ -126,12 +144,16 @@ pub(crate) fn negotiate<S: Read + Write>(stream: &mut S, export: &str, structure
     let mut size = None;
     loop {
         match read_option_reply(stream)? {
-            (REPLY_INFO, info) if info.len() >= 12 && be_u16(&info, 0) == 0 => size = Some(be_u64(&info, 2)),
+            (REPLY_INFO, info) if info.len() >= 12 && be_u16(&info, 0) == 0 => {
+                size = Some(be_u64(&info, 2))
+            }
             (REPLY_INFO, _) => {}
             (REPLY_ACK, _) => break,
             (code, text) => {
                 let text = String::from_utf8_lossy(&text).into_owned();
-                return Err(failure(format!("export {export:?} refused with {code:#x}: {text}")));
+                return Err(failure(format!(
+                    "export {export:?} refused with {code:#x}: {text}"
+                )));
             }
         }
     }

@@ -6,8 +6,14 @@ fn buckets_hold_what_they_say() {
         let bucket = bucket_of(value) as u64;
         let end = end_of(bucket);
         assert!(end >= value, "{value} in a bucket that ends at {end}");
-        assert!(end - value <= value / PER_POWER, "{value} is far from {end}");
-        assert!(bucket == 0 || end_of(bucket - 1) < value, "{value} belongs to the bucket before");
+        assert!(
+            end - value <= value / PER_POWER,
+            "{value} is far from {end}"
+        );
+        assert!(
+            bucket == 0 || end_of(bucket - 1) < value,
+            "{value} belongs to the bucket before"
+        );
     }
     assert!(bucket_of(u64::MAX) < BUCKETS);
 }
@@ -20,7 +26,10 @@ fn percentiles_of_a_ramp() {
     }
     for (per_mille, expected) in [(500, 500.0), (990, 990.0), (999, 999.0)] {
         let found = histogram.per_mille(per_mille).as_secs_f64() * 1e6;
-        assert!((found / expected - 1.0).abs() < 0.035, "{per_mille}: {found}");
+        assert!(
+            (found / expected - 1.0).abs() < 0.035,
+            "{per_mille}: {found}"
+        );
     }
     assert_eq!(histogram.per_mille(1000), Duration::from_millis(1));
     assert_eq!(histogram.longest(), Duration::from_millis(1));

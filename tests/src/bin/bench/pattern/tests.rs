@@ -40,7 +40,10 @@ fn data_from_another_place_or_seed_does_not_pass() {
 #[test]
 fn a_permutation_has_each_number_once() {
     let mut order = Random::new(1).permutation(1000);
-    assert!(order.windows(2).any(|pair| pair[0] > pair[1]), "it is shuffled");
+    assert!(
+        order.windows(2).any(|pair| pair[0] > pair[1]),
+        "it is shuffled"
+    );
     order.sort_unstable();
     assert_eq!(order, (0..1000).collect::<Vec<_>>());
 }

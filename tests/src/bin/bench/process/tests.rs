@@ -9,7 +9,10 @@ fn ticks_are_found_behind_any_name() {
 
 #[test]
 fn resident_memory_is_in_bytes() {
-    assert_eq!(resident_of("Name:\tx\nVmRSS:\t    12 kB\nVmSwap: 0 kB\n"), Some(12 << 10));
+    assert_eq!(
+        resident_of("Name:\tx\nVmRSS:\t    12 kB\nVmSwap: 0 kB\n"),
+        Some(12 << 10)
+    );
     assert_eq!(resident_of("Name:\tx\n"), None);
 }
 
@@ -28,6 +31,11 @@ fn this_process_used_some_time() {
 #[test]
 fn a_program_that_ends_is_not_waited_for() {
     let address = Address::Unix("/nonexistent/socket".into());
-    let error = Server::start(&mut Command::new("false"), address).map(|_| ()).unwrap_err();
-    assert!(error.to_string().contains("ended before it listened"), "{error}");
+    let error = Server::start(&mut Command::new("false"), address)
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("ended before it listened"),
+        "{error}"
+    );
 }

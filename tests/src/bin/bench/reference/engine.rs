@@ -7,7 +7,10 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::RwLock;
 
-use crate::wire::{Command, EINVAL, REQUEST_LENGTH, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, be_u16, be_u32, be_u64, failure};
+use crate::wire::{
+    Command, EINVAL, REQUEST_LENGTH, REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, be_u16, be_u32, be_u64,
+    failure,
+};
 
 /// Replies per vectored write: two slices each, and the kernel takes 1024.
 const REPLIES_MAX: usize = 512;
@@ -23,7 +26,10 @@ pub(super) struct Memory {
 impl Memory {
     pub(super) fn new(size: u64) -> Self {
         let length = usize::try_from(size).expect("an address space");
-        Self { bytes: RwLock::new(vec![0; length]), size }
+        Self {
+            bytes: RwLock::new(vec![0; length]),
+            size,
+        }
     }
 
     pub(super) const fn size(&self) -> u64 {
@@ -49,7 +55,13 @@ pub(super) struct Engine<'memory> {
 
 impl<'memory> Engine<'memory> {
     pub(super) const fn new(memory: &'memory Memory) -> Self {
-        Self { memory, answers: Vec::new(), sent: 0, pending: 0..0, disconnected: false }
+        Self {
+            memory,
+            answers: Vec::new(),
+            sent: 0,
+            pending: 0..0,
+            disconnected: false,
+        }
     }
 
     /// Whether the client said goodbye.
@@ -62,11 +74,14 @@ impl<'memory> Engine<'memory> {
         let mut memory = None;
         let mut used = 0;
         while self.pending.is_empty() && !self.disconnected && self.answers.len() < REPLIES_MAX {
-            let Some(request) = input.get(used..used + REQUEST_LENGTH) else { break };
+            let Some(request) = input.get(used..used + REQUEST_LENGTH) else {
+                break;
+            };
             if be_u32(request, 0) != REQUEST_MAGIC {
                 return Err(failure("a malformed request"));
             }
-            let (command, offset, length) = (be_u16(request, 6), be_u64(request, 16), be_u32(request, 24));
+            let (command, offset, length) =
+                (be_u16(request, 6), be_u64(request, 16), be_u32(request, 24));
             used += REQUEST_LENGTH;
             let mut error = 0;
             let mut data = 0..0;
@@ -79,22 +94,30 @@ impl<'memory> Engine<'memory> {
                     None => error = EINVAL,
                 }
             } else if command == Command::Write as u16 {
-                let range = self.range(offset, length).ok_or_else(|| failure("a write past the end"))?;
+                let range = self
+                    .range(offset, length)
+                    .ok_or_else(|| failure("a write past the end"))?;
                 let here = range.len().min(input.len() - used);
-                let memory = memory.get_or_insert_with(|| self.memory.bytes.write().expect("no panic held it"));
+                let memory = memory
+                    .get_or_insert_with(|| self.memory.bytes.write().expect("no panic held it"));
                 memory[range.start..range.start + here].copy_from_slice(&input[used..used + here]);
                 used += here;
                 self.pending = range.start + here..range.end;
             } else if command != Command::Flush as u16 {
                 error = EINVAL;
             }
-            self.answers.push(Answer { header: header(error, &request[8..16]), data });
+            self.answers.push(Answer {
+                header: header(error, &request[8..16]),
+                data,
+            });
         }
         Ok(used)
     }
 
     fn range(&self, offset: u64, length: u32) -> Option<Range<usize>> {
-        let end = offset.checked_add(u64::from(length)).filter(|end| *end <= self.memory.size)?;
+        let end = offset
+            .checked_add(u64::from(length))
+            .filter(|end| *end <= self.memory.size)?;
         Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?)
     }
 
@@ -104,7 +127,10 @@ impl<'memory> Engine<'memory> {
     }
 
     /// Reads some of that payload straight into memory.
-    pub(super) fn read_payload(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
+    pub(super) fn read_payload(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<()> {
         let mut memory = self.memory.bytes.write().expect("no panic held it");
         match read(&mut memory[self.pending.clone()])? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -121,7 +147,10 @@ impl<'memory> Engine<'memory> {
     }
 
     /// Writes some of the answers, straight from memory.
-    pub(super) fn write(&mut self, write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<()> {
+    pub(super) fn write(
+        &mut self,
+        write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<()> {
         let memory = self.memory.bytes.read().expect("no panic held it");
         let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * self.answers.len());
         let mut total = 0;

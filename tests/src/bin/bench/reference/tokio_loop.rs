@@ -13,7 +13,9 @@ use crate::stream::{Address, Stream};
 
 /// Serves until it is killed.
 pub(crate) fn serve(address: &Address, size: u64) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_io()
+        .build()?;
     let memory = Arc::new(Memory::new(size));
     let listener = address.listen()?;
     loop {
@@ -59,13 +61,17 @@ async fn session(socket: &Socket, memory: &Memory) -> io::Result<()> {
             used += taken;
             while engine.wants_payload() {
                 match engine.read_payload(|target| socket.try_read(target)) {
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => socket.readable().await?,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        socket.readable().await?
+                    }
                     other => other?,
                 }
             }
             while engine.wants_write() {
                 match engine.write(|slices| socket.try_write_vectored(slices)) {
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable().await?,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        socket.writable().await?
+                    }
                     other => other?,
                 }
             }

@@ -1,11 +1,24 @@
 use super::*;
 
 const PATTERN: Pattern = Pattern::new(99);
-const READ: Request = Request { command: Command::Read, offset: 4096, length: 64 };
-const WRITE: Request = Request { command: Command::Write, offset: 0, length: 512 };
+const READ: Request = Request {
+    command: Command::Read,
+    offset: 4096,
+    length: 64,
+};
+const WRITE: Request = Request {
+    command: Command::Write,
+    offset: 0,
+    length: 512,
+};
 
 fn simple(error: u32, cookie: u64) -> Vec<u8> {
-    [&SIMPLE_REPLY_MAGIC.to_be_bytes()[..], &error.to_be_bytes(), &cookie.to_be_bytes()].concat()
+    [
+        &SIMPLE_REPLY_MAGIC.to_be_bytes()[..],
+        &error.to_be_bytes(),
+        &cookie.to_be_bytes(),
+    ]
+    .concat()
 }
 
 fn data(offset: u64, length: usize) -> Vec<u8> {
@@ -16,12 +29,22 @@ fn data(offset: u64, length: usize) -> Vec<u8> {
 
 fn chunk(flags: u16, kind: u16, cookie: u64, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len()).unwrap();
-    let head = [&CHUNK_MAGIC.to_be_bytes()[..], &flags.to_be_bytes(), &kind.to_be_bytes(), &cookie.to_be_bytes()];
+    let head = [
+        &CHUNK_MAGIC.to_be_bytes()[..],
+        &flags.to_be_bytes(),
+        &kind.to_be_bytes(),
+        &cookie.to_be_bytes(),
+    ];
     [&head.concat()[..], &length.to_be_bytes(), body].concat()
 }
 
 fn data_chunk(flags: u16, offset: u64, length: usize) -> Vec<u8> {
-    chunk(flags, CHUNK_OFFSET_DATA, 1, &[&offset.to_be_bytes()[..], &data(offset, length)].concat())
+    chunk(
+        flags,
+        CHUNK_OFFSET_DATA,
+        1,
+        &[&offset.to_be_bytes()[..], &data(offset, length)].concat(),
+    )
 }
 
 /// Feeds `bytes` in pieces of `step` and returns the slots that were completed.
@@ -65,8 +88,14 @@ fn whatever_is_wrong_fails() {
         ("a wrong magic", vec![0; 32]),
         ("too little data", data_chunk(CHUNK_DONE, 4096, 32)),
         ("data of other places", data_chunk(CHUNK_DONE, 8192, 64)),
-        ("a hole, where nothing is zero", chunk(CHUNK_DONE, 2, 1, &[0; 12])),
-        ("an error chunk", chunk(CHUNK_DONE, CHUNK_ERROR_BIT | 1, 1, &[0; 6])),
+        (
+            "a hole, where nothing is zero",
+            chunk(CHUNK_DONE, 2, 1, &[0; 12]),
+        ),
+        (
+            "an error chunk",
+            chunk(CHUNK_DONE, CHUNK_ERROR_BIT | 1, 1, &[0; 6]),
+        ),
     ];
     for (name, bytes) in cases {
         for step in [1, bytes.len()] {
