@@ -10,3 +10,6 @@ pub mod directory;
 pub mod server;
 
 pub use directory::{ExportDirectory, Refusal};
+
+#[cfg(test)]
+mod tests;

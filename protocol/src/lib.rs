@@ -16,6 +16,9 @@
 
 mod wire;
 
+#[cfg(test)]
+mod testing;
+
 pub mod codec;
 pub mod constants;
 pub mod error;
