@@ -4,9 +4,11 @@ use std::num::NonZeroU32;
 
 use thiserror::Error;
 
-/// An error code in a reply. Never zero, which on the wire means success: `Option<NbdError>` is the wire's field.
+/// An error code in a reply. Never zero, which on the wire means success: `Option<NbdError>` is the
+/// wire's field.
 ///
-/// The constants are all that a server may send. A client keeps any other value as it came, and is to treat it as
+/// The constants are all that a server may send. A client keeps any other value as it came, and is
+/// to treat it as
 /// [`NbdError::INVALID`].
 #[derive(Clone, Copy, Error, PartialEq, Eq, Hash)]
 #[error("{}", self.describe())]
@@ -17,7 +19,8 @@ macro_rules! nbd_errors {
         impl NbdError {
             $( $(#[$meta])* pub const $name: Self = Self(NonZeroU32::new($code).unwrap()); )*
 
-            /// The protocol's name for the code without its `NBD_` prefix, if it is one of the protocol's.
+            /// The protocol's name for the code without its `NBD_` prefix, if it is one of the
+            /// protocol's.
             #[must_use]
             pub const fn symbol(self) -> Option<&'static str> {
                 match self { $( Self::$name => Some($symbol), )* _ => None }
@@ -69,8 +72,9 @@ impl NbdError {
 
     /// Maps an error number of the operating system (Linux) to one that the protocol knows.
     ///
-    /// EDQUOT and EFBIG become ENOSPC, as the protocol asks; EROFS becomes EPERM, which is what a read-only
-    /// export answers. Anything else is EIO: the client can act on no finer a distinction.
+    /// EDQUOT and EFBIG become ENOSPC, as the protocol asks; EROFS becomes EPERM, which is what a
+    /// read-only export answers. Anything else is EIO: the client can act on no finer a
+    /// distinction.
     #[must_use]
     pub const fn from_os(errno: i32) -> Self {
         match errno {

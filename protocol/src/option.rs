@@ -1,7 +1,8 @@
 //! Options and their replies (proto.md, "Option types" and "Option reply types").
 //!
-//! An option is a 16-byte header and data; a reply is a 20-byte header and data. Here are the headers and the
-//! data's shapes; what an option *means* is decided in [`handshake`](crate::handshake).
+//! An option is a 16-byte header and data; a reply is a 20-byte header and data. Here are the
+//! headers and the data's shapes; what an option *means* is decided in
+//! [`handshake`](crate::handshake).
 
 use bytes::{BufMut, BytesMut};
 use thiserror::Error;
@@ -221,7 +222,8 @@ pub fn encode_reply(
     fill_in_length(out, start + OPTION_REPLY_HEADER_SIZE, data);
 }
 
-/// Writes the data that begins at `start`, then its length into the last four bytes of the header before it.
+/// Writes the data that begins at `start`, then its length into the last four bytes of the header
+/// before it.
 fn fill_in_length(out: &mut BytesMut, start: usize, data: impl FnOnce(&mut BytesMut)) {
     data(out);
     let length = u32::try_from(out.len() - start)

@@ -66,7 +66,8 @@ pub(crate) fn request(command: Command, flags: CommandFlags, offset: u64, length
     }
 }
 
-/// Two exports, `disk` (also the default one) and `other`, which has no metadata contexts and no description.
+/// Two exports, `disk` (also the default one) and `other`, which has no metadata contexts and no
+/// description.
 pub(crate) struct TwoExports {
     pub(crate) listing: bool,
 }
@@ -93,10 +94,10 @@ impl ExportDirectory for TwoExports {
     }
 
     fn list(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), Refusal> {
+        visit("disk", "a disk");
         if !self.listing {
             return Err(Refusal::policy("listing is disabled"));
         }
-        visit("disk", "a disk");
         visit("other", "");
         Ok(())
     }

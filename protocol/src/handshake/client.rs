@@ -1,11 +1,13 @@
 //! The client's half of the handshake.
 //!
-//! It asks for one thing after the other and waits for each answer: STRUCTURED_REPLY, SET_META_CONTEXT, then GO; or LIST, then
-//! ABORT. What the client can do without, it does without: a server that refuses structured replies gets none, one without GO
-//! is asked with EXPORT_NAME, and so is one without fixed newstyle. What it can't do without ends the handshake with a
+//! It asks for one thing after the other and waits for each answer: STRUCTURED_REPLY,
+//! SET_META_CONTEXT, then GO; or LIST, then ABORT. What the client can do without, it does without:
+//! a server that refuses structured replies gets none, one without GO is asked with EXPORT_NAME,
+//! and so is one without fixed newstyle. What it can't do without ends the handshake with a
 //! [`ClientError`].
 //!
-//! The server is trusted no more than a client would be: its replies are bounded in length and in number.
+//! The server is trusted no more than a client would be: its replies are bounded in length and in
+//! number.
 
 mod error;
 
@@ -135,11 +137,12 @@ impl ClientHandshake {
         })
     }
 
-    /// Takes what it can use off the front of `input`, appends what is to be sent to `output`, and says how many bytes it
-    /// consumed and what comes next.
+    /// Takes what it can use off the front of `input`, appends what is to be sent to `output`, and
+    /// says how many bytes it consumed and what comes next.
     ///
-    /// `input` is everything that has arrived and that former calls didn't consume. A server that closes the connection
-    /// while EXPORT_NAME is being answered thereby says that there is no such export.
+    /// `input` is everything that has arrived and that former calls didn't consume. A server that
+    /// closes the connection while EXPORT_NAME is being answered thereby says that there is no such
+    /// export.
     ///
     /// # Errors
     /// [`ClientError`]: the connection is of no further use.
@@ -397,7 +400,8 @@ impl ClientHandshake {
         output: &mut BytesMut,
     ) -> Result<(), ClientError> {
         match (option, refusal.reply_type) {
-            // Before TLS nothing is going to work, and each further question would get the same answer.
+            // Before TLS nothing is going to work, and each further question would get the same
+            // answer.
             (_, OptionReplyType::ERR_TLS_REQD) => Err(ClientError::Refused { option, refusal }),
             (OptionCode::GO, OptionReplyType::ERR_UNSUP) => {
                 self.has_size = false;

@@ -48,7 +48,8 @@ pub enum ReplyHeader {
 }
 
 impl ReplyHeader {
-    /// Decodes the header at the front of `input` and says how many bytes it took; `None` if more are needed.
+    /// Decodes the header at the front of `input` and says how many bytes it took; `None` if more
+    /// are needed.
     ///
     /// # Errors
     /// [`BadReply::Magic`]: the peer isn't sending replies.
@@ -111,7 +112,8 @@ pub enum Chunk<'a> {
     BlockStatus {
         /// The id that the handshake gave to the context.
         context_id: u32,
-        /// The extents, one after the other from the request's offset; at least one, and none of them empty.
+        /// The extents, one after the other from the request's offset; at least one, and none of
+        /// them empty.
         extents: Vec<Extent>,
     },
     /// `ERROR`, `ERROR_OFFSET`, or an error type that isn't known here.
@@ -130,9 +132,9 @@ pub enum Chunk<'a> {
 impl<'a> Chunk<'a> {
     /// Decodes the `header.length` bytes that followed `header`.
     ///
-    /// Whoever reads them bounds that length first: [`MAX_PAYLOAD`](crate::constants::MAX_PAYLOAD) and an offset
-    /// for data, [`MAX_CONTROL_CHUNK`](crate::constants::MAX_CONTROL_CHUNK) for the rest. Whether offsets lie
-    /// inside the request is for the caller to see, who knows it.
+    /// Whoever reads them bounds that length first: [`MAX_PAYLOAD`](crate::constants::MAX_PAYLOAD)
+    /// and an offset for data, [`MAX_CONTROL_CHUNK`](crate::constants::MAX_CONTROL_CHUNK) for the
+    /// rest. Whether offsets lie inside the request is for the caller to see, who knows it.
     ///
     /// # Errors
     /// [`BadReply`] if they aren't what the header says.
@@ -206,7 +208,8 @@ impl<'a> Chunk<'a> {
             ChunkType::ERROR => None,
             ChunkType::ERROR_OFFSET => Some(reader.get()?),
             _ => {
-                // An error type that is new: its code and text are where they always are, the rest is its own.
+                // An error type that is new: its code and text are where they always are, the rest
+                // is its own.
                 reader.take(reader.remaining())?;
                 None
             }

@@ -273,14 +273,16 @@ proptest! {
         payload in prop::collection::vec(any::<u8>(), 0..64),
     ) {
         let length = u32::try_from(payload.len()).unwrap();
-        let header = ChunkHeader { flags: ChunkFlags::EMPTY, chunk_type: ChunkType(chunk_type), cookie: 1, length };
+        let (flags, chunk_type) = (ChunkFlags::EMPTY, ChunkType(chunk_type));
+        let header = ChunkHeader { flags, chunk_type, cookie: 1, length };
         let _ = Chunk::decode(&header, &payload);
         let _ = ReplyHeader::decode(&payload);
     }
 
     #[test]
     fn chunk_headers_round_trip(flags: u16, chunk_type: u16, cookie: u64, length: u32) {
-        let header = ChunkHeader { flags: ChunkFlags(flags), chunk_type: ChunkType(chunk_type), cookie, length };
+        let (flags, chunk_type) = (ChunkFlags(flags), ChunkType(chunk_type));
+        let header = ChunkHeader { flags, chunk_type, cookie, length };
         prop_assert_eq!(
             ReplyHeader::decode(&header.encode()),
             Ok(Some((ReplyHeader::Chunk(header), ChunkHeader::SIZE)))
@@ -289,7 +291,8 @@ proptest! {
 
     #[test]
     fn block_status_round_trips(extents in prop::collection::vec((1_u32.., any::<u32>()), 1..20)) {
-        let extents: Vec<_> = extents.into_iter().map(|(length, flags)| Extent { length, flags }).collect();
+        let extent = |(length, flags)| Extent { length, flags };
+        let extents: Vec<_> = extents.into_iter().map(extent).collect();
         let mut bytes = BytesMut::new();
         encode_block_status(&mut bytes, ChunkFlags::DONE, COOKIE, MetaContext::CACHE, &extents);
         prop_assert_eq!(decode_chunk(&bytes).1, Ok(Chunk::BlockStatus { context_id: 2, extents }));

@@ -275,7 +275,8 @@ fn listing_contexts() {
 
 #[test]
 fn setting_contexts() {
-    let cases: [(&[&str], &[(u32, &str)]); 5] = [
+    type Case = (&'static [&'static str], &'static [(u32, &'static str)]);
+    let cases: [Case; 5] = [
         (&["base:allocation"], &[(1, "base:allocation")]),
         (
             &["x-weir:cache", "base:allocation"],
