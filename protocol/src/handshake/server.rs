@@ -375,7 +375,7 @@ impl ServerHandshake {
                     return Ok(());
                 }
                 let text = format!(
-                    "option {option} with {length} bytes of data; at most {MAX_OPTION_DATA} are taken"
+                    "option {option} has {length} bytes of data; the limit is {MAX_OPTION_DATA}"
                 );
                 Err(Refusal::new(OptionReplyType::ERR_TOO_BIG, text))
             }

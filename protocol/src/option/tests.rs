@@ -139,16 +139,20 @@ proptest! {
         export in "[^\0]{0,20}", wanted in prop::collection::vec(any::<u16>(), 0..10),
         queries in prop::collection::vec("[^\0]{0,20}", 0..10),
     ) {
-        let info = InfoRequest { export: &export, wanted: wanted.into_iter().map(InfoType).collect() };
+        let wanted = wanted.into_iter().map(InfoType).collect();
+        let info = InfoRequest { export: &export, wanted };
         let bytes = written(|out| info.encode(out));
         prop_assert_eq!(InfoRequest::decode(&bytes), Ok(info));
-        let meta = MetaContextRequest { export: &export, queries: queries.iter().map(String::as_str).collect() };
+        let queries = queries.iter().map(String::as_str).collect();
+        let meta = MetaContextRequest { export: &export, queries };
         let bytes = written(|out| meta.encode(out));
         prop_assert_eq!(MetaContextRequest::decode(&bytes), Ok(meta));
     }
 
     #[test]
-    fn random_data_never_panics(data in prop::collection::vec(prop_oneof![Just(0_u8), any::<u8>()], 0..64)) {
+    fn random_data_never_panics(
+        data in prop::collection::vec(prop_oneof![Just(0_u8), any::<u8>()], 0..64),
+    ) {
         let _ = InfoRequest::decode(&data);
         let _ = MetaContextRequest::decode(&data);
     }
