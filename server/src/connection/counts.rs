@@ -1,0 +1,140 @@
+//! What is counted per connection, by command.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use weir_protocol::Command;
+
+/// The commands that are counted, each at its number on the wire, and one more for all unknown ones. DISC is there so that
+/// numbers are indices.
+pub const TRACKED_COMMANDS: usize = 9;
+
+/// Latencies are counted in powers of two of a microsecond: bucket `n` holds those below `2^n` us, the last one the rest
+/// (eight seconds and more).
+pub const LATENCY_BUCKETS: usize = 24;
+
+/// The bucket that a latency belongs to.
+pub fn latency_bucket(latency: Duration) -> usize {
+    let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+    let bits = usize::try_from(u64::BITS - micros.leading_zeros()).unwrap_or(LATENCY_BUCKETS);
+    bits.min(LATENCY_BUCKETS - 1)
+}
+
+/// What was done for one command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandCounts {
+    /// Requests answered.
+    pub requests: u64,
+    /// Bytes that the answered requests asked for.
+    pub bytes: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+    /// Answered requests by latency, see [`latency_bucket`].
+    pub latency: [u64; LATENCY_BUCKETS],
+}
+
+impl CommandCounts {
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.bytes += other.bytes;
+        self.errors += other.errors;
+        self.latency.iter_mut().zip(other.latency).for_each(|(sum, count)| *sum += count);
+    }
+}
+
+/// What was done on a connection or an export.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Bytes received, headers included.
+    pub received: u64,
+    /// Bytes sent, headers included.
+    pub sent: u64,
+    /// By the command's number on the wire.
+    pub commands: [CommandCounts; TRACKED_COMMANDS],
+}
+
+impl Counts {
+    /// Requests answered, of all commands.
+    pub fn requests(&self) -> u64 {
+        self.commands.iter().map(|command| command.requests).sum()
+    }
+
+    /// Requests answered with an error, of all commands.
+    pub fn errors(&self) -> u64 {
+        self.commands.iter().map(|command| command.errors).sum()
+    }
+
+    /// What was done for `command`, or for all unknown ones if it is one.
+    pub fn command(&self, command: Command) -> &CommandCounts {
+        &self.commands[usize::from(command.0).min(TRACKED_COMMANDS - 1)]
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.sent += other.sent;
+        self.commands.iter_mut().zip(&other.commands).for_each(|(sum, counts)| sum.add(counts));
+    }
+}
+
+/// [`Counts`] with one writer and any number of readers.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    cells: CachePadded<Cells>,
+}
+
+#[derive(Debug, Default)]
+struct Cells {
+    received: AtomicU64,
+    sent: AtomicU64,
+    commands: [CommandCells; TRACKED_COMMANDS],
+}
+
+#[derive(Debug, Default)]
+struct CommandCells {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    errors: AtomicU64,
+    latency: [AtomicU64; LATENCY_BUCKETS],
+}
+
+/// Adds to a cell that nobody else writes.
+#[inline]
+fn bump(cell: &AtomicU64, by: u64) {
+    cell.store(cell.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+}
+
+impl Counters {
+    /// Sets the bytes transferred so far. Called by the connection's session only, as is [`Self::count`].
+    #[inline]
+    pub(crate) fn set_bytes(&self, received: u64, sent: u64) {
+        self.cells.received.store(received, Ordering::Relaxed);
+        self.cells.sent.store(sent, Ordering::Relaxed);
+    }
+
+    /// Counts `requests` answered requests of the same latency.
+    #[inline]
+    pub(crate) fn count(&self, command: usize, requests: u64, bytes: u64, errors: u64, latency_bucket: usize) {
+        let cells = &self.cells.commands[command.min(TRACKED_COMMANDS - 1)];
+        bump(&cells.requests, requests);
+        bump(&cells.bytes, bytes);
+        if errors > 0 {
+            bump(&cells.errors, errors);
+        }
+        bump(&cells.latency[latency_bucket], requests);
+    }
+
+    pub(super) fn load(&self) -> Counts {
+        let commands = self.cells.commands.each_ref().map(|cells| CommandCounts {
+            requests: cells.requests.load(Ordering::Relaxed),
+            bytes: cells.bytes.load(Ordering::Relaxed),
+            errors: cells.errors.load(Ordering::Relaxed),
+            latency: cells.latency.each_ref().map(|cell| cell.load(Ordering::Relaxed)),
+        });
+        Counts {
+            received: self.cells.received.load(Ordering::Relaxed),
+            sent: self.cells.sent.load(Ordering::Relaxed),
+            commands,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A session: one connection from its handshake to its end.
+//!
+//! # One task
+//! Everything that a connection does happens in one task, a loop of three steps:
+//!
+//! 1. take all requests that the input buffer holds, within limits, and answer what the cache has at hand inline;
+//! 2. send all replies with as few vectored writes as possible, straight from the cache's pages;
+//! 3. wait until there is input, room to write, a finished request, or a reason to stop.
+//!
+//! There are no channels and no second task, so nothing is copied, woken or counted between "reader" and "writer". What
+//! can't be answered inline is a future in a set that the same task polls; the cache runs what must not be dropped half-way
+//! in tasks of its own, so a session may end at any await and leave nothing inconsistent behind.
+//!
+//! # Order and limits
+//! Replies come in the order in which requests finish. A FLUSH covers the writes that were *answered* before it was sent, so
+//! it may run beside others. When too much waits to be sent or too many requests are under way the session stops
+//! reading the socket, which is all the flow control that NBD has.
+//!
+//! - [`stream`](self::stream): the socket; [`input`](self::input), [`output`](self::output): its buffers
+//! - [`handshake`](self::handshake): up to transmission; [`transmission`](self::transmission): the loop
+//! - [`dispatch`](self::dispatch): requests to operations; [`read`](self::read), [`receive`](self::receive): READ and WRITE;
+//!   [`slow`](self::slow), [`status`](self::status): the rest
+//! - [`watch`](self::watch): time limits; [`tally`](self::tally): statistics; [`faulted`](self::faulted): injected faults
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use weir_faults::{FaultContext, Faults, RequestKinds, pause_point};
+use weir_protocol::Request;
+
+use crate::connection::{ConnectionGuard, ConnectionTable};
+use crate::export::ExportTable;
+use crate::limits::Timeouts;
+
+mod dispatch;
+mod end;
+mod faulted;
+mod handshake;
+mod input;
+mod output;
+mod read;
+mod receive;
+mod slow;
+mod status;
+mod stream;
+mod tally;
+mod transmission;
+mod watch;
+
+use self::end::End;
+pub use self::stream::Stream;
+use self::transmission::Transmission;
+
+/// How long a client may go on to use a connection when the server shuts down: requests are answered with ESHUTDOWN
+/// meanwhile. Enough for a client to see one of these and to disconnect by itself.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+
+/// What all sessions of a server share.
+#[derive(Debug)]
+pub struct SessionContext {
+    /// What is served.
+    pub exports: Arc<ExportTable>,
+    /// The server's injected faults.
+    pub faults: Faults,
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// The open connections.
+    pub connections: Arc<ConnectionTable>,
+    /// Cancelled when the server shuts down: requests under way are answered, new ones get ESHUTDOWN.
+    pub shutdown: CancellationToken,
+}
+
+/// A request on its way to its reply.
+#[derive(Clone, Copy, Debug)]
+struct Ticket {
+    request: Request,
+    /// When the batch that it came in began.
+    arrived: Instant,
+}
+
+/// Serves one client; returns when the connection is over.
+pub async fn serve(stream: Stream, peer: String, context: Arc<SessionContext>) {
+    let connection = context.connections.open(peer, &context.shutdown);
+    let (id, peer) = (connection.id(), connection.peer());
+    tracing::info!(connection = id, peer, "connection opened");
+    let end = run(&stream, &connection, &context).await;
+    let counts = connection.counts();
+    tracing::info!(
+        connection = id,
+        peer,
+        export = connection.export(),
+        requests = counts.requests(),
+        errors = counts.errors(),
+        received = counts.received,
+        sent = counts.sent,
+        reason = %end,
+        "connection closed"
+    );
+}
+
+/// The whole life of a connection.
+async fn run(stream: &Stream, connection: &ConnectionGuard, context: &SessionContext) -> End {
+    let faults = context.faults.context(RequestKinds::CONNECT);
+    match begin(stream, connection, context, &faults).await {
+        Ok(transmission) => transmission.run().await,
+        Err(end) => end,
+    }
+}
+
+/// Everything before the first request.
+async fn begin<'a>(
+    stream: &'a Stream,
+    connection: &'a ConnectionGuard,
+    context: &'a SessionContext,
+    faults: &FaultContext,
+) -> Result<Transmission<'a>, End> {
+    if pause_point!(faults, "session:accept").await.is_err() {
+        return Err(End::Injected);
+    }
+    stream.set_nodelay()?;
+    let (negotiated, rest) = handshake::negotiate(stream, connection, context, faults).await?;
+    let name = &negotiated.info.name;
+    let export = context.exports.get(name).ok_or_else(|| End::ExportGone(name.clone()))?;
+    connection.set_export(name);
+    Ok(Transmission::new(stream, connection, context, &export, &negotiated, &rest))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! From bytes to requests to operations, and from outcomes to replies.
+
+use weir_faults::fault_point;
+use weir_protocol::reply::{SimpleReply, encode_error};
+use weir_protocol::{ChunkFlags, Command, NbdError, Request};
+
+use super::end::End;
+use super::receive::BUFFERED_PAYLOAD_MAX;
+use super::slow::{self, Finished, wire_error};
+use super::transmission::{Phase, Taken, Transmission};
+use super::{Ticket, status};
+
+/// Requests taken per turn: a few hundred microseconds of work, after which other connections have theirs.
+const REQUESTS_PER_TURN: usize = 256;
+
+impl Transmission<'_> {
+    /// Takes what the input buffer holds, within limits.
+    pub(super) fn take_requests(&mut self) -> Result<Taken, End> {
+        for _ in 0..REQUESTS_PER_TURN {
+            if self.receiving.is_some() && !self.receive() {
+                return Ok(Taken::All);
+            }
+            if matches!(self.phase, Phase::Disconnecting) {
+                return Ok(Taken::All);
+            }
+            if !self.may_take() {
+                return Ok(Taken::Limit);
+            }
+            if !self.take_request()? {
+                return Ok(Taken::All);
+            }
+        }
+        Ok(Taken::Budget)
+    }
+
+    /// Takes the next request if it is complete; says whether it was.
+    #[inline]
+    fn take_request(&mut self) -> Result<bool, End> {
+        let unread = self.input.unread();
+        let Some((header, payload)) = unread.split_first_chunk::<{ Request::SIZE }>() else {
+            return Ok(false);
+        };
+        let request = Request::decode(header)?;
+        let payload_length = request.payload_length() as usize;
+        let complete = payload_length <= payload.len();
+        if !complete && payload_length <= BUFFERED_PAYLOAD_MAX {
+            // More of it and of those behind it comes with the next read.
+            self.large_payloads = false;
+            return Ok(false);
+        }
+        self.input.consume(Request::SIZE);
+        let ticket = Ticket { request, arrived: self.tally.batch() };
+        self.dispatch(ticket, complete);
+        Ok(true)
+    }
+
+    /// Begins a request. A WRITE's payload is still in the input, all of it if `complete`.
+    fn dispatch(&mut self, ticket: Ticket, complete: bool) {
+        let command = ticket.request.command;
+        if command == Command::DISC {
+            self.phase = Phase::Disconnecting;
+            return;
+        }
+        if let Err(error) = self.admit(&ticket) {
+            return self.refuse(ticket, error);
+        }
+        if self.consult_rules(ticket) {
+            return;
+        }
+        match command {
+            Command::READ => {
+                self.large_payloads = false;
+                self.read(ticket);
+            }
+            Command::WRITE => self.write(ticket, complete),
+            _ => self.operate(ticket),
+        }
+    }
+
+    /// Whether the request may be carried out.
+    #[inline]
+    fn admit(&self, ticket: &Ticket) -> Result<(), NbdError> {
+        if matches!(self.phase, Phase::ShuttingDown(_)) {
+            return Err(NbdError::SHUTDOWN);
+        }
+        ticket.request.check(&self.limits)?;
+        let context = self.contexts.of(ticket.request.command);
+        fault_point!(context, "session:request", [EIO, ENOMEM, EINVAL, ENOSPC, EPERM, ENOTSUP, EOVERFLOW, ESHUTDOWN])
+            .map_err(wire_error)
+    }
+
+    /// Begins what never has an answer at hand.
+    fn operate(&mut self, ticket: Ticket) {
+        let cache = self.cache.clone();
+        let context = self.contexts.of(ticket.request.command).clone();
+        self.slow.push(match ticket.request.command {
+            Command::BLOCK_STATUS => status::report(cache, context, self.limits.meta_contexts, ticket),
+            _ => slow::operate(cache, context, ticket),
+        });
+    }
+
+    /// Answers a request with an error; a WRITE after its payload is drained.
+    fn refuse(&mut self, ticket: Ticket, error: NbdError) {
+        if ticket.request.payload_length() > 0 {
+            self.drain(ticket, error);
+        } else {
+            self.answer(&ticket, Err(error));
+        }
+    }
+
+    /// Answers a request whose reply has no data.
+    #[inline]
+    pub(super) fn answer(&mut self, ticket: &Ticket, outcome: Result<(), NbdError>) {
+        let Request { command, cookie, .. } = ticket.request;
+        let error = outcome.err();
+        match (command, error) {
+            (Command::READ, Some(error)) => return self.refuse_read(ticket, error),
+            // A client that asks for chunks expects the error as one too.
+            (Command::BLOCK_STATUS, Some(error)) if self.limits.reply_style.is_structured() => {
+                let mut chunk = Vec::new();
+                encode_error(&mut chunk, ChunkFlags::DONE, cookie, error, "");
+                self.output.queue().push_bytes(&chunk);
+            }
+            _ => self.output.queue().push_bytes(&SimpleReply { error, cookie }.encode()),
+        }
+        self.tally.answered(ticket, error.is_some());
+    }
+
+    /// A request has finished: answers it.
+    pub(super) fn finish(&mut self, finished: Finished) {
+        match finished {
+            Finished::Done(ticket, outcome) => self.answer(&ticket, outcome),
+            Finished::Read(ticket, outcome) => self.finish_read(&ticket, outcome),
+            Finished::Status(ticket, Ok(chunks)) => {
+                self.output.queue().push_bytes(&chunks);
+                self.tally.answered(&ticket, false);
+            }
+            Finished::Status(ticket, Err(error)) => self.answer(&ticket, Err(error)),
+            Finished::Faulted(faulted) => self.finish_faulted(*faulted),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Why a connection ended.
+
+use std::io;
+
+use thiserror::Error;
+use weir_protocol::handshake::server::CloseReason;
+use weir_protocol::request::BadMagic;
+
+use weir_faults::Errno;
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+pub(super) enum End {
+    /// NBD_CMD_DISC, and all that was outstanding is answered.
+    #[error("the client disconnected")]
+    Disconnected,
+    /// The stream ended without NBD_CMD_DISC.
+    #[error("the client closed the connection without disconnecting")]
+    ClientGone,
+    /// The socket failed.
+    #[error("socket: {0}")]
+    Socket(#[from] io::Error),
+    /// The handshake came to nothing.
+    #[error("handshake: {0}")]
+    Handshake(#[from] CloseReason),
+    /// The handshake took too long.
+    #[error("the handshake took longer than allowed")]
+    HandshakeTimeout,
+    /// STARTTLS was granted, which this server doesn't do.
+    #[error("TLS isn't supported")]
+    NoTls,
+    /// The export was there during the handshake, and no longer after it.
+    #[error("export {0:?} has gone")]
+    ExportGone(String),
+    /// The stream is out of step.
+    #[error(transparent)]
+    BadMagic(#[from] BadMagic),
+    /// A read failed when a part of its reply was sent, and the protocol has no way to say so.
+    #[error("a read failed in the middle of its reply: {0}")]
+    ReplyBroken(Errno),
+    /// The client didn't read its replies.
+    #[error("the client read nothing for the write timeout")]
+    Stalled,
+    /// Nothing happened.
+    #[error("idle for longer than allowed")]
+    Idle,
+    /// Killed over the admin port, or because the server stops at once.
+    #[error("killed")]
+    Killed,
+    /// The server shuts down.
+    #[error("the server is shutting down")]
+    Shutdown,
+    /// A fault rule or point said so.
+    #[error("dropped by an injected fault")]
+    Injected,
+}

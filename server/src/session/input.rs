@@ -1,0 +1,115 @@
+//! The receive buffer of a connection.
+//!
+//! One `read` takes in as many requests as the socket holds. The memory exists only while the connection is in use:
+//! [`Input::release`] gives it back, the next read takes it anew.
+
+use std::io::{self, IoSliceMut};
+
+use super::stream::Stream;
+
+/// The buffer's size. Larger than a Unix socket's default queue (208 KiB) can fill in one go, so that thirty-two 4 KiB
+/// writes with their headers arrive in one system call.
+pub(super) const INPUT_BYTES: usize = 256 << 10;
+
+/// How much is read at once while large writes arrive: a few headers. What is read beyond a header is payload that has to
+/// be copied, whereas payload left in the socket goes straight into pages.
+pub(super) const INPUT_BYTES_BETWEEN_PAYLOADS: usize = 1 << 10;
+
+/// Bytes received and not yet understood.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    /// Empty, or [`INPUT_BYTES`] long.
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// Bytes received on this connection so far.
+    received: u64,
+}
+
+impl Input {
+    /// What was received and not consumed.
+    #[inline]
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Takes `count` bytes off the front of [`Self::unread`].
+    #[inline]
+    pub(super) fn consume(&mut self, count: usize) {
+        assert!(count <= self.end - self.start, "{count} of {} bytes", self.end - self.start);
+        self.start += count;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+    }
+
+    /// Bytes received on this connection so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Reads at most `most` bytes behind what is there; zero is the end of the stream.
+    pub(super) fn fill(&mut self, stream: &Stream, most: usize) -> io::Result<usize> {
+        let end = self.prepare(most);
+        let count = stream.try_read(&mut self.buffer[self.end..end])?;
+        self.end += count;
+        self.received += count as u64;
+        Ok(count)
+    }
+
+    /// Reads into `slices`, which hold `wanted` bytes, and what follows them behind what is in the buffer, at most
+    /// `most` bytes. Says how many bytes went into `slices`; zero is the end of the stream.
+    pub(super) fn fill_behind(
+        &mut self,
+        stream: &Stream,
+        slices: Vec<IoSliceMut<'_>>,
+        wanted: usize,
+        most: usize,
+    ) -> io::Result<usize> {
+        assert!(self.start == self.end, "unread bytes come before those that are still in the socket");
+        let end = self.prepare(most);
+        let mut slices = slices;
+        slices.push(IoSliceMut::new(&mut self.buffer[..end]));
+        let count = stream.try_read_vectored(&mut slices, wanted + end)?;
+        self.end = count.saturating_sub(wanted);
+        self.received += count as u64;
+        Ok(count.min(wanted))
+    }
+
+    /// Makes room behind the unread bytes; says where at most `most` more of them end.
+    fn prepare(&mut self, most: usize) -> usize {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; INPUT_BYTES].into_boxed_slice();
+        }
+        if self.buffer.len() - self.end < most && self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let end = self.buffer.len().min(self.end + most);
+        assert!(end > self.end, "a full buffer is to be consumed before it is filled");
+        end
+    }
+
+    /// Puts `bytes` in front of everything: what the handshake had read too far.
+    pub(super) fn preload(&mut self, bytes: &[u8]) {
+        assert!(self.unread().is_empty() && bytes.len() <= INPUT_BYTES);
+        if !bytes.is_empty() {
+            self.prepare(bytes.len());
+            self.buffer[..bytes.len()].copy_from_slice(bytes);
+            self.end = bytes.len();
+        }
+        self.received += bytes.len() as u64;
+    }
+
+    /// Frees the buffer if nothing is in it.
+    pub(super) fn release(&mut self) {
+        if self.start == self.end {
+            self.buffer = Box::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

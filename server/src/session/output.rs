@@ -1,0 +1,370 @@
+//! What is to be sent.
+//!
+//! A [`Queue`] is a list of segments. A segment's bytes lie either in one shared byte buffer (headers, block status) or in
+//! referenced pages, from where one vectored write sends them without a copy. Neighbouring headers are one segment, so
+//! the replies to thirty-two writes are a single slice to the kernel. References are given back as soon as their bytes
+//! have been taken by the socket.
+//!
+//! [`Output`] adds what streamed replies need. A simple reply's data must follow its header without anything between, yet
+//! a reply larger than memory allows is produced slice by slice. While one is being sent the output is *held*: other
+//! replies wait in a second queue. Structured chunks may mix, so there nothing is held.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use weir_cache::{FramePool, FrameRefs, PAGE_SIZE};
+
+use super::stream::Stream;
+
+/// The most slices that one `writev` takes (UIO_MAXIOV).
+const SLICES_MAX: usize = 1024;
+
+/// A byte buffer that has grown beyond this is freed once it was sent: an occasional long block status must not stay with
+/// every connection.
+const KEPT_BYTES: usize = 64 << 10;
+
+/// Where a segment's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// In the byte buffer.
+    Bytes,
+    /// In pages.
+    Pages,
+    /// In pages, and not to be sent: zeroes that a hole chunk stands for.
+    Skipped,
+}
+
+#[derive(Debug)]
+struct Segment {
+    source: Source,
+    length: usize,
+}
+
+/// Staged pages that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// Whether they are known to be zeroes.
+    pub(super) zero: bool,
+    /// Bytes.
+    pub(super) length: usize,
+    /// Pieces.
+    pub(super) pieces: usize,
+    /// Whether nothing is staged behind them.
+    pub(super) is_last: bool,
+}
+
+/// Replies in the order in which they are sent.
+#[derive(Debug)]
+pub(super) struct Queue {
+    segments: VecDeque<Segment>,
+    /// What [`Source::Bytes`] segments hold, in order.
+    bytes: Vec<u8>,
+    /// How many of `bytes` were sent.
+    bytes_sent: usize,
+    /// What [`Source::Pages`] and [`Source::Skipped`] segments hold, in order.
+    pages: FrameRefs,
+    /// Bytes to be sent.
+    pending: usize,
+}
+
+impl Queue {
+    pub(super) fn new(pool: Arc<FramePool>) -> Self {
+        Self {
+            segments: VecDeque::new(),
+            bytes: Vec::new(),
+            bytes_sent: 0,
+            pages: FrameRefs::new(pool),
+            pending: 0,
+        }
+    }
+
+    /// Bytes to be sent.
+    #[inline]
+    pub(super) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Appends a header or any other short run of bytes.
+    #[inline]
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.extend(Source::Bytes, bytes.len());
+    }
+
+    /// Appends pages.
+    pub(super) fn push_pages(&mut self, pages: FrameRefs) {
+        let length = pages.bytes();
+        self.pages.append(pages);
+        self.extend(Source::Pages, length);
+    }
+
+    /// For the hot path: where a read's pages are appended before their segment is.
+    ///
+    /// What is put here becomes part of the queue by [`Self::commit_pages`] or [`Self::commit_skipped`], or is taken out
+    /// again with [`FrameRefs::truncate`], before anything else is done with the queue.
+    #[inline]
+    pub(super) fn staging(&mut self) -> &mut FrameRefs {
+        &mut self.pages
+    }
+
+    /// The staged pages from piece `first` on, as far as all or none of them are known to be zeroes.
+    pub(super) fn staged_run(&self, first: usize) -> Option<Run> {
+        let mut pieces = self.pages.iter().skip(first);
+        let piece = pieces.next()?;
+        let mut run = Run { zero: piece.zero, length: piece.len(), pieces: 1, is_last: false };
+        for piece in pieces {
+            if piece.zero != run.zero {
+                return Some(run);
+            }
+            run.length += piece.len();
+            run.pieces += 1;
+        }
+        Some(Run { is_last: true, ..run })
+    }
+
+    /// Appends the next `length` staged bytes.
+    #[inline]
+    pub(super) fn commit_pages(&mut self, length: usize) {
+        self.extend(Source::Pages, length);
+    }
+
+    /// Passes over the next `length` staged bytes: they are zeroes that the client is told of in another way.
+    pub(super) fn commit_skipped(&mut self, length: usize) {
+        self.extend(Source::Skipped, length);
+    }
+
+    #[inline]
+    fn extend(&mut self, source: Source, length: usize) {
+        if source != Source::Skipped {
+            self.pending += length;
+        }
+        match self.segments.back_mut() {
+            Some(last) if last.source == source => last.length += length,
+            _ if length > 0 => self.segments.push_back(Segment { source, length }),
+            _ => {}
+        }
+    }
+
+    /// Moves all of `other` behind what is here.
+    fn append(&mut self, other: &mut Self) {
+        self.bytes.extend_from_slice(&other.bytes[other.bytes_sent..]);
+        let pool = Arc::clone(other.pages.pool());
+        self.pages.append(std::mem::replace(&mut other.pages, FrameRefs::new(pool)));
+        self.segments.append(&mut other.segments);
+        self.pending += std::mem::take(&mut other.pending);
+        other.bytes = Vec::new();
+        other.bytes_sent = 0;
+    }
+
+    /// Gives the socket what one call can carry. Says how much was taken, and whether that was all of it.
+    fn send(&mut self, stream: &Stream) -> io::Result<(usize, bool)> {
+        self.drop_skipped();
+        let (slices, length) = self.slices();
+        if length == 0 {
+            return Ok((0, false));
+        }
+        let sent = match stream.try_write_vectored(&slices, length) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((0, false)),
+            Err(error) => return Err(error),
+        };
+        drop(slices);
+        self.advance(sent);
+        Ok((sent, sent == length))
+    }
+
+    /// The next bytes to be sent, as far as one call can carry them, and how many they are.
+    fn slices(&self) -> (Vec<IoSlice<'_>>, usize) {
+        let capacity = (self.segments.len() + self.pages.len()).min(SLICES_MAX);
+        let mut slices = Vec::with_capacity(capacity);
+        let mut bytes = &self.bytes[self.bytes_sent..];
+        let mut pages = self.pages.io_slices();
+        let mut total = 0;
+        'segments: for segment in &self.segments {
+            let mut left = segment.length;
+            while left > 0 {
+                if slices.len() == SLICES_MAX {
+                    break 'segments;
+                }
+                let slice = if segment.source == Source::Bytes {
+                    let (head, tail) = bytes.split_at(left);
+                    bytes = tail;
+                    IoSlice::new(head)
+                } else {
+                    pages.next().expect("a segment's pages are in the queue")
+                };
+                left -= slice.len();
+                if segment.source != Source::Skipped {
+                    total += slice.len();
+                    slices.push(slice);
+                }
+            }
+        }
+        (slices, total)
+    }
+
+    /// Forgets `count` sent bytes.
+    fn advance(&mut self, count: usize) {
+        self.pending -= count;
+        let mut left = count;
+        while left > 0 {
+            let front = self.segments.front_mut().expect("counted in `pending`");
+            let taken = match front.source {
+                Source::Skipped => front.length,
+                _ => front.length.min(left),
+            };
+            match front.source {
+                Source::Bytes => self.bytes_sent += taken,
+                Source::Pages | Source::Skipped => self.pages.advance(taken),
+            }
+            if front.source != Source::Skipped {
+                left -= taken;
+            }
+            front.length -= taken;
+            if front.length == 0 {
+                self.segments.pop_front();
+            }
+        }
+        self.drop_skipped();
+        self.trim_bytes();
+    }
+
+    /// Gives back pages at the front that aren't sent.
+    fn drop_skipped(&mut self) {
+        while let Some(Segment { source: Source::Skipped, length }) = self.segments.front() {
+            self.pages.advance(*length);
+            self.segments.pop_front();
+        }
+    }
+
+    /// Reuses the space of sent bytes.
+    fn trim_bytes(&mut self) {
+        if self.bytes_sent == self.bytes.len() {
+            self.bytes.clear();
+            self.bytes_sent = 0;
+            if self.bytes.capacity() > KEPT_BYTES {
+                self.bytes = Vec::new();
+            }
+        } else if self.bytes_sent > KEPT_BYTES {
+            self.bytes.drain(..self.bytes_sent);
+            self.bytes_sent = 0;
+        }
+    }
+
+    /// Frees what an empty queue keeps for reuse.
+    fn release(&mut self) {
+        if self.segments.is_empty() {
+            self.segments = VecDeque::new();
+            self.bytes = Vec::new();
+            self.pages = FrameRefs::new(Arc::clone(self.pages.pool()));
+        }
+    }
+}
+
+/// The replies of a connection.
+#[derive(Debug)]
+pub(super) struct Output {
+    sending: Queue,
+    /// Replies that wait until a streamed simple reply is complete.
+    held: Queue,
+    is_held: bool,
+    /// Bytes sent on this connection so far.
+    sent: u64,
+    /// Pending bytes beyond which the session takes no more requests.
+    pending_max: usize,
+}
+
+/// The most that waits to be sent on a connection. Enough to keep a socket busy; it pins pages of the cache.
+const PENDING_BYTES_MAX: usize = 4 << 20;
+/// No connection may pin more than this part of the cache's pages with replies that its client doesn't read.
+const PINNED_SHARE: usize = 16;
+/// Even over the smallest cache some replies may wait.
+const PENDING_BYTES_MIN: usize = 64 << 10;
+
+impl Output {
+    pub(super) fn new(pool: &Arc<FramePool>) -> Self {
+        let share = pool.frames() as usize / PINNED_SHARE * PAGE_SIZE;
+        Self {
+            sending: Queue::new(Arc::clone(pool)),
+            held: Queue::new(Arc::clone(pool)),
+            is_held: false,
+            sent: 0,
+            pending_max: share.clamp(PENDING_BYTES_MIN, PENDING_BYTES_MAX),
+        }
+    }
+
+    /// Where the next reply goes.
+    #[inline]
+    pub(super) fn queue(&mut self) -> &mut Queue {
+        if self.is_held { &mut self.held } else { &mut self.sending }
+    }
+
+    /// Where the pieces of the streamed reply go, for which others may be held.
+    pub(super) fn stream_queue(&mut self) -> &mut Queue {
+        &mut self.sending
+    }
+
+    /// From here on other replies wait.
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// The streamed reply is complete: what waited follows it.
+    pub(super) fn resume(&mut self) {
+        if std::mem::take(&mut self.is_held) {
+            self.sending.append(&mut self.held);
+        }
+    }
+
+    /// Bytes that wait, those held included.
+    #[inline]
+    pub(super) fn pending(&self) -> usize {
+        self.sending.pending() + self.held.pending()
+    }
+
+    /// Whether the socket could be given something.
+    #[inline]
+    pub(super) fn can_send(&self) -> bool {
+        self.sending.pending() > 0
+    }
+
+    /// Whether so much waits that no further request is to be taken.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        self.pending() >= self.pending_max
+    }
+
+    /// Whether the streamed reply is to wait for the socket. Apart from [`Self::is_full`], as what is held can't be sent
+    /// before the stream goes on.
+    pub(super) fn is_stream_full(&self) -> bool {
+        self.sending.pending() >= self.pending_max
+    }
+
+    /// Bytes sent on this connection so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Sends until the socket takes no more or nothing is left.
+    pub(super) fn flush(&mut self, stream: &Stream) -> io::Result<()> {
+        while self.can_send() {
+            let (sent, took_all) = self.sending.send(stream)?;
+            self.sent += sent as u64;
+            if !took_all {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees what an empty output keeps for reuse.
+    pub(super) fn release(&mut self) {
+        self.sending.release();
+        self.held.release();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! Requests that can't be answered at once: futures that the session polls, and what comes out of them.
+//!
+//! A future here only waits. The cache does what must be completed in tasks of its own, so dropping one (the client has
+//! gone) abandons the wait and nothing else.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use weir_cache::{FrameRefs, PageCache, ZeroMode};
+use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
+use weir_protocol::{Command, CommandFlags, NbdError, Request};
+
+use super::Ticket;
+use super::faulted::Faulted;
+
+/// A request under way.
+pub(super) type SlowFuture = Pin<Box<dyn Future<Output = Finished> + Send>>;
+/// A part of a request under way.
+pub(super) type PartFuture<T> = Pin<Box<dyn Future<Output = Result<T, Errno>> + Send>>;
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Finished {
+    /// An operation that returns nothing.
+    Done(Ticket, Result<(), NbdError>),
+    /// A READ of one slice.
+    Read(Ticket, Result<FrameRefs, NbdError>),
+    /// A BLOCK_STATUS, its chunks encoded.
+    Status(Ticket, Result<Vec<u8>, NbdError>),
+    /// A request that a fault rule took part in.
+    Faulted(Box<Faulted>),
+}
+
+/// What the protocol says of an error of the cache.
+pub(super) fn wire_error(errno: Errno) -> NbdError {
+    NbdError::from_os(errno.0)
+}
+
+/// The bytes that a request is about.
+pub(super) fn range(request: &Request) -> Range<u64> {
+    // The range was checked; saturation only keeps this total.
+    request.offset..request.offset.saturating_add(request.length.into())
+}
+
+/// One fault context per kind of request, made once per connection.
+#[derive(Debug)]
+pub(super) struct FaultContexts {
+    /// Work of the connection itself.
+    pub(super) connect: FaultContext,
+    /// READ: the hot paths borrow it.
+    pub(super) read: FaultContext,
+    /// WRITE.
+    pub(super) write: FaultContext,
+    trim: FaultContext,
+    zero: FaultContext,
+    flush: FaultContext,
+    cache: FaultContext,
+    status: FaultContext,
+}
+
+impl FaultContexts {
+    pub(super) fn new(faults: &Faults) -> Self {
+        Self {
+            connect: faults.context(RequestKinds::CONNECT),
+            read: faults.context(RequestKinds::READ),
+            write: faults.context(RequestKinds::WRITE),
+            trim: faults.context(RequestKinds::TRIM),
+            zero: faults.context(RequestKinds::ZERO),
+            flush: faults.context(RequestKinds::FLUSH),
+            cache: faults.context(RequestKinds::CACHE),
+            status: faults.context(RequestKinds::STATUS),
+        }
+    }
+
+    /// The context of a command.
+    #[inline]
+    pub(super) fn of(&self, command: Command) -> &FaultContext {
+        match command {
+            Command::READ => &self.read,
+            Command::WRITE => &self.write,
+            Command::TRIM => &self.trim,
+            Command::WRITE_ZEROES => &self.zero,
+            Command::FLUSH => &self.flush,
+            Command::CACHE => &self.cache,
+            Command::BLOCK_STATUS => &self.status,
+            _ => &self.connect,
+        }
+    }
+}
+
+/// A READ of one slice that isn't in the cache.
+pub(super) fn read(cache: Arc<PageCache>, context: FaultContext, ticket: Ticket) -> SlowFuture {
+    Box::pin(async move {
+        let Request { offset, length, .. } = ticket.request;
+        let pages = cache.read(&context, offset, length as usize).await;
+        Finished::Read(ticket, pages.map_err(wire_error))
+    })
+}
+
+/// One slice of a larger READ.
+pub(super) fn read_slice(
+    cache: Arc<PageCache>,
+    context: FaultContext,
+    offset: u64,
+    length: usize,
+) -> PartFuture<FrameRefs> {
+    Box::pin(async move { cache.read(&context, offset, length).await })
+}
+
+/// The end of a WRITE: what is left of its slices, then FUA.
+pub(super) fn finish_write(
+    cache: Arc<PageCache>,
+    context: FaultContext,
+    ticket: Ticket,
+    mut parts: FuturesUnordered<PartFuture<()>>,
+    error: Option<NbdError>,
+) -> SlowFuture {
+    Box::pin(async move {
+        let mut outcome = error.map_or(Ok(()), Err);
+        while let Some(part) = parts.next().await {
+            outcome = outcome.and(part.map_err(wire_error));
+        }
+        if outcome.is_ok() {
+            outcome = persist_if_asked(&cache, &context, &ticket.request).await.map_err(wire_error);
+        }
+        Finished::Done(ticket, outcome)
+    })
+}
+
+/// FLUSH, TRIM, WRITE_ZEROES and CACHE.
+pub(super) fn operate(cache: Arc<PageCache>, context: FaultContext, ticket: Ticket) -> SlowFuture {
+    Box::pin(async move {
+        let outcome = apply(&cache, &context, &ticket.request).await;
+        Finished::Done(ticket, outcome.map_err(wire_error))
+    })
+}
+
+/// Carries out a request that has neither payload nor data in its reply.
+pub(super) async fn apply(cache: &Arc<PageCache>, context: &FaultContext, request: &Request) -> Result<(), Errno> {
+    match request.command {
+        Command::FLUSH => return cache.flush(context).await,
+        // Nothing to be done, but the reply is due.
+        _ if request.length == 0 => return Ok(()),
+        Command::TRIM => cache.trim(context, range(request)).await?,
+        Command::WRITE_ZEROES => {
+            let keep = request.flags.contains(CommandFlags::NO_HOLE);
+            let mode = if keep { ZeroMode::KeepAllocated } else { ZeroMode::MayPunch };
+            let fast_only = request.flags.contains(CommandFlags::FAST_ZERO);
+            cache.zero(context, range(request), mode, fast_only).await?;
+        }
+        Command::CACHE => {
+            cache.prefetch(context, range(request)).await;
+            return Ok(());
+        }
+        _ => return Err(Errno::EINVAL),
+    }
+    persist_if_asked(cache, context, request).await
+}
+
+/// FUA: what was written is durable before the reply.
+pub(super) async fn persist_if_asked(
+    cache: &Arc<PageCache>,
+    context: &FaultContext,
+    request: &Request,
+) -> Result<(), Errno> {
+    if request.flags.contains(CommandFlags::FUA) {
+        cache.persist(context, range(request)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Counting answered requests without a clock read or a shared write per request.
+//!
+//! Requests that arrive in one batch share the time of the batch's wake-up, and those that are answered in it share the time
+//! after its flush: two clock reads per batch. [`Tally::publish`] then hands the sums to the connection's counters.
+
+use std::time::Instant;
+
+use super::Ticket;
+use crate::connection::{Counters, TRACKED_COMMANDS, latency_bucket};
+
+/// What was answered since the last publication.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// When the running batch began.
+    batch: Instant,
+    /// Requests of the running batch, by command.
+    prompt: [Sum; TRACKED_COMMANDS],
+    /// A bit for each command that `prompt` has something of.
+    touched: u16,
+    /// Requests of earlier batches.
+    late: Vec<(Ticket, bool)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    requests: u64,
+    bytes: u64,
+    errors: u64,
+}
+
+impl Tally {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { batch: now, prompt: [Sum::default(); TRACKED_COMMANDS], touched: 0, late: Vec::new() }
+    }
+
+    /// A batch begins.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.batch = now;
+    }
+
+    /// When the running batch began.
+    #[inline]
+    pub(super) fn batch(&self) -> Instant {
+        self.batch
+    }
+
+    /// A request was answered.
+    #[inline]
+    pub(super) fn answered(&mut self, ticket: &Ticket, failed: bool) {
+        if ticket.arrived != self.batch {
+            self.late.push((*ticket, failed));
+            return;
+        }
+        let command = usize::from(ticket.request.command.0).min(TRACKED_COMMANDS - 1);
+        let sum = &mut self.prompt[command];
+        sum.requests += 1;
+        sum.bytes += u64::from(ticket.request.length);
+        sum.errors += u64::from(failed);
+        self.touched |= 1 << command;
+    }
+
+    /// Hands over what was counted, if anything was.
+    pub(super) fn publish(&mut self, counters: &Counters) {
+        if self.touched == 0 && self.late.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let bucket = latency_bucket(now - self.batch);
+        while self.touched != 0 {
+            let command = self.touched.trailing_zeros() as usize;
+            self.touched &= self.touched - 1;
+            let sum = std::mem::take(&mut self.prompt[command]);
+            counters.count(command, sum.requests, sum.bytes, sum.errors, bucket);
+        }
+        for (ticket, failed) in self.late.drain(..) {
+            let bucket = latency_bucket(now - ticket.arrived);
+            let request = ticket.request;
+            counters.count(usize::from(request.command.0), 1, request.length.into(), failed.into(), bucket);
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The transmission phase: the loop that everything else in a session hangs on.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use weir_cache::PageCache;
+use weir_faults::fault_point;
+use weir_protocol::ExportLimits;
+use weir_protocol::constants::MAX_PAYLOAD;
+use weir_protocol::handshake::server::Negotiated;
+
+use super::end::End;
+use super::input::{INPUT_BYTES, INPUT_BYTES_BETWEEN_PAYLOADS, Input};
+use super::output::Output;
+use super::read::ReadStream;
+use super::receive::Receive;
+use super::slow::{FaultContexts, SlowFuture};
+use super::stream::Stream;
+use super::tally::Tally;
+use super::watch::{Activity, Tick, Watch};
+use super::{SHUTDOWN_GRACE, SessionContext};
+use crate::connection::Connection;
+use crate::export::Export;
+use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
+
+/// Finished requests that are answered per wake-up before the replies are sent.
+const FINISHED_PER_TURN: usize = 64;
+
+/// What the input buffer was left with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// All that could be understood is taken: more input is needed, or memory for a payload.
+    All,
+    /// The turn's budget is used up.
+    Budget,
+    /// A limit is reached: replies have to be sent or requests to finish first.
+    Limit,
+}
+
+/// How far the connection is on its way to its end.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Requests are served.
+    Open,
+    /// Requests are refused with ESHUTDOWN until the time is over.
+    ShuttingDown(Pin<Box<Sleep>>),
+    /// No more requests: the client said NBD_CMD_DISC.
+    Disconnecting,
+}
+
+/// A connection in the transmission phase.
+pub(super) struct Transmission<'a> {
+    pub(super) stream: &'a Stream,
+    pub(super) connection: &'a Connection,
+    pub(super) context: &'a SessionContext,
+    pub(super) cache: Arc<PageCache>,
+    pub(super) limits: ExportLimits,
+    pub(super) contexts: FaultContexts,
+    pub(super) input: Input,
+    pub(super) output: Output,
+    /// The WRITE whose payload is being received (or drained).
+    pub(super) receiving: Option<Receive>,
+    /// The last payload went straight into pages: read little ahead of the next one.
+    pub(super) large_payloads: bool,
+    /// Requests under way, apart from `receiving` and `streams`.
+    pub(super) slow: FuturesUnordered<SlowFuture>,
+    /// Bytes that these will return.
+    pub(super) slow_bytes: usize,
+    /// READs larger than a slice; the first one is under way.
+    pub(super) streams: VecDeque<ReadStream>,
+    pub(super) phase: Phase,
+    pub(super) tally: Tally,
+    taken: Taken,
+    watch: Watch,
+    /// The shutdown, and after it the kill.
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<'a> Transmission<'a> {
+    /// A connection after its handshake, which received `rest` too much.
+    pub(super) fn new(
+        stream: &'a Stream,
+        connection: &'a Connection,
+        context: &'a SessionContext,
+        export: &Export,
+        negotiated: &Negotiated,
+        rest: &[u8],
+    ) -> Self {
+        let cache = Arc::clone(&export.cache);
+        let mut input = Input::default();
+        input.preload(rest);
+        Self {
+            stream,
+            connection,
+            context,
+            limits: negotiated.limits(MAX_PAYLOAD),
+            contexts: FaultContexts::new(&context.faults),
+            input,
+            output: Output::new(cache.pool()),
+            receiving: None,
+            large_payloads: false,
+            slow: FuturesUnordered::new(),
+            slow_bytes: 0,
+            streams: VecDeque::new(),
+            phase: Phase::Open,
+            tally: Tally::new(Instant::now()),
+            taken: Taken::All,
+            watch: Watch::new(&context.timeouts),
+            stopping: Box::pin(connection.stop().clone().cancelled_owned()),
+            cache,
+        }
+    }
+
+    /// Serves the client until the connection ends.
+    pub(super) async fn run(mut self) -> End {
+        let end = self.serve().await;
+        // What is answered already should reach a client that is still there.
+        if !matches!(end, End::Killed | End::Injected) {
+            let _ = self.output.flush(self.stream);
+        }
+        self.publish();
+        end
+    }
+
+    async fn serve(&mut self) -> End {
+        loop {
+            if let Err(end) = self.turn() {
+                return end;
+            }
+            if self.taken == Taken::Budget || (self.taken == Taken::Limit && self.may_take()) {
+                // Others are to have their turn, and what is in the buffer isn't announced by the socket.
+                tokio::task::yield_now().await;
+                if self.connection.is_killed() {
+                    return End::Killed;
+                }
+            } else if let Err(end) = poll_fn(|task| self.poll_wait(task)).await {
+                return end;
+            }
+            self.tally.begin(Instant::now());
+        }
+    }
+
+    /// One round of work without waiting.
+    fn turn(&mut self) -> Result<(), End> {
+        self.limits.size = self.cache.size();
+        self.taken = self.take_requests()?;
+        self.pump_streams()?;
+        self.flush()?;
+        self.publish();
+        match self.phase {
+            Phase::Disconnecting if self.is_settled() => Err(End::Disconnected),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends what is pending, as far as the socket takes it.
+    fn flush(&mut self) -> Result<(), End> {
+        if self.output.can_send() {
+            fault_point!(self.contexts.connect, "session:reply").map_err(|_| End::Injected)?;
+            self.output.flush(self.stream)?;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let counters = self.connection.counters();
+        counters.set_bytes(self.input.received(), self.output.sent());
+        self.tally.publish(counters);
+    }
+
+    /// Whether another request may be taken.
+    #[inline]
+    pub(super) fn may_take(&self) -> bool {
+        !self.output.is_full()
+            && self.slow.len() + self.streams.len() < REQUESTS_IN_FLIGHT_MAX
+            && self.slow_bytes < BYTES_IN_FLIGHT_MAX
+    }
+
+    /// Whether nothing is left to be done for the client.
+    fn is_settled(&self) -> bool {
+        self.slow.is_empty() && self.streams.is_empty() && self.receiving.is_none() && self.output.pending() == 0
+    }
+
+    /// Waits for anything that makes another turn worthwhile.
+    fn poll_wait(&mut self, task: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let mut progress = self.poll_stop(task)?;
+        progress |= self.poll_slow(task);
+        progress |= self.poll_streams(task)?;
+        progress |= self.poll_receiving(task);
+        if self.output.can_send() && self.stream.poll_write_ready(task)?.is_ready() {
+            progress = true;
+        }
+        progress |= self.poll_input(task)?;
+        progress |= self.poll_watch(task)?;
+        if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Shutdown, its grace, and kill.
+    fn poll_stop(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
+        let mut progress = false;
+        while self.stopping.as_mut().poll(task).is_ready() {
+            if self.connection.is_killed() {
+                return Err(End::Killed);
+            }
+            progress = true;
+            self.stopping = Box::pin(self.connection.kill_token().clone().cancelled_owned());
+            if matches!(self.phase, Phase::Open) {
+                self.phase = Phase::ShuttingDown(Box::pin(tokio::time::sleep(SHUTDOWN_GRACE)));
+            }
+        }
+        let settled = self.is_settled();
+        if let Phase::ShuttingDown(grace) = &mut self.phase {
+            let over = grace.is_elapsed() || grace.as_mut().poll(task).is_ready();
+            if over && settled {
+                return Err(End::Shutdown);
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Requests that have finished.
+    fn poll_slow(&mut self, task: &mut Context<'_>) -> bool {
+        let mut finished = 0;
+        while finished < FINISHED_PER_TURN
+            && let Poll::Ready(Some(done)) = self.slow.poll_next_unpin(task)
+        {
+            self.finish(done);
+            finished += 1;
+        }
+        finished > 0
+    }
+
+    /// Input, if it is wanted.
+    fn poll_input(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
+        if !self.wants_input() {
+            return Ok(false);
+        }
+        loop {
+            if self.stream.poll_read_ready(task)?.is_pending() {
+                return Ok(false);
+            }
+            self.watch.wake();
+            match self.fill() {
+                Ok(0) => return Err(End::ClientGone),
+                Ok(_) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn wants_input(&self) -> bool {
+        match &self.receiving {
+            Some(receive) => receive.wants_input(),
+            None => self.taken == Taken::All && !matches!(self.phase, Phase::Disconnecting) && self.may_take(),
+        }
+    }
+
+    /// Reads into the payload that is being received, or else into the buffer.
+    fn fill(&mut self) -> io::Result<usize> {
+        let Some(receive) = &mut self.receiving else {
+            let most = if self.large_payloads { INPUT_BYTES_BETWEEN_PAYLOADS } else { INPUT_BYTES };
+            return self.input.fill(self.stream, most);
+        };
+        match receive.filling() {
+            Some(payload) => super::receive::fill(payload, &mut self.input, self.stream),
+            None => self.input.fill(self.stream, INPUT_BYTES),
+        }
+    }
+
+    /// Time limits.
+    fn poll_watch(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
+        let activity = Activity {
+            received: self.input.received(),
+            sent: self.output.sent(),
+            pending: self.output.can_send(),
+            busy: !self.slow.is_empty()
+                || !self.streams.is_empty()
+                || self.receiving.as_ref().is_some_and(|receive| !receive.wants_input()),
+        };
+        if activity.pending {
+            self.watch.wake();
+        }
+        while let Poll::Ready(tick) = self.watch.poll(task, activity) {
+            match tick {
+                Tick::Nothing => {}
+                Tick::Quiet => {
+                    self.input.release();
+                    self.output.release();
+                }
+                Tick::Idle => return Err(End::Idle),
+                Tick::Stalled => return Err(End::Stalled),
+            }
+        }
+        Ok(false)
+    }
+}
