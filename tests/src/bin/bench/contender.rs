@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     QemuWriteback,
     QemuNone,
     Weir,
+    /// Weir with a fault rule that never matches.
+    WeirArmed,
     Baseline,
     /// Not a server: threads with positional `O_DIRECT` I/O on the file itself.
     RawThreads,
@@ -38,7 +40,7 @@ pub(crate) struct Contender {
 }
 
 /// Names for `--servers`.
-pub(crate) const NAMES: [(Kind, &str); 11] = [
+pub(crate) const NAMES: [(Kind, &str); 12] = [
     (Kind::Ceiling, "ceiling"),
     (Kind::TokioLoop, "tokio-loop"),
     (Kind::NbdkitMemory, "nbdkit-memory"),
@@ -49,8 +51,12 @@ pub(crate) const NAMES: [(Kind, &str); 11] = [
     (Kind::RawThreads, "raw-threads"),
     (Kind::RawUring, "raw-uring"),
     (Kind::Weir, "weir"),
+    (Kind::WeirArmed, "weir-armed"),
     (Kind::Baseline, "baseline"),
 ];
+
+/// No connection has this number.
+const UNMATCHED_RULE: &str = "any conn=4000000000 error=EIO";
 
 /// What a server gets to serve.
 #[derive(Debug, Clone)]
@@ -86,7 +92,7 @@ impl Contender {
             Kind::QemuWriteback | Kind::QemuNone => on_path("qemu-nbd"),
             Kind::RawUring => on_path("fio"),
             Kind::RawThreads => Ok(PathBuf::new()),
-            Kind::Weir => build(weir),
+            Kind::Weir | Kind::WeirArmed => build(weir),
             Kind::Baseline => baseline.map_or_else(|| Err("no --baseline given".into()), build),
         }?;
         Ok(Self {
@@ -110,7 +116,7 @@ impl Contender {
     pub(crate) fn takes(&self, load: &Load) -> bool {
         match self.kind {
             Kind::Ceiling | Kind::TokioLoop => load.temperature == Temperature::Hot,
-            Kind::NbdkitMemory => load.temperature == Temperature::Hot,
+            Kind::NbdkitMemory | Kind::WeirArmed => load.temperature == Temperature::Hot,
             Kind::RawThreads | Kind::RawUring => load.temperature != Temperature::Hot,
             _ => true,
         }
@@ -172,13 +178,16 @@ impl Contender {
             }
             Kind::QemuWriteback => self.qemu(command, place, address, "writeback"),
             Kind::QemuNone => self.qemu(command, place, address, "none"),
-            Kind::Weir | Kind::Baseline => {
+            Kind::Weir | Kind::WeirArmed | Kind::Baseline => {
                 command
                     .arg("serve")
                     .arg(place.file)
                     .args(["--size", &size, "--no-admin"]);
                 command.args(["--listen", &address.to_string()]);
                 command.args(["--cache-size", &place.cache_size.to_string()]);
+                if self.kind == Kind::WeirArmed {
+                    command.args(["--fault", UNMATCHED_RULE]);
+                }
             }
             Kind::RawThreads | Kind::RawUring => unreachable!("raw access has no server"),
         }

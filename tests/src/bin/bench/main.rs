@@ -8,6 +8,7 @@ mod args;
 mod connection;
 mod contender;
 mod count;
+mod goals;
 mod histogram;
 mod load;
 mod pattern;
@@ -116,6 +117,13 @@ fn chosen_contenders(arguments: &Arguments) -> io::Result<Vec<Contender>> {
     Ok(chosen)
 }
 
+/// The same without Weir a second time: an armed rule matters to throughput only.
+fn distinct_contenders(arguments: &Arguments) -> io::Result<Vec<Contender>> {
+    let mut contenders = chosen_contenders(arguments)?;
+    contenders.retain(|contender| contender.kind != Kind::WeirArmed);
+    Ok(contenders)
+}
+
 const fn options(arguments: &Arguments) -> Options {
     Options {
         export: String::new(),
@@ -145,7 +153,7 @@ fn write_svg(arguments: &Arguments, draw: impl FnOnce() -> String) -> io::Result
 }
 
 fn run_tails(arguments: &Arguments) -> io::Result<()> {
-    let mut contenders = chosen_contenders(arguments)?;
+    let mut contenders = distinct_contenders(arguments)?;
     let folder = folder(arguments)?;
     let scale = tails::Scale::new(arguments.quick, arguments.rounds);
     let fairness = tails::fairness(&mut contenders, folder.path(), &options(arguments), &scale)?;
@@ -162,7 +170,7 @@ fn run_tails(arguments: &Arguments) -> io::Result<()> {
 }
 
 fn run_tables(arguments: &Arguments) -> io::Result<()> {
-    let mut contenders = chosen_contenders(arguments)?;
+    let mut contenders = distinct_contenders(arguments)?;
     let folder = folder(arguments)?;
     let costs = tables::measure(&mut contenders, folder.path(), &options(arguments))?;
     write_json(arguments, &json!({ "costs": costs }))
@@ -204,7 +212,8 @@ fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
         comparison.run(transport, &contenders, &loads, start)?;
     }
     let groups = report::groups(&comparison.samples, &loads);
-    print!("{}", report::table(&groups));
+    let verdicts = goals::verdicts(&comparison.samples);
+    print!("{}{}", report::table(&groups), goals::table(&verdicts));
     println!(
         "\n{} samples in {:.0} s",
         comparison.samples.len(),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::goals::Figure;
 use crate::load::{Load, Temperature};
 use crate::rounds::Sample;
 
@@ -46,6 +47,8 @@ pub(crate) struct Row {
     pub(crate) p99_us: f64,
     /// Throughput as a share of each yardstick's in the same round.
     pub(crate) ratios: Vec<Option<Spread>>,
+    /// Processor time per request over that of the first yardstick.
+    pub(crate) processor_ratio: Option<Spread>,
 }
 
 /// All contenders under one load over one transport.
@@ -59,10 +62,16 @@ pub(crate) struct Group {
 }
 
 /// Whom a load is measured against.
-const fn yardsticks(load: &Load) -> [&'static str; 4] {
+const fn yardsticks(load: &Load) -> [&'static str; 5] {
     match load.temperature {
-        Temperature::Hot => ["ceiling", "tokio-loop", "nbdkit-memory", "baseline"],
-        _ => ["raw-uring", "raw-threads", "nbdkit-file", "baseline"],
+        Temperature::Hot => ["ceiling", "tokio-loop", "nbdkit-memory", "baseline", "weir"],
+        _ => [
+            "raw-uring",
+            "raw-threads",
+            "nbdkit-file",
+            "baseline",
+            "weir",
+        ],
     }
 }
 
@@ -99,6 +108,8 @@ fn group(transport: &str, load: &'static Load, samples: &[&Sample]) -> Group {
     let yardsticks: Vec<&'static str> = yardsticks(load)
         .into_iter()
         .filter(|name| contenders.contains(name))
+        // Weir is a yardstick for itself with the fault machinery armed only.
+        .filter(|name| *name != "weir" || contenders.contains(&"weir-armed"))
         .collect();
     let rows = contenders
         .iter()
@@ -122,15 +133,6 @@ fn row(contender: &'static str, samples: &[&Sample], yardsticks: &[&'static str]
         Spread::of(mine.iter().map(|sample| figure(sample)))
             .map_or(f64::NAN, |spread| spread.median)
     };
-    let ratio = |yardstick: &&str| {
-        Spread::of(mine.iter().filter_map(|sample| {
-            let other = samples
-                .iter()
-                .find(|other| other.contender == *yardstick && other.round == sample.round)?;
-            // Bytes, because the raw sequential read has larger requests.
-            Some(sample.bytes_per_second / other.bytes_per_second)
-        }))
-    };
     Row {
         contender,
         requests_per_second: Spread::of(mine.iter().map(|sample| sample.requests_per_second))
@@ -143,8 +145,35 @@ fn row(contender: &'static str, samples: &[&Sample], yardsticks: &[&'static str]
         .map(|spread| spread.median),
         p50_us: median(&|sample| sample.p50_us),
         p99_us: median(&|sample| sample.p99_us),
-        ratios: yardsticks.iter().map(ratio).collect(),
+        ratios: yardsticks
+            .iter()
+            .map(|yardstick| ratio(samples, contender, yardstick, Figure::Throughput))
+            .collect(),
+        processor_ratio: yardsticks
+            .first()
+            .and_then(|yardstick| ratio(samples, contender, yardstick, Figure::Processor)),
     }
+}
+
+/// A contender's figure over a yardstick's, round by round; none where they share no round.
+pub(crate) fn ratio(
+    samples: &[&Sample],
+    contender: &str,
+    yardstick: &str,
+    figure: Figure,
+) -> Option<Spread> {
+    let of = |name: &str, round: u32| {
+        let sample = samples
+            .iter()
+            .find(|sample| sample.contender == name && sample.round == round)?;
+        figure.of(sample)
+    };
+    Spread::of(
+        samples
+            .iter()
+            .filter(|sample| sample.contender == contender)
+            .filter_map(|sample| Some(figure.of(sample)? / of(yardstick, sample.round)?)),
+    )
 }
 
 /// The groups as text.
@@ -153,8 +182,16 @@ pub(crate) fn table(groups: &[Group]) -> String {
     for group in groups {
         let _infallible = write!(
             text,
-            "\n{}, {}\n{:<16}{:>11}{:>9}{:>9}{:>9}{:>9}",
-            group.title, group.transport, "", "requests/s", "MB/s", "cpu us", "p50 us", "p99 us"
+            "\n{}, {}\n{:<16}{:>11}{:>9}{:>9}{:>7}{:>9}{:>9}",
+            group.title,
+            group.transport,
+            "",
+            "requests/s",
+            "MB/s",
+            "cpu us",
+            "ratio",
+            "p50 us",
+            "p99 us"
         );
         for yardstick in &group.yardsticks {
             let _infallible = write!(text, "{:>20}", format!("of {yardstick}"));
@@ -164,9 +201,12 @@ pub(crate) fn table(groups: &[Group]) -> String {
             let processor = row
                 .processor_us_per_request
                 .map_or_else(|| "-".into(), |figure| format!("{figure:.2}"));
+            let processor_ratio = row
+                .processor_ratio
+                .map_or_else(|| "-".into(), |ratio| format!("{:.2}", ratio.median));
             let _infallible = write!(
                 text,
-                "{:<16}{:>11.0}{:>9.0}{processor:>9}{:>9.0}{:>9.0}",
+                "{:<16}{:>11.0}{:>9.0}{processor:>9}{processor_ratio:>7}{:>9.0}{:>9.0}",
                 row.contender,
                 row.requests_per_second.median,
                 row.megabytes_per_second,

@@ -24,7 +24,8 @@ const IDLE_CONNECTIONS: u32 = 1000;
 const DESCRIPTORS: u64 = 4096;
 const HUGE_SIZE: u64 = 1 << 40;
 const SMALL_SIZE: u64 = 256 << 20;
-const CACHE_SIZE: u64 = 256 << 20;
+/// Room for all of a small export.
+const CACHE_SIZE: u64 = 512 << 20;
 /// The longest a request can be, in whole blocks: 4 GiB less one block.
 const TRIM_LENGTH: u32 = u32::MAX - 4095;
 const TRIM_DEPTH: usize = 16;
@@ -67,10 +68,11 @@ pub(crate) fn measure(
         costs: Vec::new(),
     };
     type Measure = fn(&mut Tables, &mut Contender) -> io::Result<()>;
-    let all: [(&'static str, Measure); 5] = [
+    let all: [(&'static str, Measure); 6] = [
         ("idle connections", Tables::idle),
         ("start-up on 1 TiB", Tables::start_up),
         ("trim of 1 TiB untouched", Tables::trim),
+        ("memory for what is cached", Tables::memory),
         ("flush of dirty pages", Tables::flush),
         ("exports", Tables::exports),
     ];
@@ -157,6 +159,25 @@ impl Tables {
         stream.bound_waits()?;
         wire::negotiate(&mut stream, &self.options.export, self.options.structured)?;
         Ok(stream)
+    }
+
+    /// Resident bytes for each byte that is written once and fits in the cache.
+    fn memory(&mut self, contender: &mut Contender) -> io::Result<()> {
+        let server = self.start(contender, SMALL_SIZE)?;
+        let before = server.resident_bytes()?;
+        let mut connection = Connection::open(server.address(), &self.options, 4)?;
+        connection.prefill(SMALL_SIZE)?;
+        let grown = server.resident_bytes()?.saturating_sub(before);
+        connection.close();
+        let case = format!("{} MiB written", SMALL_SIZE >> 20);
+        self.add(
+            "memory",
+            contender,
+            case,
+            grown as f64 / SMALL_SIZE as f64,
+            "bytes per byte",
+        );
+        Ok(())
     }
 
     fn start_up(&mut self, contender: &mut Contender) -> io::Result<()> {

@@ -265,7 +265,8 @@ fn write_over_time(server: &Server, options: &Options, scale: &Scale) -> io::Res
         connection.send()?;
         connection.receive(|completed| {
             now = Instant::now();
-            let window = ((now - start).as_nanos() / WINDOW.as_nanos()) as usize;
+            let window =
+                usize::try_from((now - start).as_nanos() / WINDOW.as_nanos()).expect("a short run");
             histograms.resize_with(histograms.len().max(window + 1), Histogram::default);
             histograms[window].record(now - completed.queued);
         })?;
@@ -273,6 +274,11 @@ fn write_over_time(server: &Server, options: &Options, scale: &Scale) -> io::Res
     connection.drain(|_| ())?;
     connection.call(Request::FLUSH)?;
     connection.close();
+    // The last window is cut short.
+    histograms.truncate(
+        usize::try_from(scale.overflow_time.as_nanos() / WINDOW.as_nanos())
+            .map_err(io::Error::other)?,
+    );
     let windows = histograms
         .iter()
         .enumerate()
