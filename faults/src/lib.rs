@@ -2,20 +2,25 @@
 
 mod device;
 mod errno;
+mod event;
+pub mod help;
 mod kind;
 mod point;
 mod query;
 mod registry;
 pub mod rng;
+mod rule;
 mod wait;
 pub mod words;
 
-pub use device::Device;
+pub use device::{BAD_RANGES_MAX, Device, DeviceListing, SECTOR, TooManyBadRanges};
 pub use errno::Errno;
+pub use event::{EVENTS_KEPT, Event, Firing, PointFiring, REPLAY, RuleFiring, Script};
 pub use kind::{RequestKind, RequestKinds};
 pub use point::{FaultContext, FaultPoint, PointKind};
 pub use query::{Query, Selection};
-pub use registry::{Faults, PointListing};
+pub use registry::{Decision, Faults, NoSuchRule, PointListing, RULES_MAX, RuleListing};
+pub use rule::{Action, BackendView, Damage, Fate, Layer, RequestView, Rule};
 pub use weir_faults_macros::error_injectable;
 pub use words::LanguageError;
 

@@ -10,14 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::device::Device;
+use crate::event::{EventLog, Firing, PointFiring};
 use crate::kind::RequestKinds;
 use crate::point::{FaultContext, FaultPoint, POINTS};
 
 mod point_state;
 mod points;
+mod rules;
 
 pub(crate) use point_state::{Arming, Fire, Paused, PointState};
 pub use points::PointListing;
+pub use rules::{Decision, NoSuchRule, RULES_MAX, RuleListing};
 
 /// The faults of one server instance. A clone is the same registry.
 #[derive(Clone, Default)]
@@ -34,6 +38,9 @@ pub(crate) struct Shared {
     points: OnceLock<Box<[PointState]>>,
     /// Raised whenever someone pauses.
     pauses: watch::Sender<u64>,
+    rules: rules::Rules,
+    events: EventLog,
+    devices: Mutex<Vec<Device>>,
 }
 
 impl Faults {
@@ -52,6 +59,38 @@ impl Faults {
     pub fn context(&self, within: RequestKinds) -> FaultContext {
         FaultContext::new(Arc::clone(&self.shared), within)
     }
+
+    /// The device of the export of that name, made if there was none.
+    #[must_use]
+    pub fn add_device(&self, name: &str) -> Device {
+        let mut devices = lock(&self.shared.devices);
+        if let Some(device) = devices.iter().find(|device| device.name() == name) {
+            return device.clone();
+        }
+        let device = Device::new(name);
+        devices.push(device.clone());
+        device
+    }
+
+    /// Forgets the export of that name; rules that name it stay.
+    pub fn remove_device(&self, name: &str) {
+        lock(&self.shared.devices).retain(|device| device.name() != name);
+    }
+
+    /// The device of the export of that name.
+    #[must_use]
+    pub fn device(&self, name: &str) -> Option<Device> {
+        self.shared.device(name)
+    }
+
+    /// The names of the exports that have a device, in the order in which they were added.
+    #[must_use]
+    pub fn device_names(&self) -> Vec<String> {
+        lock(&self.shared.devices)
+            .iter()
+            .map(|device| device.name().to_owned())
+            .collect()
+    }
 }
 
 impl fmt::Debug for Faults {
@@ -69,6 +108,13 @@ impl Shared {
         self.points_armed.load(Ordering::Relaxed) == 0
     }
 
+    fn device(&self, name: &str) -> Option<Device> {
+        lock(&self.devices)
+            .iter()
+            .find(|device| device.name() == name)
+            .cloned()
+    }
+
     /// The state of every point, by position.
     pub(crate) fn points(&self) -> &[PointState] {
         self.points
@@ -77,7 +123,17 @@ impl Shared {
 
     /// Counts a hit of an armed registry's point, and says what it has to do.
     pub(crate) fn hit(&self, point: &'static FaultPoint, within: RequestKinds) -> Option<Fire> {
-        self.points()[point.position()].hit(point, within, &self.points_armed)
+        let fire = self.points()[point.position()].hit(point, within, &self.points_armed)?;
+        self.events.push(Firing::Point(PointFiring {
+            file: point.file.to_owned(),
+            line: point.line,
+            class: point.class.to_owned(),
+            function: point.function().to_owned(),
+            within: within.to_string(),
+            fire: fire.number,
+            action: fire.text.clone(),
+        }));
+        Some(fire)
     }
 
     /// Counts someone as paused at `point` until the guard is dropped.

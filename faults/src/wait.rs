@@ -11,6 +11,7 @@ use tokio::sync::watch;
 ///
 /// Each is a watch on an epoch, subscribed when the fault was decided: an epoch raised between the decision and the wait
 /// is not missed. A sender that has gone ends the wait, too.
+#[derive(Debug)]
 pub(crate) struct Ends {
     release: watch::Receiver<u64>,
     interrupt: Option<watch::Receiver<u64>>,
