@@ -26,7 +26,9 @@ mod wire;
 
 use std::fs;
 use std::io;
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
 use clap::Parser;
@@ -196,8 +198,17 @@ fn run_count(arguments: &Arguments) -> io::Result<ExitCode> {
     })
 }
 
+/// Tells whoever reads the figures how much they may swing.
+fn print_machine() {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let busy = load.split_whitespace().next().unwrap_or("unknown");
+    println!("{processors} processors, load average before the start {busy}");
+}
+
 fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
     let start = Instant::now();
+    print_machine();
     let loads = chosen_loads(&arguments.only)?;
     let contenders = chosen_contenders(arguments)?;
     let folder = folder(arguments)?;
@@ -219,8 +230,12 @@ fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
         comparison.samples.len(),
         start.elapsed().as_secs_f64()
     );
-    let report =
-        json!({ "samples": comparison.samples, "groups": groups, "failures": comparison.failures });
+    let report = json!({
+        "samples": comparison.samples,
+        "groups": groups,
+        "verdicts": verdicts,
+        "failures": comparison.failures,
+    });
     write_json(arguments, &report)?;
     write_svg(arguments, || svg::bars(&groups))?;
     // A peer may fail; Weir may not.

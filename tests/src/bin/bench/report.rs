@@ -176,6 +176,15 @@ pub(crate) fn ratio(
     )
 }
 
+/// Whole microseconds; a raw reference that another program measured has none.
+fn latency(microseconds: f64) -> String {
+    if microseconds > 0.0 {
+        format!("{microseconds:.0}")
+    } else {
+        "-".into()
+    }
+}
+
 /// The groups as text.
 pub(crate) fn table(groups: &[Group]) -> String {
     let mut text = String::new();
@@ -206,12 +215,12 @@ pub(crate) fn table(groups: &[Group]) -> String {
                 .map_or_else(|| "-".into(), |ratio| format!("{:.2}", ratio.median));
             let _infallible = write!(
                 text,
-                "{:<16}{:>11.0}{:>9.0}{processor:>9}{processor_ratio:>7}{:>9.0}{:>9.0}",
+                "{:<16}{:>11.0}{:>9.0}{processor:>9}{processor_ratio:>7}{:>9}{:>9}",
                 row.contender,
                 row.requests_per_second.median,
                 row.megabytes_per_second,
-                row.p50_us,
-                row.p99_us
+                latency(row.p50_us),
+                latency(row.p99_us)
             );
             for ratio in &row.ratios {
                 let cell = ratio.map_or_else(
