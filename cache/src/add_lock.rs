@@ -103,6 +103,8 @@ struct Waits {
 /// How often someone had to wait, since the lock was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddLockStats {
+    /// Waits of region operations, of all three kinds below.
+    pub waits: u64,
     /// Region operations that waited at the gate.
     pub gate_waits: u64,
     /// Adders that waited at their region.
@@ -227,10 +229,14 @@ impl AddLock {
             whole,
             exclusive,
         } = &self.waits;
+        let gate_waits = gate.load(Ordering::Relaxed);
+        let add_waits = add.load(Ordering::Relaxed);
+        let block_waits = block.load(Ordering::Relaxed);
         AddLockStats {
-            gate_waits: gate.load(Ordering::Relaxed),
-            add_waits: add.load(Ordering::Relaxed),
-            block_waits: block.load(Ordering::Relaxed),
+            waits: gate_waits + add_waits + block_waits,
+            gate_waits,
+            add_waits,
+            block_waits,
             wholes: whole.load(Ordering::Relaxed),
             exclusives: exclusive.load(Ordering::Relaxed),
         }

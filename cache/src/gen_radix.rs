@@ -51,12 +51,15 @@
 
 mod bitmap;
 mod clear;
+mod grow;
 mod immortal;
 mod iter;
 #[cfg(all(test, loom))]
 mod loom_models;
 mod node;
 mod once_arc;
+mod path;
+mod reclaim;
 mod scan;
 mod tags;
 #[cfg(all(test, not(loom)))]
@@ -77,7 +80,8 @@ pub use immortal::ImmortalRadix;
 pub use iter::{Entries, Tagged};
 pub use once_arc::OnceArc;
 
-use node::{FANOUT, FANOUT_BITS, Header, Interior, LEVEL_MASK, LEVELS_MAX, Leaf};
+use node::{Header, Interior, Leaf};
+use path::{Root, slot_number, slot_of};
 
 /// What entries are marked with. Each tag has a bitmap in every node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -124,80 +128,6 @@ pub struct GenRadix<T: Zeroable + Send + Sync + 'static> {
 unsafe impl<T: Zeroable + Send + Sync> Send for GenRadix<T> {}
 // SAFETY: shared use hands out `&T` (`T: Sync`), may drop entries on any thread (`T: Send`), and changes nodes through atomics.
 unsafe impl<T: Zeroable + Send + Sync> Sync for GenRadix<T> {}
-
-/// A node and its level, as the root pointer keeps them together.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Root(*mut Header);
-
-impl Root {
-    fn new(node: *mut Header, level: u32) -> Self {
-        Self(node.map_addr(|address| address | level as usize))
-    }
-
-    fn node(self) -> *mut Header {
-        self.0.map_addr(|address| address & !LEVEL_MASK)
-    }
-
-    fn level(self) -> u32 {
-        const { assert!(LEVEL_MASK < u8::MAX as usize) };
-        u32::from((self.0.addr() & LEVEL_MASK).to_le_bytes()[0])
-    }
-
-    fn is_null(self) -> bool {
-        self.0.is_null()
-    }
-
-    /// Whether the tree below this root has a place for the leaf.
-    fn reaches(self, leaf_number: u64) -> bool {
-        !self.is_null()
-            && leaf_number
-                .checked_shr(self.level() * FANOUT_BITS)
-                .unwrap_or(0)
-                == 0
-    }
-}
-
-/// The nodes from the root to a leaf, by level.
-struct Path {
-    nodes: [*mut Header; LEVELS_MAX as usize + 1],
-    root: Root,
-    leaf_number: u64,
-}
-
-impl Path {
-    fn new(root: Root, leaf_number: u64) -> Self {
-        let mut nodes = [ptr::null_mut(); LEVELS_MAX as usize + 1];
-        nodes[root.level() as usize] = root.node();
-        Self {
-            nodes,
-            root,
-            leaf_number,
-        }
-    }
-
-    fn slot(&self, level: u32) -> usize {
-        slot_of(self.leaf_number, level)
-    }
-}
-
-/// Which slot of an interior node of this level leads to the leaf.
-fn slot_of(leaf_number: u64, level: u32) -> usize {
-    let below = leaf_number
-        .checked_shr((level - 1) * FANOUT_BITS)
-        .unwrap_or(0);
-    slot_number(below % FANOUT as u64)
-}
-
-/// A slot's number, which is below [`FANOUT`].
-#[expect(clippy::cast_possible_truncation, reason = "slots are few")]
-const fn slot_number(number: u64) -> usize {
-    number as usize
-}
-
-/// The smallest level whose node has a place for the leaf.
-fn level_for(leaf_number: u64) -> u32 {
-    (u64::BITS - leaf_number.leading_zeros()).div_ceil(FANOUT_BITS)
-}
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
     const_unless_loom! {
@@ -335,210 +265,6 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
             .path(leaf_number, pin)
             .expect("vacated an index that is not occupied");
         self.release(&path, 0, pin);
-    }
-
-    fn create<'g>(
-        &'g self,
-        index: u64,
-        pin: &'g Guard,
-        accept: impl Fn(Leaf<'g, T>) -> bool,
-    ) -> Result<&'g T, GenRadixError> {
-        check_pin(pin);
-        if index == u64::MAX {
-            return Err(GenRadixError::Overflow { index });
-        }
-        let (leaf_number, slot) = Self::split(index);
-        // Each further turn follows someone else's reclaim, or helps it along.
-        loop {
-            let Some(path) = self.create_path(leaf_number, pin)? else {
-                continue;
-            };
-            // SAFETY: level 0 is a leaf of this array's type, and the pin keeps it.
-            let leaf = unsafe { Leaf::from_raw(path.nodes[0]) };
-            if accept(leaf) {
-                return Ok(leaf.entry(slot));
-            }
-            self.bury(&path, 0, pin);
-        }
-    }
-
-    /// The path to a leaf that exists.
-    fn path(&self, leaf_number: u64, _pin: &Guard) -> Option<Path> {
-        let root = self.load_root();
-        if !root.reaches(leaf_number) {
-            return None;
-        }
-        let mut path = Path::new(root, leaf_number);
-        for level in (1..=root.level()).rev() {
-            // SAFETY: a node above level 0 is an interior one, and the pin keeps it.
-            let interior = unsafe { Interior::from_raw(path.nodes[level as usize]) };
-            let child = interior.child(path.slot(level)).load(Ordering::Acquire);
-            if child.is_null() {
-                return None;
-            }
-            path.nodes[level as usize - 1] = child;
-        }
-        Some(path)
-    }
-
-    /// The path to a leaf, made where it doesn't exist; none if a node on it was dead, and is now unlinked.
-    fn create_path(&self, leaf_number: u64, pin: &Guard) -> Result<Option<Path>, GenRadixError> {
-        let root = self.root_reaching(leaf_number)?;
-        let mut path = Path::new(root, leaf_number);
-        for level in (1..=root.level()).rev() {
-            // SAFETY: a node above level 0 is an interior one, and the pin keeps it.
-            let interior = unsafe { Interior::from_raw(path.nodes[level as usize]) };
-            let mut child = interior.child(path.slot(level)).load(Ordering::Acquire);
-            if child.is_null() {
-                let Some(added) = self.add_child(&path, level, pin)? else {
-                    return Ok(None);
-                };
-                child = added;
-            }
-            path.nodes[level as usize - 1] = child;
-        }
-        Ok(Some(path))
-    }
-
-    /// Makes the child of the path's node at `level`, unless someone else does first; none if that node is dead.
-    fn add_child(
-        &self,
-        path: &Path,
-        level: u32,
-        pin: &Guard,
-    ) -> Result<Option<*mut Header>, GenRadixError> {
-        // SAFETY: a node above level 0 is an interior one, and the pin keeps it.
-        let interior = unsafe { Interior::from_raw(path.nodes[level as usize]) };
-        let child = node::allocate::<T>(level - 1)?;
-        // Counted before it is linked: a parent that counts nothing may die at any time.
-        if !interior.header.population.occupy() {
-            // SAFETY: allocated above, never linked.
-            unsafe { node::free::<T>(child, level - 1) };
-            self.bury(path, level, pin);
-            return Ok(None);
-        }
-        let linked = interior.child(path.slot(level)).compare_exchange(
-            ptr::null_mut(),
-            child,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
-        match linked {
-            Ok(_) => {
-                self.count_bytes(level - 1);
-                Ok(Some(child))
-            }
-            Err(other) => {
-                // SAFETY: allocated above, never linked.
-                unsafe { node::free::<T>(child, level - 1) };
-                self.release(path, level, pin);
-                Ok(Some(other))
-            }
-        }
-    }
-
-    /// A root that has a place for the leaf, grown as far as need be.
-    fn root_reaching(&self, leaf_number: u64) -> Result<Root, GenRadixError> {
-        let mut root = self.load_root();
-        while !root.reaches(leaf_number) {
-            let level = if root.is_null() {
-                level_for(leaf_number)
-            } else {
-                root.level() + 1
-            };
-            let node = node::allocate::<T>(level)?;
-            if !root.is_null() {
-                // SAFETY: allocated above, for a level above 0.
-                let interior = unsafe { Interior::from_raw(node) };
-                interior.child(0).store(root.node(), Ordering::Relaxed);
-                interior.header.population.occupy();
-                // Perhaps stale, never missing: see the module's documentation.
-                interior.header.tags(Tag::Present).set(0);
-                interior.header.tags(Tag::Dirty).set(0);
-            }
-            let grown = Root::new(node, level);
-            match self
-                .root
-                .compare_exchange(root.0, grown.0, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) => {
-                    self.count_bytes(level);
-                    root = grown;
-                }
-                Err(current) => {
-                    // SAFETY: allocated above, never linked; the child is the old root, which stays.
-                    unsafe { node::free::<T>(node, level) };
-                    root = Root(current);
-                }
-            }
-        }
-        Ok(root)
-    }
-
-    /// Takes one off the count of the path's node at `level`, and reclaims what is empty from there upwards.
-    fn release(&self, path: &Path, level: u32, pin: &Guard) {
-        let mut level = level;
-        loop {
-            // SAFETY: every node begins with a header, and the pin keeps it.
-            let header = unsafe { &*path.nodes[level as usize] };
-            let is_empty = header.population.vacate();
-            if !is_empty || level == path.root.level() || !header.population.kill() {
-                return;
-            }
-            if !self.unlink(path, level, pin) {
-                return;
-            }
-            level += 1;
-        }
-    }
-
-    /// Finishes what the killer of the path's node at `level` has begun.
-    fn bury(&self, path: &Path, level: u32, pin: &Guard) {
-        if self.unlink(path, level, pin) {
-            self.release(path, level + 1, pin);
-        }
-    }
-
-    /// Takes a dead node out of its parent; true for the one caller that did. An address can't come back as another
-    /// node's while anyone who knew it is pinned.
-    fn unlink(&self, path: &Path, level: u32, pin: &Guard) -> bool {
-        let node = path.nodes[level as usize];
-        // SAFETY: the parent is an interior node, and the pin keeps it.
-        let parent = unsafe { Interior::from_raw(path.nodes[level as usize + 1]) };
-        let unlinked = parent
-            .child(path.slot(level + 1))
-            .compare_exchange(node, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok();
-        if unlinked {
-            self.bytes
-                .fetch_sub(node::bytes::<T>(level), Ordering::Relaxed);
-            // SAFETY: dead and unlinked, by this caller alone.
-            unsafe { self.retire(node, level, pin) };
-        }
-        unlinked
-    }
-
-    /// # Safety
-    /// The node is unlinked, and retired once.
-    #[cfg(not(loom))]
-    #[allow(clippy::unused_self)] // As under loom.
-    unsafe fn retire(&self, node: *mut Header, level: u32, pin: &Guard) {
-        // SAFETY: whoever may know the node is pinned by now; no one can learn of it any more. `T` is `Send` and
-        // `'static`, so that its entries may be dropped later and elsewhere.
-        unsafe { pin.defer_unchecked(move || node::free::<T>(node, level)) };
-    }
-
-    #[cfg(loom)]
-    unsafe fn retire(&self, node: *mut Header, level: u32, _pin: &Guard) {
-        self.retired
-            .lock()
-            .expect("not poisoned")
-            .push((node, level));
-    }
-
-    fn count_bytes(&self, level: u32) {
-        self.bytes
-            .fetch_add(node::bytes::<T>(level), Ordering::Relaxed);
     }
 
     /// Memory of the nodes in use. A node leaves the count when it is unlinked, and the memory a grace period later.

@@ -8,8 +8,9 @@ use bytemuck::Zeroable;
 use crate::sync::atomic::Ordering;
 
 use super::node::{self, FANOUT, FANOUT_BITS, Header, Interior, Leaf};
+use super::path::slot_of;
 use super::tags::last_leaf_below;
-use super::{GenRadix, Tag, slot_of};
+use super::{GenRadix, Tag};
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// Empties the entries of the range, takes their tags off, and frees the leaves that lie in it whole.

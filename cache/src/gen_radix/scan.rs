@@ -6,8 +6,9 @@ use crossbeam_epoch::Guard;
 use crate::sync::atomic::Ordering;
 
 use super::node::{FANOUT, FANOUT_BITS, Interior, Leaf};
+use super::path::{Root, slot_of};
 use super::tags::last_leaf_below;
-use super::{GenRadix, Root, Tag, check_pin, slot_of};
+use super::{GenRadix, Tag, check_pin};
 
 /// Which way a scan goes.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use crate::sync::atomic::{Ordering, fence};
 
 use super::bitmap::Bitmap;
 use super::node::{FANOUT_BITS, Header, Interior};
-use super::{GenRadix, Path, Tag, check_pin, slot_of};
+use super::path::{Path, slot_of};
+use super::{GenRadix, Tag, check_pin};
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// Tags an occupied entry. The caller sets and clears the tags of one entry under a lock of its own for that entry.

@@ -1,0 +1,75 @@
+//! Reclaim: whoever empties a node declares it dead, unlinks it, and retires it.
+
+use std::ptr;
+
+use bytemuck::Zeroable;
+use crossbeam_epoch::Guard;
+
+use crate::sync::atomic::Ordering;
+
+use super::GenRadix;
+use super::node::{self, Header, Interior};
+use super::path::Path;
+
+impl<T: Zeroable + Send + Sync> GenRadix<T> {
+    /// Takes one off the count of the path's node at `level`, and reclaims what is empty from there upwards.
+    pub(super) fn release(&self, path: &Path, level: u32, pin: &Guard) {
+        let mut level = level;
+        loop {
+            // SAFETY: every node begins with a header, and the pin keeps it.
+            let header = unsafe { &*path.nodes[level as usize] };
+            let is_empty = header.population.vacate();
+            if !is_empty || level == path.root.level() || !header.population.kill() {
+                return;
+            }
+            if !self.unlink(path, level, pin) {
+                return;
+            }
+            level += 1;
+        }
+    }
+
+    /// Finishes what the killer of the path's node at `level` has begun.
+    pub(super) fn bury(&self, path: &Path, level: u32, pin: &Guard) {
+        if self.unlink(path, level, pin) {
+            self.release(path, level + 1, pin);
+        }
+    }
+
+    /// Takes a dead node out of its parent; true for the one caller that did. An address can't come back as another
+    /// node's while anyone who knew it is pinned.
+    fn unlink(&self, path: &Path, level: u32, pin: &Guard) -> bool {
+        let node = path.nodes[level as usize];
+        // SAFETY: the parent is an interior node, and the pin keeps it.
+        let parent = unsafe { Interior::from_raw(path.nodes[level as usize + 1]) };
+        let unlinked = parent
+            .child(path.slot(level + 1))
+            .compare_exchange(node, ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if unlinked {
+            self.bytes
+                .fetch_sub(node::bytes::<T>(level), Ordering::Relaxed);
+            // SAFETY: dead and unlinked, by this caller alone.
+            unsafe { self.retire(node, level, pin) };
+        }
+        unlinked
+    }
+
+    /// # Safety
+    /// The node is unlinked, and retired once.
+    #[cfg(not(loom))]
+    #[allow(clippy::unused_self)] // As under loom.
+    unsafe fn retire(&self, node: *mut Header, level: u32, pin: &Guard) {
+        // SAFETY: whoever may know the node is pinned by now; no one can learn of it any more. `T` is `Send` and
+        // `'static`, so that its entries may be dropped later and elsewhere.
+        unsafe { pin.defer_unchecked(move || node::free::<T>(node, level)) };
+    }
+
+    #[cfg(loom)]
+    unsafe fn retire(&self, node: *mut Header, level: u32, _pin: &Guard) {
+        self.retired
+            .lock()
+            .expect("not poisoned")
+            .push((node, level));
+    }
+}
