@@ -191,8 +191,8 @@ impl Server {
     pub fn uri_at(&self, index: usize, export: &str) -> String {
         let uri = &self.uris[index];
         match uri.split_once('?') {
-            Some((base, query)) => format!("{}/{export}?{query}", base.trim_end_matches('/')),
-            None => format!("{}/{export}", uri.trim_end_matches('/')),
+            Some((base, query)) => format!("{}/{export}?{query}", base.strip_suffix('/').unwrap_or(base)),
+            None => format!("{}/{export}", uri.strip_suffix('/').unwrap_or(uri)),
         }
     }
 

@@ -114,12 +114,19 @@ impl Socket {
     #[track_caller]
     pub fn receive(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        let result = match &mut self.stream {
-            Stream::Tcp(s) => s.read_exact(&mut bytes),
-            Stream::Unix(s) => s.read_exact(&mut bytes),
-        };
-        result.unwrap_or_else(|e| panic!("waiting for {len} bytes: {e}"));
+        self.try_receive(&mut bytes).unwrap_or_else(|e| panic!("waiting for {len} bytes: {e}"));
         bytes
+    }
+
+    /// Fills `bytes`; the server may close instead.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn try_receive(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tcp(s) => s.read_exact(bytes),
+            Stream::Unix(s) => s.read_exact(bytes),
+        }
     }
 
     /// A big-endian u16.

@@ -4,14 +4,18 @@ use weir_tests::tools::tool_ok;
 
 use crate::support::{Fixture, IMAGE_BYTES};
 
+/// The largest block size below.
+const FIO_BLOCK_BYTES_MAX: u64 = 1 << 20;
+
 #[test]
 #[ignore = "needs Debian packages; run by tests/run"]
 fn random_blocks_of_two_jobs_verify() {
     let fixture = Fixture::new();
-    // Smaller than what is written, so that blocks are verified from disk too.
-    let server = fixture.builder().option("--cache-size", "8M").start();
+    // Its cache is smaller than what is written, so that blocks are verified from disk too.
+    let server = fixture.serve();
     let uri = format!("--uri={}", server.uri(""));
-    let half = IMAGE_BYTES / 2 / 4096 * 4096;
+    // fio rounds a size up to whole blocks, and would run into the other job's half.
+    let half = IMAGE_BYTES / 2 / FIO_BLOCK_BYTES_MAX * FIO_BLOCK_BYTES_MAX;
     let (size, increment) = (format!("--size={half}"), format!("--offset_increment={half}"));
     let common = ["--ioengine=nbd", &uri, "--iodepth=32", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1"];
     let place = [size.as_str(), &increment, "--group_reporting", "--randseed=7"];

@@ -31,9 +31,9 @@ impl Fixture {
         self.path("disk.img")
     }
 
-    /// A server over a sparse image of [`IMAGE_BYTES`].
+    /// A server over a sparse image of [`IMAGE_BYTES`] with a cache that is smaller than it.
     pub(crate) fn builder(&self) -> ServerBuilder {
-        ServerBuilder::new(self.dir()).file(&self.image(), IMAGE_BYTES).option("--cache-size", "16M")
+        ServerBuilder::new(self.dir()).file(&self.image(), IMAGE_BYTES).option("--cache-size", "8M")
     }
 
     #[track_caller]
