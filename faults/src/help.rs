@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::device::DEVICE_WORDS;
 use crate::errno::Errno;
 use crate::kind::RequestKind;
+use crate::power_cut::POWER_CUT_WORDS;
 use crate::words::Word;
 use crate::{query, rule};
 
@@ -34,6 +35,7 @@ pub fn help() -> String {
     section(&mut text, "actions", query::ACTIONS, " ");
     text.push_str("\nDEVICES: weir device WORD NAME ...\n");
     section(&mut text, "words", DEVICE_WORDS, " ");
+    section(&mut text, "of power-cut", POWER_CUT_WORDS, "=");
     text.push_str("\nVALUES\n");
     line(
         &mut text,

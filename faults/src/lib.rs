@@ -6,6 +6,7 @@ mod event;
 pub mod help;
 mod kind;
 mod point;
+mod power_cut;
 mod query;
 mod registry;
 pub mod rng;
@@ -18,6 +19,9 @@ pub use errno::Errno;
 pub use event::{EVENTS_KEPT, Event, Firing, PointFiring, REPLAY, RuleFiring, Script};
 pub use kind::{RequestKind, RequestKinds};
 pub use point::{FaultContext, FaultPoint, PointKind};
+pub use power_cut::{
+    Batch, Content, Keep, Mutation, Piece, PowerCut, PowerCutOptions, Stale, SyncToken,
+};
 pub use query::{Query, Selection};
 pub use registry::{Decision, Faults, NoSuchRule, PointListing, RULES_MAX, RuleListing};
 pub use rule::{Action, BackendView, Damage, Fate, Layer, RequestView, Rule};
