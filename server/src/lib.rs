@@ -1,1 +1,24 @@
-//! Placeholder.
+//! The `weir` server: what stands between the command line and the cache.
+//!
+//! - [`cli`] and [`config`] say what is wanted, [`settings`] what that comes to, [`serve`] does it, [`shutdown`] ends it.
+//! - [`listener`] takes connections, [`session`] speaks NBD on each, [`connection`] counts them, [`export`] is what they
+//!   are served.
+//! - [`backend`] has the stores behind the cache.
+
+pub mod backend;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod error;
+pub mod export;
+pub mod limits;
+pub mod listener;
+pub mod logging;
+pub mod process;
+pub mod resources;
+pub mod serve;
+pub mod session;
+pub mod settings;
+pub mod shutdown;
+pub mod size;
+pub mod source;

@@ -1,0 +1,313 @@
+//! A sparse file or a block device as a backend.
+//!
+//! # How
+//! - Calls become positional vectored I/O on [threads](threads) of the backend's own, so that a stalled disk holds up
+//!   neither the runtime nor another export. What runs there owns its buffers.
+//! - Two descriptors of one open file: `direct` with `O_DIRECT`, since Weir has its own cache and caching twice wastes
+//!   the user's memory, and `buffered` for what direct I/O can't do: a tail shorter than a page, odd pieces, file systems
+//!   without `O_DIRECT`. The kernel keeps the two coherent; `fdatasync` on either covers both.
+//! - What the file system can do is [probed](probe) when the file is opened, on a range past its end, and what it can't is
+//!   said once. A file system that refuses later what it granted before is believed, and the capability withdrawn.
+//!
+//! # Discard on block devices
+//! A discarded range must read as zeroes. `BLKDISCARD` doesn't promise that; `fallocate` with `FALLOC_FL_PUNCH_HOLE` does
+//! (Linux' `blkdev_fallocate`: unmap if that zeroes, else write zeroes without transferring data, else `EOPNOTSUPP`), and
+//! needs no `ioctl`.
+//!
+//! # Invariants
+//! - `size` changes only in `resize`, `insert_range` and `collapse_range`, which the cache runs alone.
+//! - Nothing is written past `size`: a write that would extend the file is an error, not growth.
+//! - The advisory lock belongs to `buffered` and lives as long as the backend: two servers on one file would each have a
+//!   cache that knows nothing of the other's.
+
+mod calls;
+mod extents;
+mod open;
+mod probe;
+mod threads;
+mod transfer;
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use nix::fcntl::Flock;
+use weir_cache::{
+    Backend, BackendExtent, BackendFuture, Capabilities, FrameBuf, FrameRefs, Geometry, ZeroMode,
+};
+use weir_faults::{Errno, FaultContext, pause_point};
+
+pub use open::{Access, FileOptions, OpenFileError};
+use threads::IoThreads;
+
+/// A file or block device that is being served.
+#[derive(Debug)]
+pub struct FileBackend {
+    file: Arc<OpenFile>,
+    threads: IoThreads,
+}
+
+/// What the I/O threads work on.
+#[derive(Debug)]
+struct OpenFile {
+    path: PathBuf,
+    buffered: Descriptor,
+    direct: Option<File>,
+    /// Cleared for good when the system refuses direct I/O that it should take.
+    direct_works: AtomicBool,
+    size: AtomicU64,
+    allocation_unit: u32,
+    rotational: bool,
+    is_device: bool,
+    writable: bool,
+    can: Abilities,
+    /// What the user should know about this file, for the start.
+    remarks: Vec<String>,
+}
+
+/// The descriptor that holds the lock, if the file system has locks.
+#[derive(Debug)]
+enum Descriptor {
+    Locked(Flock<File>),
+    Unlocked(File),
+}
+
+impl std::ops::Deref for Descriptor {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        match self {
+            Self::Locked(file) => file,
+            Self::Unlocked(file) => file,
+        }
+    }
+}
+
+/// What the file system was found to be able to do. Each can be withdrawn, none comes back.
+#[derive(Debug, Default)]
+struct Abilities {
+    punch: AtomicBool,
+    zero: AtomicBool,
+    seek: AtomicBool,
+    shift: AtomicBool,
+}
+
+impl OpenFile {
+    fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+}
+
+impl FileBackend {
+    /// Opens `path` as `options` say and finds out what can be done with it. Blocks on file system calls.
+    ///
+    /// # Errors
+    /// Each reason for which a file can't be served, with the path.
+    pub fn open(
+        path: &Path,
+        options: &FileOptions,
+        context: &FaultContext,
+    ) -> Result<Self, OpenFileError> {
+        let file = Arc::new(open::open(path, options, context)?);
+        let threads = IoThreads::start(crate::limits::IO_THREADS_MAX).map_err(|source| {
+            OpenFileError::Threads {
+                path: path.to_owned(),
+                source,
+            }
+        })?;
+        Ok(Self { file, threads })
+    }
+
+    /// What was found out about the file that its user should know: one line each.
+    #[must_use]
+    pub fn remarks(&self) -> &[String] {
+        &self.file.remarks
+    }
+
+    /// Runs `call` on an I/O thread; a call that takes too long is reported once, and waited for all the same.
+    async fn run<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        call: impl FnOnce(&OpenFile) -> T + Send + 'static,
+    ) -> T {
+        let file = Arc::clone(&self.file);
+        let mut done = self.threads.submit(move || call(&file));
+        let limit = crate::limits::IO_REPORT_AFTER;
+        let outcome = match tokio::time::timeout(limit, &mut done).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let path = self.file.path.display();
+                tracing::warn!(
+                    "{path}: a {what} takes longer than {} s; is the disk well?",
+                    limit.as_secs()
+                );
+                done.await
+            }
+        };
+        outcome.expect("I/O threads don't panic and finish what was submitted")
+    }
+}
+
+impl Backend for FileBackend {
+    fn geometry(&self) -> Geometry {
+        let file = &self.file;
+        Geometry {
+            size: file.size(),
+            allocation_unit: file.allocation_unit,
+            rotational: file.rotational,
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let file = &self.file;
+        let on = |flag: &AtomicBool| file.writable && flag.load(Ordering::Relaxed);
+        Capabilities {
+            discard: on(&file.can.punch),
+            zero_keep: on(&file.can.zero),
+            zero_punch: on(&file.can.punch),
+            resize: file.writable && !file.is_device,
+            extents: file.can.seek.load(Ordering::Relaxed),
+            shift: on(&file.can.shift),
+        }
+    }
+
+    fn read_vectored_at<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        offset: u64,
+        mut buffer: FrameBuf,
+    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
+        Box::pin(async move {
+            if let Err(errno) =
+                pause_point!(context, "backend:read", [EIO, ENOMEM, ETIMEDOUT]).await
+            {
+                return (buffer, Err(errno));
+            }
+            self.run("read", move |file| {
+                let outcome = file.read(offset, &mut buffer);
+                (buffer, outcome)
+            })
+            .await
+        })
+    }
+
+    fn write_vectored_at<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        offset: u64,
+        data: FrameRefs,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(
+                context,
+                "backend:write",
+                [EIO, ENOSPC, EDQUOT, EROFS, ETIMEDOUT]
+            )
+            .await?;
+            self.run("write", move |file| file.write(offset, data))
+                .await
+        })
+    }
+
+    fn write_zeroes<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+        mode: ZeroMode,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:zero", [EIO, ENOSPC, ENOTSUP, EROFS]).await?;
+            self.run("write of zeroes", move |file| file.zero(range, mode))
+                .await
+        })
+    }
+
+    fn discard<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:discard", [EIO, ENOTSUP, EROFS]).await?;
+            self.run("discard", move |file| file.punch(range)).await
+        })
+    }
+
+    fn extents<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+        most: usize,
+    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:extents", [EIO, ENOMEM]).await?;
+            self.run("search for holes", move |file| file.extents(range, most))
+                .await
+        })
+    }
+
+    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:sync", [EIO, ENOSPC, EDQUOT]).await?;
+            self.run("sync", OpenFile::sync).await
+        })
+    }
+
+    fn resize<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        size: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:resize", [EIO, ENOSPC, EFBIG, ENOTSUP]).await?;
+            self.run("resize", move |file| file.resize(size)).await
+        })
+    }
+
+    fn insert_range<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        offset: u64,
+        length: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:resize", [EIO, ENOSPC, EFBIG, ENOTSUP]).await?;
+            self.run("insertion of a range", move |file| {
+                file.insert_range(offset, length)
+            })
+            .await
+        })
+    }
+
+    fn collapse_range<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        offset: u64,
+        length: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:resize", [EIO, ENOTSUP]).await?;
+            self.run("removal of a range", move |file| {
+                file.collapse_range(offset, length)
+            })
+            .await
+        })
+    }
+
+    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async {
+            self.threads.close();
+            Ok(())
+        })
+    }
+}
+
+/// The system's error number as this program names it.
+fn errno(error: nix::errno::Errno) -> Errno {
+    Errno(error as i32)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Opening a file or block device, with every reason for which it is refused.
+//!
+//! A missing file is created only when its size is said; an existing one is never made larger or smaller here. A created
+//! file's folder is synced too: a flush that succeeds must not lose the whole file with its name.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use nix::errno::Errno as SystemErrno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
+use weir_faults::{FaultContext, fault_point};
+
+use super::probe::{self, Found};
+use super::{Abilities, Descriptor, OpenFile};
+use crate::limits::DEVICE_BYTES_MAX;
+use crate::size::Size;
+
+/// May the file be changed?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Opened and locked for reading and writing.
+    ReadWrite,
+    /// Opened for reading; several servers may do so.
+    ReadOnly,
+}
+
+/// How a file is to be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct FileOptions {
+    /// The size that it must have, and that it is created with where it is missing.
+    pub size: Option<u64>,
+    /// May it be changed?
+    pub access: Access,
+}
+
+/// Why a file can't be served.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the texts say it
+pub enum OpenFileError {
+    #[error("{} doesn't exist; give --size SIZE to create it", path.display())]
+    Missing { path: PathBuf },
+    #[error("{} doesn't exist, and a read-only export can't create it; leave --read-only out once", path.display())]
+    MissingReadOnly { path: PathBuf },
+    #[error("{} can't be created: {source}", path.display())]
+    Create { path: PathBuf, source: io::Error },
+    #[error("{} can't be opened: {source}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{} can't be opened for writing: {source}; add --read-only, or change who may write it", path.display())]
+    OpenForWriting { path: PathBuf, source: io::Error },
+    #[error("{} is {what}; give a file or a block device", path.display())]
+    NotServable { path: PathBuf, what: &'static str },
+    #[error("{} has {actual} bytes ({}), --size says {asked} ({}); leave --size out to serve it as it is", path.display(), Size(*actual), Size(*asked))]
+    SizeDiffers {
+        path: PathBuf,
+        actual: u64,
+        asked: u64,
+    },
+    #[error("{} is empty; remove it and give --size SIZE to create it", path.display())]
+    Empty { path: PathBuf },
+    #[error("{} would have {size} bytes, more than the {DEVICE_BYTES_MAX} that the system can address; use a smaller --size", path.display())]
+    TooLarge { path: PathBuf, size: u64 },
+    #[error("{} is being served already, by another Weir or another export of this one; stop that first", path.display())]
+    InUse { path: PathBuf },
+    #[error("{} is used by the system (mounted, or part of another device); release it first, or add --read-only", path.display())]
+    DeviceBusy { path: PathBuf },
+    #[error("no thread for {} can be started: {source}; raise the limit of tasks", path.display())]
+    Threads { path: PathBuf, source: io::Error },
+}
+
+/// Opens, locks and probes.
+pub(super) fn open(
+    path: &Path,
+    options: &FileOptions,
+    context: &FaultContext,
+) -> Result<OpenFile, OpenFileError> {
+    fault_point!(context, "backend:open", [EIO, ENOENT, EACCES, ENOMEM]).map_err(|errno| {
+        OpenFileError::Open {
+            path: path.to_owned(),
+            source: errno.into(),
+        }
+    })?;
+    if let Some(size) = options.size.filter(|size| *size > DEVICE_BYTES_MAX) {
+        return Err(OpenFileError::TooLarge {
+            path: path.to_owned(),
+            size,
+        });
+    }
+    let writable = options.access == Access::ReadWrite;
+    let file = match std::fs::metadata(path) {
+        Ok(metadata) => open_existing(path, &metadata, writable)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, options)?,
+        Err(source) => {
+            return Err(OpenFileError::Open {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    let metadata = file.metadata().map_err(|source| OpenFileError::Open {
+        path: path.to_owned(),
+        source,
+    })?;
+    let is_device = metadata.file_type().is_block_device();
+    let buffered = lock(path, file, writable)?;
+    // Asked under the lock: another server may just have resized it.
+    let size = (&*buffered)
+        .seek(SeekFrom::End(0))
+        .map_err(|source| OpenFileError::Open {
+            path: path.to_owned(),
+            source,
+        })?;
+    check_size(path, size, options.size)?;
+    let found = probe::probe(path, &buffered, &metadata, size, writable);
+    Ok(assemble(path, buffered, size, is_device, writable, found))
+}
+
+fn assemble(
+    path: &Path,
+    buffered: Descriptor,
+    size: u64,
+    is_device: bool,
+    writable: bool,
+    found: Found,
+) -> OpenFile {
+    OpenFile {
+        path: path.to_owned(),
+        buffered,
+        direct_works: AtomicBool::new(found.direct.is_some()),
+        direct: found.direct,
+        size: AtomicU64::new(size),
+        allocation_unit: found.allocation_unit,
+        rotational: found.rotational,
+        is_device,
+        writable,
+        can: Abilities {
+            punch: AtomicBool::new(found.punch),
+            zero: AtomicBool::new(found.zero),
+            seek: AtomicBool::new(found.seek),
+            shift: AtomicBool::new(found.shift),
+        },
+        remarks: found.remarks,
+    }
+}
+
+fn open_existing(path: &Path, metadata: &Metadata, writable: bool) -> Result<File, OpenFileError> {
+    let kind = metadata.file_type();
+    let what = if kind.is_file() || kind.is_block_device() {
+        None
+    } else if kind.is_dir() {
+        Some("a folder")
+    } else if kind.is_socket() {
+        Some("a socket")
+    } else if kind.is_fifo() {
+        Some("a pipe")
+    } else {
+        Some("a character device")
+    };
+    if let Some(what) = what {
+        return Err(OpenFileError::NotServable {
+            path: path.to_owned(),
+            what,
+        });
+    }
+    let mut how = OpenOptions::new();
+    how.read(true).write(writable);
+    if writable && kind.is_block_device() {
+        // Without O_CREAT this claims the device: it fails while a file system on it is mounted.
+        how.custom_flags(OFlag::O_EXCL.bits());
+    }
+    how.open(path).map_err(|source| match source.kind() {
+        io::ErrorKind::ResourceBusy => OpenFileError::DeviceBusy {
+            path: path.to_owned(),
+        },
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if writable => {
+            OpenFileError::OpenForWriting {
+                path: path.to_owned(),
+                source,
+            }
+        }
+        _ => OpenFileError::Open {
+            path: path.to_owned(),
+            source,
+        },
+    })
+}
+
+/// Creates a sparse file of the size asked for; nothing is left behind when that fails.
+fn create(path: &Path, options: &FileOptions) -> Result<File, OpenFileError> {
+    let path = path.to_owned();
+    if options.access == Access::ReadOnly {
+        return Err(OpenFileError::MissingReadOnly { path });
+    }
+    let Some(size) = options.size else {
+        return Err(OpenFileError::Missing { path });
+    };
+    let file = match OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+    {
+        Ok(file) => file,
+        Err(source) => return Err(OpenFileError::Create { path, source }),
+    };
+    let durable = file
+        .set_len(size)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| sync_folder(&path));
+    match durable {
+        Ok(()) => Ok(file),
+        Err(source) => {
+            // The file is ours and empty; the reason why it couldn't be made matters more than this.
+            let _ = std::fs::remove_file(&path);
+            Err(OpenFileError::Create { path, source })
+        }
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder)?.sync_all()
+}
+
+fn lock(path: &Path, file: File, writable: bool) -> Result<Descriptor, OpenFileError> {
+    let how = if writable {
+        FlockArg::LockExclusiveNonblock
+    } else {
+        FlockArg::LockSharedNonblock
+    };
+    match Flock::lock(file, how) {
+        Ok(locked) => Ok(Descriptor::Locked(locked)),
+        Err((_, SystemErrno::EWOULDBLOCK)) => Err(OpenFileError::InUse {
+            path: path.to_owned(),
+        }),
+        Err((file, error)) => {
+            let path = path.display();
+            tracing::warn!(
+                "{path}: can't be locked ({}); make sure that no other Weir serves it",
+                error.desc()
+            );
+            Ok(Descriptor::Unlocked(file))
+        }
+    }
+}
+
+fn check_size(path: &Path, actual: u64, asked: Option<u64>) -> Result<(), OpenFileError> {
+    let path = path.to_owned();
+    match asked {
+        Some(asked) if asked != actual => Err(OpenFileError::SizeDiffers {
+            path,
+            actual,
+            asked,
+        }),
+        _ if actual == 0 => Err(OpenFileError::Empty { path }),
+        _ if actual > DEVICE_BYTES_MAX => Err(OpenFileError::TooLarge { path, size: actual }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether two descriptors are of one file.
+pub(super) fn same_file(a: &Metadata, b: &Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
+}
+
+#[cfg(test)]
+mod tests;

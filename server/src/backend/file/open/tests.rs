@@ -1,0 +1,154 @@
+use std::os::unix::net::UnixListener;
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn try_open(path: &Path, size: Option<u64>, access: Access) -> Result<OpenFile, OpenFileError> {
+    open(
+        path,
+        &FileOptions { size, access },
+        &FaultContext::disarmed(),
+    )
+}
+
+fn refusal(path: &Path, size: Option<u64>, access: Access) -> OpenFileError {
+    try_open(path, size, access).expect_err("refused")
+}
+
+#[test]
+fn a_missing_file_is_created_sparse_when_its_size_is_said() {
+    let folder = folder();
+    let path = folder.path().join("new.img");
+    assert!(matches!(
+        refusal(&path, None, Access::ReadWrite),
+        OpenFileError::Missing { .. }
+    ));
+    assert!(matches!(
+        refusal(&path, Some(1 << 30), Access::ReadOnly),
+        OpenFileError::MissingReadOnly { .. }
+    ));
+    assert!(!path.exists());
+    let file = try_open(&path, Some(1 << 30), Access::ReadWrite).expect("created");
+    assert_eq!(file.size(), 1 << 30);
+    let metadata = std::fs::metadata(&path).expect("there");
+    assert_eq!(
+        (metadata.len(), metadata.blocks()),
+        (1 << 30, 0),
+        "what probing allocated was given back"
+    );
+}
+
+#[test]
+fn an_existing_file_keeps_its_size() {
+    let folder = folder();
+    let path = folder.path().join("old.img");
+    std::fs::write(&path, vec![7; 5000]).expect("written");
+    let error = refusal(&path, Some(4096), Access::ReadWrite);
+    assert!(
+        matches!(
+            error,
+            OpenFileError::SizeDiffers {
+                actual: 5000,
+                asked: 4096,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(
+        try_open(&path, Some(5000), Access::ReadWrite)
+            .expect("the same size")
+            .size(),
+        5000
+    );
+    assert_eq!(
+        try_open(&path, None, Access::ReadOnly)
+            .expect("no size said")
+            .size(),
+        5000
+    );
+    assert_eq!(
+        std::fs::read(&path).expect("there"),
+        vec![7; 5000],
+        "probing changed nothing"
+    );
+}
+
+#[test]
+fn a_failed_creation_leaves_nothing_behind() {
+    let folder = folder();
+    let path = folder.path().join("new.img");
+    let error = refusal(&path, Some(u64::MAX), Access::ReadWrite);
+    assert!(matches!(error, OpenFileError::TooLarge { .. }), "{error}");
+    // More than ext4 and most others can have in one file; tmpfs and xfs can.
+    if let Err(error) = try_open(&path, Some(DEVICE_BYTES_MAX), Access::ReadWrite) {
+        assert!(matches!(error, OpenFileError::Create { .. }), "{error}");
+        assert!(!path.exists());
+    }
+    let nowhere = folder.path().join("no/such/folder.img");
+    assert!(matches!(
+        refusal(&nowhere, Some(1), Access::ReadWrite),
+        OpenFileError::Create { .. }
+    ));
+}
+
+#[test]
+fn a_served_file_is_locked() {
+    let folder = folder();
+    let path = folder.path().join("a.img");
+    let first = try_open(&path, Some(4096), Access::ReadWrite).expect("created");
+    let error = refusal(&path, None, Access::ReadWrite);
+    assert!(
+        matches!(error, OpenFileError::InUse { .. }) && error.to_string().contains("another Weir"),
+        "{error}"
+    );
+    assert!(matches!(
+        refusal(&path, None, Access::ReadOnly),
+        OpenFileError::InUse { .. }
+    ));
+    drop(first);
+    let readers = [(); 2].map(|()| try_open(&path, None, Access::ReadOnly).expect("readers share"));
+    assert!(matches!(
+        refusal(&path, None, Access::ReadWrite),
+        OpenFileError::InUse { .. }
+    ));
+    drop(readers);
+    drop(try_open(&path, None, Access::ReadWrite).expect("free again"));
+}
+
+#[test]
+fn only_files_and_block_devices_can_be_served() {
+    let folder = folder();
+    let socket = folder.path().join("s");
+    let _listener = UnixListener::bind(&socket).expect("bound");
+    let fifo = folder.path().join("f");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).expect("made");
+    for path in [folder.path(), &socket, &fifo, Path::new("/dev/null")] {
+        let error = refusal(path, None, Access::ReadWrite);
+        assert!(
+            matches!(error, OpenFileError::NotServable { .. }),
+            "{error}"
+        );
+    }
+    let empty = folder.path().join("empty");
+    File::create(&empty).expect("made");
+    assert!(matches!(
+        refusal(&empty, None, Access::ReadWrite),
+        OpenFileError::Empty { .. }
+    ));
+}
+
+#[test]
+fn a_dangling_link_is_not_followed() {
+    let folder = folder();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(folder.path().join("target"), &link).expect("linked");
+    // `create_new` refuses links; the text says what is there.
+    let error = refusal(&link, Some(4096), Access::ReadWrite);
+    assert!(matches!(error, OpenFileError::Create { .. }), "{error}");
+}

@@ -1,0 +1,318 @@
+//! Memory as a backend: gone with the process, for trying things out and for tests.
+//!
+//! Sparse: a page exists once it was written, and a discarded page is given back. Pages lie in ordered maps, sharded by
+//! region so that parallel writers rarely meet; a region's pages share a shard, so that a run of pages takes one lock. A
+//! call isn't atomic as a whole, only per region, which is all that the contract asks for.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossbeam_utils::CachePadded;
+use weir_cache::{
+    Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, FrameBuf, FrameRefs, Geometry,
+    PAGE_SIZE, ZeroMode,
+};
+use weir_faults::{Errno, FaultContext, pause_point};
+
+use crate::limits::DEVICE_BYTES_MAX;
+
+const PAGE_BYTES: u64 = PAGE_SIZE as u64;
+/// Pages in a region: 1 MiB, a typical large request.
+const REGION_PAGES: u64 = 256;
+/// More than any machine's number of parallel writers needs.
+const SHARDS: usize = 64;
+
+type Pages = BTreeMap<u64, Box<[u8; PAGE_SIZE]>>;
+
+/// A device of pages in memory.
+pub struct MemoryBackend {
+    size: AtomicU64,
+    shards: Box<[CachePadded<Mutex<Pages>>]>,
+}
+
+impl std::fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryBackend")
+            .field("size", &self.size())
+            .finish_non_exhaustive()
+    }
+}
+
+impl MemoryBackend {
+    /// A device of `size` bytes, all zero.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        assert!(size <= DEVICE_BYTES_MAX, "a device of {size} bytes");
+        Self {
+            size: AtomicU64::new(size),
+            shards: (0..SHARDS).map(|_| CachePadded::default()).collect(),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn shard(&self, page: u64) -> MutexGuard<'_, Pages> {
+        let region = page / REGION_PAGES;
+        let index = usize::try_from(region % SHARDS as u64).expect("less than SHARDS");
+        self.shards[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, offset: u64, buffer: &mut FrameBuf) {
+        assert!(offset.is_multiple_of(PAGE_BYTES), "read at {offset}");
+        let first = offset / PAGE_BYTES;
+        for index in 0..buffer.len() {
+            let page = first + index as u64;
+            match self.shard(page).get(&page) {
+                Some(bytes) => buffer.page_mut(index).copy_from_slice(&bytes[..]),
+                None => buffer.page_mut(index).fill(0),
+            }
+        }
+    }
+
+    fn write(&self, offset: u64, data: &FrameRefs) -> Result<(), Errno> {
+        assert!(offset.is_multiple_of(PAGE_BYTES), "write at {offset}");
+        if offset
+            .checked_add(data.bytes() as u64)
+            .is_none_or(|end| end > self.size())
+        {
+            return Err(Errno::ENOSPC);
+        }
+        let mut at = offset;
+        for piece in data.io_slices() {
+            let mut piece: &[u8] = &piece;
+            while !piece.is_empty() {
+                let page = at / PAGE_BYTES;
+                let within = usize::try_from(at % PAGE_BYTES).expect("less than a page");
+                let (now, rest) = piece.split_at(piece.len().min(PAGE_SIZE - within));
+                let mut pages = self.shard(page);
+                let bytes = pages
+                    .entry(page)
+                    .or_insert_with(|| Box::new([0; PAGE_SIZE]));
+                bytes[within..within + now.len()].copy_from_slice(now);
+                piece = rest;
+                at += now.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeroes `range`: whole pages go, edges are overwritten where their page exists.
+    fn clear(&self, range: &Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        let whole = range.start.div_ceil(PAGE_BYTES)..range.end / PAGE_BYTES;
+        if whole.start > whole.end {
+            // Inside one page.
+            self.zero_within(range.start..range.end);
+            return;
+        }
+        self.zero_within(range.start..whole.start * PAGE_BYTES);
+        self.zero_within(whole.end * PAGE_BYTES..range.end);
+        for shard in &self.shards {
+            let mut pages = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let gone: Vec<u64> = pages.range(whole.clone()).map(|(page, _)| *page).collect();
+            for page in gone {
+                pages.remove(&page);
+            }
+        }
+    }
+
+    /// Zeroes bytes of one page, if it exists.
+    fn zero_within(&self, range: Range<u64>) {
+        let page = range.start / PAGE_BYTES;
+        if let Some(bytes) = self.shard(page).get_mut(&page) {
+            let start = usize::try_from(range.start % PAGE_BYTES).expect("less than a page");
+            let length = usize::try_from(range.end - range.start).expect("inside one page");
+            bytes[start..start + length].fill(0);
+        }
+    }
+
+    /// The first page from `page` on that exists.
+    fn next_present(&self, page: u64) -> Option<u64> {
+        let firsts = self.shards.iter().filter_map(|shard| {
+            let pages = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            pages.range(page..).next().map(|(page, _)| *page)
+        });
+        firsts.min()
+    }
+
+    /// The first page from `page` on, up to `end`, that doesn't exist.
+    fn next_absent(&self, page: u64, end: u64) -> u64 {
+        let mut at = page;
+        while at < end {
+            // As far as the region reaches, under one lock.
+            let region_end = (at - at % REGION_PAGES + REGION_PAGES).min(end);
+            let pages = self.shard(at);
+            for (present, _) in pages.range(at..region_end) {
+                if *present != at {
+                    return at;
+                }
+                at += 1;
+            }
+            if at < region_end {
+                return at;
+            }
+        }
+        end
+    }
+
+    fn extents(&self, range: &Range<u64>, most: usize) -> Vec<BackendExtent> {
+        let end = range.end.min(self.size());
+        let last_page = end.div_ceil(PAGE_BYTES);
+        let mut at = range.start;
+        let mut found = Vec::new();
+        while at < end && found.len() < most {
+            let page = at / PAGE_BYTES;
+            let (kind, until) = match self.next_present(page) {
+                Some(present) if present == page => {
+                    (ExtentKind::Data, self.next_absent(page, last_page))
+                }
+                Some(present) => (ExtentKind::Hole, present.min(last_page)),
+                None => (ExtentKind::Hole, last_page),
+            };
+            // The page may have gone between the two looks; it was data when it was first looked at.
+            let until = (until.max(page + 1) * PAGE_BYTES).min(end);
+            found.push(BackendExtent {
+                range: at..until,
+                kind,
+            });
+            at = until;
+        }
+        found
+    }
+
+    fn resize(&self, size: u64) -> Result<(), Errno> {
+        if size > DEVICE_BYTES_MAX {
+            return Err(Errno::EFBIG);
+        }
+        let before = self.size.swap(size, Ordering::AcqRel);
+        // A later growth must show zeroes.
+        self.clear(&(size..before.next_multiple_of(PAGE_BYTES)));
+        Ok(())
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            size: self.size(),
+            allocation_unit: PAGE_SIZE as u32,
+            rotational: false,
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        // Without `zero_keep`: memory that stays allocated has to be written.
+        Capabilities {
+            discard: true,
+            zero_keep: false,
+            zero_punch: true,
+            resize: true,
+            extents: true,
+            shift: false,
+        }
+    }
+
+    fn read_vectored_at<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        offset: u64,
+        mut buffer: FrameBuf,
+    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
+        Box::pin(async move {
+            let outcome = pause_point!(context, "backend:read", [EIO, ENOMEM, ETIMEDOUT]).await;
+            if outcome.is_ok() {
+                self.read(offset, &mut buffer);
+            }
+            (buffer, outcome)
+        })
+    }
+
+    fn write_vectored_at<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        offset: u64,
+        data: FrameRefs,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(
+                context,
+                "backend:write",
+                [EIO, ENOSPC, EDQUOT, EROFS, ETIMEDOUT]
+            )
+            .await?;
+            self.write(offset, &data)
+        })
+    }
+
+    fn write_zeroes<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+        mode: ZeroMode,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:zero", [EIO, ENOSPC, ENOTSUP, EROFS]).await?;
+            match mode {
+                ZeroMode::MayPunch => {
+                    self.clear(&range);
+                    Ok(())
+                }
+                ZeroMode::KeepAllocated => Err(Errno::ENOTSUP),
+            }
+        })
+    }
+
+    fn discard<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:discard", [EIO, ENOTSUP, EROFS]).await?;
+            self.clear(&range);
+            Ok(())
+        })
+    }
+
+    fn extents<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+        most: usize,
+    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:extents", [EIO, ENOMEM]).await?;
+            Ok(self.extents(&range, most))
+        })
+    }
+
+    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move { pause_point!(context, "backend:sync", [EIO, ENOSPC, EDQUOT]).await })
+    }
+
+    fn resize<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        size: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            pause_point!(context, "backend:resize", [EIO, ENOSPC, EFBIG, ENOTSUP]).await?;
+            self.resize(size)
+        })
+    }
+
+    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[cfg(test)]
+mod tests;

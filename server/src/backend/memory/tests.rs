@@ -1,0 +1,102 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::backend::testing::{Bench, assert_well_formed, pattern, run_model, steps};
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+fn pages_held(backend: &MemoryBackend) -> usize {
+    backend
+        .shards
+        .iter()
+        .map(|shard| shard.lock().unwrap().len())
+        .sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn behaves_as_a_flat_vector(steps in steps(300)) {
+        let size = 300 * PAGE_BYTES - 1000;
+        runtime().block_on(run_model(&Bench::new(MemoryBackend::new(size)), size, &steps));
+    }
+}
+
+#[tokio::test]
+async fn extents_are_exact_and_may_stop_early() {
+    let size = 1 << 40;
+    let bench = Bench::new(MemoryBackend::new(size));
+    // Across a region's end, and far away.
+    let (a, b) = (254 * PAGE_BYTES, size - PAGE_BYTES);
+    bench.write(a, &pattern(1, 5 * PAGE_SIZE)).await.unwrap();
+    bench.write(b, &pattern(2, PAGE_SIZE)).await.unwrap();
+    let extents = bench.extents(0..size, usize::MAX).await.unwrap();
+    assert_well_formed(&extents, &(0..size));
+    let kinds: Vec<_> = extents
+        .iter()
+        .map(|extent| (extent.range.end, extent.kind))
+        .collect();
+    let end = a + 5 * PAGE_BYTES;
+    assert_eq!(
+        kinds,
+        [
+            (a, ExtentKind::Hole),
+            (end, ExtentKind::Data),
+            (b, ExtentKind::Hole),
+            (size, ExtentKind::Data)
+        ]
+    );
+    assert_eq!(bench.extents(0..size, 2).await.unwrap(), extents[..2]);
+    let inside = bench.extents(a + 100..a + 200, usize::MAX).await.unwrap();
+    assert_eq!(
+        inside,
+        [BackendExtent {
+            range: a + 100..a + 200,
+            kind: ExtentKind::Data
+        }]
+    );
+}
+
+#[test]
+fn discarded_pages_are_given_back() {
+    let backend = MemoryBackend::new(1 << 60);
+    let bench = Bench::new(MemoryBackend::new(1));
+    for offset in [0, 1 << 30, 1 << 59] {
+        backend
+            .write(offset, &bench.refs(&pattern(3, 3 * PAGE_SIZE)))
+            .unwrap();
+    }
+    assert_eq!(pages_held(&backend), 9);
+    backend.clear(&(PAGE_BYTES..(1 << 59) + 1));
+    assert_eq!(pages_held(&backend), 1 + 3);
+    backend.clear(&(0..1 << 60));
+    assert_eq!(pages_held(&backend), 0);
+}
+
+#[tokio::test]
+async fn a_write_past_the_end_changes_nothing() {
+    let bench = Bench::new(MemoryBackend::new(PAGE_BYTES + 1));
+    assert_eq!(bench.write(PAGE_BYTES, &[1; 2]).await, Err(Errno::ENOSPC));
+    assert_eq!(
+        bench
+            .write(u64::MAX - PAGE_BYTES + 1, &[1; PAGE_SIZE])
+            .await,
+        Err(Errno::ENOSPC)
+    );
+    assert_eq!(bench.read(0, 2).await.unwrap(), vec![0; 2 * PAGE_SIZE]);
+}
+
+#[tokio::test]
+async fn memory_that_stays_allocated_is_not_offered() {
+    let bench = Bench::new(MemoryBackend::new(PAGE_BYTES));
+    assert!(!bench.backend.capabilities().zero_keep);
+    assert_eq!(
+        bench.zero(0..PAGE_BYTES, ZeroMode::KeepAllocated).await,
+        Err(Errno::ENOTSUP)
+    );
+}

@@ -1,0 +1,142 @@
+//! The command line.
+//!
+//! Words that can't be parsed end the program with 2 before anything was touched; whatever is found wrong later ends it
+//! with 1 ([`crate::error`]). Subcommands that talk to a running server's admin port get modules of their own here.
+
+use std::str::FromStr;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer};
+
+pub mod export_spec;
+pub mod serve;
+pub mod time;
+
+use serve::ServeOptions;
+
+/// A network block device server with a coherent write-back cache, breakable on purpose
+#[derive(Parser, Debug)]
+#[command(
+    name = "weir",
+    version,
+    about,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Serves files, block devices or memory to NBD clients
+    Serve(Box<ServeOptions>),
+    /// Works on configuration files
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Prints a completion script for a shell
+    Completions {
+        /// The shell that will read it
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page
+    Man,
+}
+
+/// What can be done to a configuration file.
+#[derive(Subcommand, Debug)]
+pub enum ConfigCommand {
+    /// Says whether `weir serve --config FILE` would understand it; opens nothing
+    Check {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: std::path::PathBuf,
+    },
+}
+
+/// The cache modes by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // see weir_cache::CacheMode
+pub enum CacheModeName {
+    Writeback,
+    Writethrough,
+    None,
+}
+
+impl FromStr for CacheModeName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        ValueEnum::from_str(text, false)
+            .map_err(|_| format!("{text:?} is none of writeback, writethrough, none"))
+    }
+}
+
+impl From<CacheModeName> for weir_cache::CacheMode {
+    fn from(name: CacheModeName) -> Self {
+        match name {
+            CacheModeName::Writeback => Self::Writeback,
+            CacheModeName::Writethrough => Self::Writethrough,
+            CacheModeName::None => Self::None,
+        }
+    }
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // the names say it
+pub enum Switch {
+    On,
+    Off,
+}
+
+/// Writes the completion script for `shell` to standard output.
+pub fn print_completions(shell: clap_complete::Shell) {
+    clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());
+}
+
+/// Writes the manual page, in roff, to standard output: one page with every subcommand.
+///
+/// # Errors
+/// Standard output can't be written.
+pub fn print_manual() -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut command = Cli::command();
+    command.build();
+    clap_mangen::Man::new(command.clone()).render(&mut out)?;
+    for subcommand in command
+        .get_subcommands()
+        .filter(|subcommand| subcommand.get_name() != "help")
+    {
+        clap_mangen::Man::new(subcommand.clone()).render(&mut out)?;
+    }
+    Ok(())
+}
+
+/// A network, or one address as a network of its own.
+fn parse_network(text: &str) -> Result<IpNet, String> {
+    let network = text
+        .parse::<IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
+    network
+        .map_err(|_| format!("{text:?} is no network; write 10.0.0.0/8, fd00::/8 or one address"))
+}
+
+fn deserialize_networks<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts
+        .iter()
+        .map(|text| parse_network(text).map_err(serde::de::Error::custom))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The options of `weir serve`, which are also the keys of its configuration file.
+//!
+//! One structure is both, so that the names can't differ. An option that wasn't given is `None` or empty: what the command
+//! line leaves open the file says, and what that leaves open [`crate::settings`] decides.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::export_spec::ExportSpec;
+use super::time::Time;
+use super::{CacheModeName, Switch};
+use crate::listener::Address;
+use crate::size::Size;
+use crate::source::Source;
+
+/// What can be said about a server.
+#[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ServeOptions {
+    /// What to serve as the default export: PATH, file:PATH (a file or a block device) or memory:SIZE
+    ///
+    /// A file that is missing is created, sparse, when --size is given. Without any SOURCE and --export it is weir.img in
+    /// the current folder, 1G, created if missing.
+    #[arg(value_name = "SOURCE")]
+    pub source: Option<Source>,
+
+    /// The size of the device (512k, 10G, 1T): creates a missing file; an existing one must have it
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Size>,
+
+    /// Serves SOURCE under NAME as well; may be repeated
+    ///
+    /// The keys are size, cache-size, cache, read-only, quota, direct-threshold, power-cut and description; they mean what
+    /// the options of these names mean, which are their defaults. A comma inside a value is written twice.
+    #[arg(long, value_name = "NAME=SOURCE[,key=value...]")]
+    pub export: Vec<ExportSpec>,
+
+    /// Where to listen: HOST:PORT, [::1]:PORT or unix:PATH; may be repeated; port 0 picks a free one [default: 127.0.0.1:10809]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<Address>,
+
+    /// Where the admin port listens [default: 127.0.0.1:10810]
+    #[arg(long, value_name = "ADDR", conflicts_with = "no_admin")]
+    pub admin: Option<Address>,
+
+    /// Opens no admin port
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub no_admin: Option<bool>,
+
+    /// The most memory that the cache of each export takes [default: a share of the machine's]
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<Size>,
+
+    /// When a write is acknowledged: once in memory (writeback), once durable (writethrough), or uncached (none)
+    #[arg(long, value_name = "MODE")]
+    pub cache: Option<CacheModeName>,
+
+    /// Refuses everything that changes data, and opens files for reading only
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub read_only: Option<bool>,
+
+    /// Requests of at least SIZE go past the cache
+    #[arg(long, value_name = "SIZE")]
+    pub direct_threshold: Option<Size>,
+
+    /// The most that an export may allocate in its store; a write beyond it gets ENOSPC
+    #[arg(long, value_name = "SIZE")]
+    pub quota: Option<Size>,
+
+    /// Makes `weir device power-cut` possible: what isn't flushed is kept apart, so that it can be lost
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub power_cut: Option<bool>,
+
+    /// Adds a fault rule from the start, such as 'read p=1% delay=20ms'; may be repeated
+    #[arg(long, value_name = "RULE")]
+    pub fault: Vec<String>,
+
+    /// Takes what isn't said here from a TOML file with the same names
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Runs a shell command with $uri and $admin once the server listens, and exits with its status
+    #[arg(long, value_name = "CMD")]
+    pub run: Option<String>,
+
+    /// A file with the token that the admin port asks for; compulsory when it isn't on loopback or a Unix socket
+    #[arg(long, value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// How many connections are served at a time [default: 512]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<usize>,
+
+    /// How long a client may take to negotiate [default: 10s]
+    #[arg(long, value_name = "TIME")]
+    pub handshake_timeout: Option<Time>,
+
+    /// Closes a connection that asks nothing for so long [default: never]
+    #[arg(long, value_name = "TIME")]
+    pub idle_timeout: Option<Time>,
+
+    /// Closes a connection that takes nothing of its replies for so long [default: 60s]
+    #[arg(long, value_name = "TIME")]
+    pub write_timeout: Option<Time>,
+
+    /// Lets only these networks in (10.0.0.0/8, fd00::/8, 192.0.2.1); may be repeated; Unix sockets aren't concerned
+    #[arg(long, value_name = "CIDR", value_parser = super::parse_network)]
+    #[serde(deserialize_with = "super::deserialize_networks")]
+    pub allow: Vec<IpNet>,
+
+    /// Confines the process after its start
+    #[arg(long, value_name = "on|off")]
+    pub sandbox: Option<Switch>,
+
+    /// Logs more (-v: debug, -vv: trace); RUST_LOG has the last word
+    #[arg(short, long, action = ArgAction::Count)]
+    #[serde(skip)]
+    pub verbose: u8,
+
+    /// Logs less (-q: warnings, -qq: errors only)
+    #[arg(short, long, action = ArgAction::Count, conflicts_with = "verbose")]
+    #[serde(skip)]
+    pub quiet: u8,
+}
+
+impl ServeOptions {
+    /// These options, and those of `file` where these say nothing. A list isn't added to but replaced.
+    #[must_use]
+    pub fn or(self, file: Self) -> Self {
+        fn list<T>(here: Vec<T>, there: Vec<T>) -> Vec<T> {
+            if here.is_empty() { there } else { here }
+        }
+        // A SOURCE or an --export on the command line says what to serve, all of it.
+        let says_exports = self.source.is_some() || !self.export.is_empty();
+        let (source, export) = if says_exports {
+            (self.source, self.export)
+        } else {
+            (file.source, file.export)
+        };
+        // --admin and --no-admin contradict each other across the two as well.
+        let says_admin = self.admin.is_some() || self.no_admin.is_some();
+        let (admin, no_admin) = if says_admin {
+            (self.admin, self.no_admin)
+        } else {
+            (file.admin, file.no_admin)
+        };
+        Self {
+            source,
+            export,
+            admin,
+            no_admin,
+            size: self.size.or(file.size),
+            listen: list(self.listen, file.listen),
+            cache_size: self.cache_size.or(file.cache_size),
+            cache: self.cache.or(file.cache),
+            read_only: self.read_only.or(file.read_only),
+            direct_threshold: self.direct_threshold.or(file.direct_threshold),
+            quota: self.quota.or(file.quota),
+            power_cut: self.power_cut.or(file.power_cut),
+            fault: list(self.fault, file.fault),
+            config: self.config,
+            run: self.run.or(file.run),
+            admin_token_file: self.admin_token_file.or(file.admin_token_file),
+            max_connections: self.max_connections.or(file.max_connections),
+            handshake_timeout: self.handshake_timeout.or(file.handshake_timeout),
+            idle_timeout: self.idle_timeout.or(file.idle_timeout),
+            write_timeout: self.write_timeout.or(file.write_timeout),
+            allow: list(self.allow, file.allow),
+            sandbox: self.sandbox.or(file.sandbox),
+            verbose: self.verbose,
+            quiet: self.quiet,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Spans of time as people write them: `500ms`, `10s`, `5m`, `2h`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// A span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+/// The text is no span of time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no time; write a whole number with its unit: 500ms, 10s, 5m, 2h")]
+pub struct TimeError(String);
+
+/// Milliseconds by unit.
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+
+impl FromStr for Time {
+    type Err = TimeError;
+
+    /// More than zero, with a unit: a bare number would be read as seconds by one half of its readers.
+    fn from_str(text: &str) -> Result<Self, TimeError> {
+        let malformed = || TimeError(text.to_owned());
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| malformed())?;
+        let (_, factor) = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .ok_or_else(malformed)?;
+        let milliseconds = number
+            .checked_mul(*factor)
+            .filter(|count| *count > 0)
+            .ok_or_else(malformed)?;
+        Ok(Self(Duration::from_millis(milliseconds)))
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units() {
+        for (text, milliseconds) in [
+            ("500ms", 500),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+        ] {
+            assert_eq!(
+                text.parse(),
+                Ok(Time(Duration::from_millis(milliseconds))),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        for text in [
+            "",
+            "10",
+            "s",
+            "0s",
+            "-1s",
+            "1.5s",
+            "10 s",
+            "10S",
+            "1d",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
+            assert_eq!(
+                text.parse::<Time>(),
+                Err(TimeError(text.to_owned())),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The configuration file: TOML, with the names of the command line's options.
+//!
+//! ```toml
+//! listen = ["127.0.0.1:10809", "unix:/run/weir.sock"]
+//! cache-size = "256M"
+//!
+//! [[export]]
+//! name = "db"
+//! source = "/srv/db.img"
+//! size = "10G"
+//! ```
+//! Paths are relative to the folder that the server is started in, as on the command line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::cli::serve::ServeOptions;
+
+/// Why a configuration file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the texts say it
+pub enum ConfigError {
+    #[error("{} can't be read: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}:{line}: {message}", path.display())]
+    Parse {
+        path: PathBuf,
+        line: usize,
+        message: String,
+    },
+}
+
+/// What the file says.
+///
+/// # Errors
+/// A file that can't be read, or with the line at which it isn't understood.
+pub fn read(path: &Path) -> Result<ServeOptions, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<ServeOptions, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text.as_bytes()[..before]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        // An error is one line; the parser's may be several.
+        let message = error.message().lines().collect::<Vec<_>>().join(" ");
+        ConfigError::Parse {
+            path: path.to_owned(),
+            line,
+            message,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+use super::*;
+use crate::cli::CacheModeName;
+use crate::size::Size;
+use crate::source::Source;
+
+fn parsed(text: &str) -> ServeOptions {
+    parse(Path::new("weir.toml"), text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn refusal(text: &str) -> String {
+    parse(Path::new("weir.toml"), text)
+        .expect_err(text)
+        .to_string()
+}
+
+#[test]
+fn every_option_has_its_name() {
+    let options = parsed(
+        r#"
+        source = "disk.img"
+        size = 1048576
+        listen = ["127.0.0.1:0", "unix:/tmp/s"]
+        no-admin = true
+        cache-size = "64M"
+        cache = "writethrough"
+        read-only = true
+        direct-threshold = "1M"
+        quota = "1G"
+        power-cut = false
+        fault = ["read p=1% delay=20ms"]
+        run = "true"
+        max-connections = 7
+        handshake-timeout = "3s"
+        idle-timeout = "5m"
+        write-timeout = "30s"
+        allow = ["10.0.0.0/8", "::1"]
+        sandbox = "off"
+        [[export]]
+        name = "db"
+        source = "memory:1G"
+        read-only = false
+        description = "a, b"
+        "#,
+    );
+    assert_eq!(options.size, Some(Size(1 << 20)));
+    assert_eq!(options.listen.len(), 2);
+    assert_eq!(options.cache, Some(CacheModeName::Writethrough));
+    assert_eq!(options.allow.len(), 2);
+    assert_eq!(options.export[0].source, Source::Memory(Size(1 << 30)));
+    assert_eq!(options.export[0].description.as_deref(), Some("a, b"));
+}
+
+#[test]
+fn refusals_name_the_line() {
+    let text = refusal("size = \"1G\"\ncolour = \"red\"\n");
+    assert!(
+        text.starts_with("weir.toml:2: ") && text.contains("colour"),
+        "{text}"
+    );
+    let text = refusal("\n\nsize = \"1X\"\n");
+    assert!(
+        text.starts_with("weir.toml:3: ") && text.contains("1X"),
+        "{text}"
+    );
+    let text = refusal("[[export]]\nname = \"a\"\nsource = \"x\"\ntls = true\n");
+    assert!(text.contains("tls"), "{text}");
+    assert!(refusal("[[export]]\nname = \"a\"\n").contains("source"));
+    assert!(refusal("size = ").lines().count() == 1);
+    assert!(
+        refusal("config = \"other.toml\"").contains("config"),
+        "a file can't include another"
+    );
+}
+
+#[test]
+fn the_command_line_wins() {
+    let file = parsed(
+        "size = \"1G\"\nquota = \"2G\"\nlisten = [\"h:1\"]\nno-admin = true\nsource = \"f\"",
+    );
+    let line = ServeOptions {
+        size: Some(Size(7)),
+        export: vec!["a=x".parse().unwrap()],
+        listen: vec!["g:2".parse().unwrap()],
+        ..ServeOptions::default()
+    };
+    let both = line.or(file);
+    assert_eq!(
+        (both.size, both.quota),
+        (Some(Size(7)), Some(Size(2 << 30)))
+    );
+    assert_eq!(both.listen, ["g:2".parse().unwrap()]);
+    assert_eq!(
+        both.source, None,
+        "exports on the command line replace what the file serves"
+    );
+    assert_eq!(both.no_admin, Some(true));
+}

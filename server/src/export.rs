@@ -1,0 +1,122 @@
+//! Exports: what clients see of a cache, and the table in which they find it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use weir_cache::PageCache;
+use weir_protocol::handshake::{ExportDirectory, Refusal};
+use weir_protocol::info::{BlockSizes, ExportInfo};
+use weir_protocol::{MetaContextSet, TransmissionFlags};
+
+mod open;
+
+pub use open::{OpenExportError, open};
+
+/// A device under a name.
+#[derive(Debug)]
+pub struct Export {
+    /// What clients ask for; empty for the default export.
+    pub name: String,
+    /// A text for people; may be empty.
+    pub description: String,
+    /// Where the data is, as the user wrote it.
+    pub source: String,
+    /// The device.
+    pub cache: Arc<PageCache>,
+    /// Whether everything that changes data is refused.
+    pub read_only: bool,
+}
+
+impl Export {
+    /// What works, and nothing else. `structured`: the client has structured replies, without which there is no DF.
+    ///
+    /// FAST_ZERO is always there, as it is answered honestly: `ENOTSUP` where zeroing would be slow.
+    #[must_use]
+    pub fn transmission_flags(&self, structured: bool) -> TransmissionFlags {
+        let backend = self.cache.backend();
+        let mut flags = TransmissionFlags::HAS_FLAGS
+            | TransmissionFlags::SEND_FLUSH
+            | TransmissionFlags::SEND_FUA
+            | TransmissionFlags::CAN_MULTI_CONN
+            | TransmissionFlags::SEND_CACHE;
+        if self.read_only {
+            flags |= TransmissionFlags::READ_ONLY;
+        } else {
+            flags |= TransmissionFlags::SEND_WRITE_ZEROES | TransmissionFlags::SEND_FAST_ZERO;
+            if backend.capabilities().discard {
+                flags |= TransmissionFlags::SEND_TRIM;
+            }
+        }
+        if backend.geometry().rotational {
+            flags |= TransmissionFlags::ROTATIONAL;
+        }
+        if structured {
+            flags |= TransmissionFlags::SEND_DF;
+        }
+        flags
+    }
+
+    /// What the handshake tells; it takes DF away again from clients without structured replies.
+    #[must_use]
+    pub fn info(&self) -> ExportInfo {
+        ExportInfo {
+            name: self.name.clone(),
+            size: self.cache.size(),
+            flags: self.transmission_flags(true),
+            description: self.description.clone(),
+            block_sizes: BlockSizes::default(),
+            meta_contexts: MetaContextSet::ALL,
+        }
+    }
+}
+
+/// All exports of a server, by name. It doesn't change while the server runs.
+#[derive(Debug, Default)]
+pub struct ExportTable {
+    exports: BTreeMap<String, Arc<Export>>,
+}
+
+impl ExportTable {
+    /// The export of that name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<Export>> {
+        self.exports.get(name).cloned()
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Export>> {
+        self.exports.values()
+    }
+}
+
+impl FromIterator<Export> for ExportTable {
+    /// Names are distinct: the settings have seen to that.
+    fn from_iter<I: IntoIterator<Item = Export>>(exports: I) -> Self {
+        let mut table = Self::default();
+        for export in exports {
+            let replaced = table.exports.insert(export.name.clone(), Arc::new(export));
+            assert!(replaced.is_none(), "two exports of one name");
+        }
+        table
+    }
+}
+
+impl ExportDirectory for ExportTable {
+    fn find(&self, name: &str) -> Result<ExportInfo, Refusal> {
+        let export = self
+            .exports
+            .get(name)
+            .ok_or_else(|| Refusal::unknown_export(name))?;
+        Ok(export.info())
+    }
+
+    fn list(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), Refusal> {
+        for export in self.iter() {
+            visit(&export.name, &export.description);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

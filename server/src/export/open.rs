@@ -1,0 +1,113 @@
+//! From settings to a device that is ready to be served.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use weir_cache::{Backend, CacheOptions, OpenError, PageCache};
+use weir_faults::{Faults, RequestKinds};
+
+use super::Export;
+use crate::backend::file::{Access, FileBackend, FileOptions, OpenFileError};
+use crate::backend::memory::MemoryBackend;
+use crate::limits::DEVICE_BYTES_MAX;
+use crate::settings::ExportSettings;
+use crate::size::Size;
+use crate::source::Source;
+
+/// Why an export can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenExportError {
+    /// The file or block device.
+    #[error(transparent)]
+    File(#[from] OpenFileError),
+    /// `memory:SIZE` beside another `--size`.
+    #[error("memory:{source_size} and --size {asked} contradict each other; leave --size out")]
+    MemorySize {
+        /// Of the source.
+        source_size: Size,
+        /// Of the option.
+        asked: Size,
+    },
+    /// A device that nobody can address, or without a byte.
+    #[error("memory:{0} can't be served; a device has from one byte to {DEVICE_BYTES_MAX}")]
+    MemoryUnusable(Size),
+    /// The cache over it.
+    #[error("{0}; change --cache-size")]
+    Cache(#[from] OpenError),
+}
+
+/// Opens the store, then the cache over it. Needs a runtime, and blocks on file system calls.
+///
+/// # Errors
+/// Whatever is wrong with the store or the cache.
+pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenExportError> {
+    let backend = open_backend(settings, faults)?;
+    let options = CacheOptions {
+        cache_bytes: settings.cache_bytes,
+        mode: settings.mode,
+        direct_threshold: settings.direct_threshold,
+        quota: settings.quota,
+    };
+    let cache = PageCache::open(backend, &options, faults)?;
+    tracing::info!(
+        "export {:?}: {}, {} bytes ({}), cache {} bytes ({:?})",
+        settings.name,
+        settings.source,
+        cache.size(),
+        Size(cache.size()),
+        settings.cache_bytes,
+        settings.mode,
+    );
+    Ok(Export {
+        name: settings.name.clone(),
+        description: settings.description.clone(),
+        source: settings.source.to_string(),
+        cache,
+        read_only: settings.read_only,
+    })
+}
+
+fn open_backend(
+    settings: &ExportSettings,
+    faults: &Faults,
+) -> Result<Arc<dyn Backend>, OpenExportError> {
+    let asked = settings.size;
+    match &settings.source {
+        Source::File(path) => open_file(path, settings, faults),
+        Source::Memory(size) => {
+            if let Some(asked) = asked.filter(|asked| asked != size) {
+                return Err(OpenExportError::MemorySize {
+                    source_size: *size,
+                    asked,
+                });
+            }
+            if size.0 == 0 || size.0 > DEVICE_BYTES_MAX {
+                return Err(OpenExportError::MemoryUnusable(*size));
+            }
+            Ok(Arc::new(MemoryBackend::new(size.0)))
+        }
+    }
+}
+
+fn open_file(
+    path: &Path,
+    settings: &ExportSettings,
+    faults: &Faults,
+) -> Result<Arc<dyn Backend>, OpenExportError> {
+    let access = if settings.read_only {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    };
+    let create_size = settings.create_size.filter(|_| !path.exists());
+    let options = FileOptions {
+        size: settings.size.or(create_size).map(|size| size.0),
+        access,
+    };
+    let context = faults.context(RequestKinds::NONE);
+    let backend = FileBackend::open(path, &options, &context)?;
+    for remark in backend.remarks() {
+        tracing::warn!("{}: {remark}", path.display());
+    }
+    Ok(Arc::new(backend))
+}

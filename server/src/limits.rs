@@ -1,0 +1,92 @@
+//! Every limit of the server, with the reason for its figure.
+//!
+//! What the protocol itself limits (names, options, payloads) is in `weir_protocol::constants`; what the cache limits is
+//! derived from `--cache-size`.
+
+use std::time::Duration;
+
+/// How long a peer may take from connecting to the transmission phase. An honest client needs a few round trips; an idle
+/// peer must not hold a connection's slot.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a peer may take none of a reply that waits for it, before the connection is closed. It pins page frames
+/// meanwhile. Longer than any pause of a healthy client or network.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Requests of one connection that are being worked on. The Linux client keeps up to 128 per connection, libnbd 64.
+pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
+
+/// Payload bytes of one connection that are being worked on; one request beyond it is always let in.
+pub const BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
+
+/// Connections served at a time unless `--max-connections` says otherwise. Well below the usual 1024 descriptors of a
+/// process, so that exports and the admin port keep theirs.
+pub const CONNECTIONS_MAX_DEFAULT: usize = 512;
+
+/// Connections that the kernel queues while all are busy being accepted; the kernel cuts it to `net.core.somaxconn`.
+pub const LISTEN_BACKLOG: u32 = 1024;
+
+/// How long to stop accepting after the process ran out of descriptors or memory: long enough not to spin, short enough
+/// not to be noticed when a connection ends.
+pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// When a silent TCP peer is first probed, and how often after that: a peer that vanished is noticed in about two minutes.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_PROBES: u32 = 4;
+
+/// How long sessions may take to answer what is in flight once the server stops.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the final flush of an export may take. Init systems usually kill after 90 s, and the message about what is
+/// dirty must come before that.
+pub const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An I/O on a file or disk that takes longer is reported: a healthy disk never does, and the kernel's own command timeout
+/// is 30 s too.
+pub const IO_REPORT_AFTER: Duration = Duration::from_secs(30);
+
+/// I/O threads of one file or block device: the depth at which common SSDs reach their throughput. They start on demand.
+pub const IO_THREADS_MAX: usize = 32;
+
+/// Slices that one `preadv` or `pwritev` takes: Linux' `UIO_MAXIOV`.
+pub const IO_SLICES_MAX: usize = 1024;
+
+/// The size of `weir.img` when `weir serve` is given nothing at all. It is sparse, so it costs nothing until used.
+pub const FIRST_TRY_SIZE: u64 = 1 << 30;
+
+/// The largest device: offsets are signed 64-bit numbers to the kernel, and the last page must end below that.
+pub const DEVICE_BYTES_MAX: u64 = (i64::MAX as u64) & !4095;
+
+/// The share of the machine's memory (or of the control group's limit) that all exports without a `--cache-size` of
+/// their own use together: 1 / this.
+pub const CACHE_SHARE_OF_MEMORY: u64 = 8;
+/// The most that this share comes to: a server that nobody configured must not be the largest process of the machine.
+pub const CACHE_BYTES_DEFAULT_MAX: u64 = 2 << 30;
+/// The least that an export gets by default.
+pub const CACHE_BYTES_DEFAULT_MIN: u64 = 16 << 20;
+/// The least that `--cache-size` takes: below it a single request's pages don't fit.
+pub const CACHE_BYTES_MIN: u64 = 1 << 20;
+
+/// How long a connection may take for what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From connecting to the transmission phase.
+    pub handshake: Duration,
+    /// Without any request, if that is limited at all.
+    pub idle: Option<Duration>,
+    /// For a reply of which the peer takes nothing.
+    pub write: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: HANDSHAKE_TIMEOUT,
+            idle: None,
+            write: WRITE_TIMEOUT,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Taking connections: TCP and Unix sockets, of one's own or inherited from systemd.
+//!
+//! Binding and accepting are apart, so that everything that can be refused is refused before the first client is let in;
+//! meanwhile clients queue in the kernel.
+
+use std::io;
+use std::path::PathBuf;
+
+mod accept;
+mod activation;
+mod address;
+mod allow;
+mod tcp;
+mod unix;
+
+pub use accept::{Gate, accept_loop};
+pub use activation::inherited;
+pub use address::{Address, AddressError};
+pub use allow::AllowList;
+pub use unix::SocketFile;
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(tokio::net::TcpListener),
+    /// A Unix socket, with the file to remove at the end if it is one's own.
+    Unix(tokio::net::UnixListener, Option<SocketFile>),
+}
+
+/// Why an address can't be listened on.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the texts say it
+pub enum BindError {
+    #[error(
+        "{address} is in use; stop what listens there, or give another --{option} (port 0 picks a free one)"
+    )]
+    InUse {
+        address: Address,
+        option: &'static str,
+    },
+    #[error("can't listen on {address}: {source}; give another --{option}")]
+    Bind {
+        address: Address,
+        option: &'static str,
+        source: io::Error,
+    },
+    #[error("{} is listened on by a live process; stop that, or give another --{option} unix:PATH", path.display())]
+    Live { path: PathBuf, option: &'static str },
+    #[error("{} is there already and no socket; remove it, or give another --{option} unix:PATH", path.display())]
+    NotASocket { path: PathBuf, option: &'static str },
+    #[error(
+        "the sockets handed over by the service manager can't be used: {0}; check the socket unit"
+    )]
+    Inherited(io::Error),
+}
+
+impl Listener {
+    /// Listens on `address`, which came from `--option`. Needs a runtime.
+    ///
+    /// # Errors
+    /// Why that address can't be had.
+    pub async fn bind(address: &Address, option: &'static str) -> Result<Self, BindError> {
+        match address {
+            Address::Tcp { host, port } => match tcp::bind(host, *port).await {
+                Ok(listener) => Ok(Self::Tcp(listener)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(BindError::InUse {
+                    address: address.clone(),
+                    option,
+                }),
+                Err(source) => Err(BindError::Bind {
+                    address: address.clone(),
+                    option,
+                    source,
+                }),
+            },
+            Address::Unix(path) => {
+                let (listener, file) = unix::bind(path, option)?;
+                Ok(Self::Unix(listener, Some(file)))
+            }
+        }
+    }
+
+    /// Where clients find it, as an NBD URI without an export's name.
+    ///
+    /// # Errors
+    /// What the system says when it doesn't know the socket's address.
+    pub fn uri(&self) -> io::Result<String> {
+        match self {
+            Self::Tcp(listener) => Ok(format!("nbd://{}", listener.local_addr()?)),
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                let path = address
+                    .as_pathname()
+                    .ok_or(io::ErrorKind::AddrNotAvailable)?;
+                Ok(format!(
+                    "nbd+unix:///?socket={}",
+                    percent_encode(&std::path::absolute(path)?)
+                ))
+            }
+        }
+    }
+
+    /// How `nbd-client` attaches this, without the export's name.
+    ///
+    /// # Errors
+    /// As for [`Listener::uri`].
+    pub fn attach_command(&self) -> io::Result<String> {
+        match self {
+            Self::Tcp(listener) => {
+                let address = listener.local_addr()?;
+                Ok(format!(
+                    "nbd-client {} {} /dev/nbd0 -b 4096 -C 2",
+                    address.ip(),
+                    address.port()
+                ))
+            }
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr()?;
+                let path = address
+                    .as_pathname()
+                    .ok_or(io::ErrorKind::AddrNotAvailable)?;
+                Ok(format!(
+                    "nbd-client -unix {} /dev/nbd0 -b 4096 -C 2",
+                    std::path::absolute(path)?.display()
+                ))
+            }
+        }
+    }
+}
+
+/// RFC 3986: what isn't unreserved, apart from the slash that a query may hold.
+fn percent_encode(path: &std::path::Path) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            write!(text, "%{byte:02X}").expect("a String takes everything");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! Unix sockets: a stale one is replaced, a live one refused, one's own removed at the end.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+
+use super::{Address, BindError};
+
+/// A socket in the file system that belongs to this process. Dropping it removes the file, unless somebody else has put
+/// another in its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|now| identity(&now) == self.identity) {
+            // At worst a stale socket stays, which the next start replaces.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Listens on `path`.
+pub(super) fn bind(
+    path: &Path,
+    option: &'static str,
+) -> Result<(UnixListener, SocketFile), BindError> {
+    let failed = |source| BindError::Bind {
+        address: Address::Unix(path.to_owned()),
+        option,
+        source,
+    };
+    let listener = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_stale(path, option)?;
+            UnixListener::bind(path).map_err(failed)?
+        }
+        outcome => outcome.map_err(failed)?,
+    };
+    // Absolute, should the process change its folder.
+    let path = std::path::absolute(path).map_err(failed)?;
+    let identity = identity(&std::fs::symlink_metadata(&path).map_err(failed)?);
+    Ok((listener, SocketFile { path, identity }))
+}
+
+/// Removes a socket that nobody listens on.
+fn remove_stale(path: &Path, option: &'static str) -> Result<(), BindError> {
+    let path = path.to_owned();
+    match std::fs::symlink_metadata(&path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(BindError::NotASocket { path, option });
+        }
+        _ => {}
+    }
+    match std::os::unix::net::UnixStream::connect(&path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // Connected, or not allowed to, or its queue is full: somebody is there.
+        _ => return Err(BindError::Live { path, option }),
+    }
+    std::fs::remove_file(&path).map_err(|source| BindError::Bind {
+        address: Address::Unix(path),
+        option,
+        source,
+    })
+}

@@ -1,0 +1,206 @@
+//! `weir serve`: from settings to a running server and to its end.
+//!
+//! The order matters. Addresses are bound before files are opened (and created), so a busy port leaves nothing behind;
+//! signals are taken over before anything is printed, so that whoever waits for the printed line may send one; clients are
+//! let in last.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weir_faults::Faults;
+
+use crate::cli::serve::ServeOptions;
+use crate::connection::ConnectionTable;
+use crate::error::Error;
+use crate::export::{self, ExportTable};
+use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
+use crate::session::SessionContext;
+use crate::settings::Settings;
+use crate::shutdown::{StopSignals, finish};
+use crate::{config, logging, process};
+
+mod announce;
+mod command;
+
+use announce::Announcement;
+use command::RunningCommand;
+
+/// A running server: what its sessions and its admin port work on.
+#[derive(Debug)]
+pub struct Server {
+    /// What is served.
+    pub exports: Arc<ExportTable>,
+    /// Injected faults.
+    pub faults: Faults,
+    /// The open connections.
+    pub connections: Arc<ConnectionTable>,
+    /// Cancelled when the server is to stop.
+    pub stop: CancellationToken,
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// Whatever prevents the start or a clean stop.
+pub fn run(options: ServeOptions) -> Result<ExitCode, Error> {
+    logging::start(options.verbose, options.quiet);
+    let settings = Settings::resolve(with_file(options)?)?;
+    process::prepare();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::System)?;
+    let outcome = runtime.block_on(serve(&settings));
+    // I/O that hangs must not keep the process after its last word.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Options, completed from the file that they name.
+fn with_file(options: ServeOptions) -> Result<ServeOptions, Error> {
+    match &options.config {
+        Some(path) => {
+            let file = config::read(path)?;
+            Ok(options.or(file))
+        }
+        None => Ok(options),
+    }
+}
+
+async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
+    let mut signals = StopSignals::install().map_err(Error::System)?;
+    let listeners = bind(settings).await?;
+    let server = open(settings)?;
+    let announcement = Announcement::new(&listeners, &server, start_admin(settings, &server))
+        .map_err(Error::System)?;
+    let sessions = TaskTracker::new();
+    let acceptors = accept(settings, &server, listeners, &sessions);
+    announcement.print();
+    notify_service_manager(&[sd_notify::NotifyState::Ready]);
+
+    let outcome = work(settings, &announcement, &mut signals).await;
+    notify_service_manager(&[sd_notify::NotifyState::Stopping]);
+    server.stop.cancel();
+    acceptors.close();
+    acceptors.wait().await;
+    finish(&sessions, &server.exports, &mut signals).await?;
+    outcome
+}
+
+/// Listens on every address: those said, those of the service manager, or the default.
+async fn bind(settings: &Settings) -> Result<Vec<Listener>, Error> {
+    let mut listeners = inherited()?;
+    for address in &settings.listen {
+        listeners.push(Listener::bind(address, "listen").await?);
+    }
+    if listeners.is_empty() {
+        listeners.push(Listener::bind(&Settings::listen_default(), "listen").await?);
+    }
+    Ok(listeners)
+}
+
+fn open(settings: &Settings) -> Result<Server, Error> {
+    if let Some(memory) = settings.memory {
+        tracing::info!(
+            "--cache-size defaults to a share of {} MiB of memory",
+            memory.bytes >> 20
+        );
+    }
+    let faults = Faults::new();
+    let exports = settings.exports.iter().map(|settings| {
+        export::open(settings, &faults).map_err(|source| Error::Export {
+            name: settings.name.clone(),
+            source,
+        })
+    });
+    let exports: Arc<ExportTable> = Arc::new(exports.collect::<Result<_, _>>()?);
+    Ok(Server {
+        exports,
+        faults,
+        connections: Arc::default(),
+        stop: CancellationToken::new(),
+    })
+}
+
+/// The seam for the admin port: starts it on `settings.admin` and returns its URL. There is none yet.
+fn start_admin(_settings: &Settings, _server: &Server) -> Option<String> {
+    None
+}
+
+fn accept(
+    settings: &Settings,
+    server: &Server,
+    listeners: Vec<Listener>,
+    sessions: &TaskTracker,
+) -> TaskTracker {
+    let gate = Arc::new(Gate::new(
+        AllowList::new(settings.allow.clone()),
+        settings.max_connections,
+    ));
+    let context = Arc::new(SessionContext {
+        exports: Arc::clone(&server.exports),
+        faults: server.faults.clone(),
+        timeouts: settings.timeouts,
+        connections: Arc::clone(&server.connections),
+        shutdown: server.stop.clone(),
+    });
+    let acceptors = TaskTracker::new();
+    for listener in listeners {
+        acceptors.spawn(accept_loop(
+            listener,
+            Arc::clone(&gate),
+            Arc::clone(&context),
+            sessions.clone(),
+            server.stop.clone(),
+        ));
+    }
+    acceptors
+}
+
+/// Serves until a signal comes or the command of `--run` has ended, whose status is the outcome.
+async fn work(
+    settings: &Settings,
+    announcement: &Announcement,
+    signals: &mut StopSignals,
+) -> Result<ExitCode, Error> {
+    let Some(command) = &settings.run else {
+        let signal = signals.next().await;
+        tracing::info!("{signal}: stopping");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut command = RunningCommand::start(command, announcement).map_err(Error::Run)?;
+    tokio::select! {
+        outcome = command.wait() => outcome.map_err(Error::Run),
+        signal = signals.next() => {
+            tracing::info!("{signal}: stopping");
+            command.terminate();
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Outside of a service this does nothing.
+fn notify_service_manager(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("the service manager can't be told: {error}");
+    }
+}
+
+/// Says on standard output that a configuration file is good.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_config(path: &std::path::Path) -> Result<ExitCode, Error> {
+    let settings = Settings::resolve(config::read(path)?)?;
+    let exports = settings.exports.len();
+    writeln!(
+        std::io::stdout(),
+        "{}: good, {exports} exports",
+        path.display()
+    )
+    .map_err(Error::Output)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,66 @@
+//! `--run CMD`: a shell command for which the server runs.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+
+use super::announce::Announcement;
+use crate::process::starting_another;
+
+/// What shells add to the number of the signal that ended a command.
+const SIGNAL_STATUS_BASE: i32 = 128;
+
+/// A command that was started. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct RunningCommand {
+    child: Child,
+}
+
+impl RunningCommand {
+    /// Starts `sh -c command` with `$uri` and `$admin`.
+    ///
+    /// # Errors
+    /// The shell can't be started.
+    pub(super) fn start(command: &str, announcement: &Announcement) -> io::Result<Self> {
+        let mut shell = Command::new("sh");
+        shell
+            .arg("-c")
+            .arg(command)
+            .env("uri", announcement.uri())
+            .kill_on_drop(true);
+        // Not set rather than empty, so that `${admin:?}` says what is missing.
+        match announcement.admin() {
+            Some(admin) => shell.env("admin", admin),
+            None => shell.env_remove("admin"),
+        };
+        Ok(Self {
+            child: starting_another(|| shell.spawn())?,
+        })
+    }
+
+    /// Waits for its end; its status as a shell would report it. Cancel safe.
+    pub(super) async fn wait(&mut self) -> io::Result<ExitCode> {
+        Ok(exit_code(self.child.wait().await?))
+    }
+
+    /// Asks it to end.
+    pub(super) fn terminate(&self) {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(pid) = pid {
+            // It may have ended just now.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| SIGNAL_STATUS_BASE + signal));
+    code.and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from)
+}

@@ -1,0 +1,244 @@
+//! What is to be done: the options of the command line and the file, with every default filled in and checked.
+//!
+//! Nothing is opened here, so `weir config check` can stop after it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use weir_cache::CacheMode;
+use weir_protocol::constants::MAX_NAME;
+
+use crate::cli::Switch;
+use crate::cli::export_spec::ExportSpec;
+use crate::cli::serve::ServeOptions;
+use crate::limits::{CACHE_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, FIRST_TRY_SIZE, Timeouts};
+use crate::listener::Address;
+use crate::resources::MachineMemory;
+use crate::size::Size;
+use crate::source::Source;
+
+/// What is served when nothing was said about that.
+const FIRST_TRY_PATH: &str = "weir.img";
+/// The port that is registered for NBD, on loopback: serving others takes a word.
+const LISTEN_DEFAULT: &str = "127.0.0.1:10809";
+
+/// A server.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients connect; empty: where the service manager listens, else the default.
+    pub listen: Vec<Address>,
+    /// Names are distinct.
+    pub exports: Vec<ExportSettings>,
+    /// Connections served at a time.
+    pub max_connections: usize,
+    /// How long a connection may take for what.
+    pub timeouts: Timeouts,
+    /// Who may connect; empty: everybody.
+    pub allow: Vec<IpNet>,
+    /// Fault rules from the start.
+    pub faults: Vec<String>,
+    /// A shell command that the server runs for.
+    pub run: Option<String>,
+    /// Where the default of `--cache-size` came from, if any export uses it.
+    pub memory: Option<MachineMemory>,
+    /// Where the admin port listens, or that there is none.
+    pub admin: Option<Address>,
+    /// The admin port's token.
+    pub admin_token_file: Option<PathBuf>,
+}
+
+/// One export.
+#[derive(Clone, Debug)]
+pub struct ExportSettings {
+    /// What clients ask for.
+    pub name: String,
+    /// A text for people; may be empty.
+    pub description: String,
+    /// Where the data is.
+    pub source: Source,
+    /// The size that it must have, and is created with.
+    pub size: Option<Size>,
+    /// The size that it is created with when nothing was said: of the first try only.
+    pub create_size: Option<Size>,
+    /// `--cache-size`, or the default.
+    pub cache_bytes: u64,
+    /// `--cache`
+    pub mode: CacheMode,
+    /// `--read-only`
+    pub read_only: bool,
+    /// `--direct-threshold`
+    pub direct_threshold: Option<u64>,
+    /// `--quota`
+    pub quota: Option<u64>,
+}
+
+/// What is wrong with the options, taken together.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the texts say it
+pub enum SettingsError {
+    #[error("two exports are named {0:?}; rename one of them")]
+    SameName(String),
+    #[error("an export's name has {0} bytes, NBD allows {MAX_NAME}; shorten it")]
+    LongName(usize),
+    #[error("the export's name {0:?} contains a NUL, which NBD doesn't allow; rename it")]
+    NulInName(String),
+    #[error("a --cache-size of {0} for export {1:?} is too small; give at least {min}", min = Size(CACHE_BYTES_MIN))]
+    SmallCache(Size, String),
+    #[error("--max-connections 0 lets nobody in; give at least 1")]
+    NoConnections,
+    #[error("{0} isn't available in this version; leave it out")]
+    Unavailable(&'static str),
+}
+
+impl Settings {
+    /// Fills in what `options` leave open.
+    ///
+    /// # Errors
+    /// Options that contradict each other or the limits.
+    pub fn resolve(options: ServeOptions) -> Result<Self, SettingsError> {
+        refuse_unavailable(&options)?;
+        let specs = export_specs(&options);
+        check_names(&specs)?;
+        let sharing = specs
+            .iter()
+            .filter(|spec| spec.cache_size.or(options.cache_size).is_none())
+            .count();
+        let memory = (sharing > 0).then(MachineMemory::detect);
+        let share = memory.map_or(CACHE_BYTES_MIN, |memory| memory.cache_share(sharing));
+        let first_try = options.source.is_none() && options.export.is_empty();
+        let exports = specs
+            .into_iter()
+            .map(|spec| ExportSettings::resolve(spec, &options, share, first_try))
+            .collect::<Result<_, _>>()?;
+        let timeouts = Timeouts::default();
+        let settings = Self {
+            exports,
+            max_connections: options.max_connections.unwrap_or(CONNECTIONS_MAX_DEFAULT),
+            timeouts: Timeouts {
+                handshake: options
+                    .handshake_timeout
+                    .map_or(timeouts.handshake, |time| time.0),
+                idle: options
+                    .idle_timeout
+                    .map_or(timeouts.idle, |time| Some(time.0)),
+                write: options.write_timeout.map_or(timeouts.write, |time| time.0),
+            },
+            listen: options.listen,
+            allow: options.allow,
+            faults: options.fault,
+            run: options.run,
+            memory,
+            admin: options.admin,
+            admin_token_file: options.admin_token_file,
+        };
+        if settings.max_connections == 0 {
+            return Err(SettingsError::NoConnections);
+        }
+        Ok(settings)
+    }
+
+    /// Where to listen when nobody says it.
+    #[must_use]
+    pub fn listen_default() -> Address {
+        LISTEN_DEFAULT.parse().expect("a good constant")
+    }
+}
+
+impl ExportSettings {
+    fn resolve(
+        spec: ExportSpec,
+        server: &ServeOptions,
+        share: u64,
+        first_try: bool,
+    ) -> Result<Self, SettingsError> {
+        let cache_size = spec.cache_size.or(server.cache_size);
+        if let Some(size) = cache_size.filter(|size| size.0 < CACHE_BYTES_MIN) {
+            return Err(SettingsError::SmallCache(size, spec.name));
+        }
+        let size = spec.size.or(server.size);
+        Ok(Self {
+            create_size: first_try
+                .then_some(Size(FIRST_TRY_SIZE))
+                .filter(|_| size.is_none()),
+            name: spec.name,
+            description: spec.description.unwrap_or_default(),
+            source: spec.source,
+            size,
+            cache_bytes: cache_size.map_or(share, |size| size.0),
+            mode: spec
+                .cache
+                .or(server.cache)
+                .map_or_else(CacheMode::default, Into::into),
+            read_only: spec.read_only.or(server.read_only).unwrap_or(false),
+            direct_threshold: spec
+                .direct_threshold
+                .or(server.direct_threshold)
+                .map(|size| size.0),
+            quota: spec.quota.or(server.quota).map(|size| size.0),
+        })
+    }
+}
+
+/// The default export, if there is to be one, and the named ones.
+fn export_specs(options: &ServeOptions) -> Vec<ExportSpec> {
+    let default_source = match &options.source {
+        Some(source) => Some(source.clone()),
+        None if options.export.is_empty() => Some(Source::File(FIRST_TRY_PATH.into())),
+        None => None,
+    };
+    let default = default_source.map(|source| ExportSpec {
+        name: String::new(),
+        source,
+        size: None,
+        cache_size: None,
+        cache: None,
+        read_only: None,
+        quota: None,
+        direct_threshold: None,
+        power_cut: None,
+        description: None,
+    });
+    default
+        .into_iter()
+        .chain(options.export.iter().cloned())
+        .collect()
+}
+
+fn check_names(specs: &[ExportSpec]) -> Result<(), SettingsError> {
+    let mut seen = BTreeSet::new();
+    for ExportSpec { name, .. } in specs {
+        if name.len() > MAX_NAME {
+            return Err(SettingsError::LongName(name.len()));
+        }
+        if name.contains('\0') {
+            return Err(SettingsError::NulInName(name.clone()));
+        }
+        if !seen.insert(name) {
+            return Err(SettingsError::SameName(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// An option that would be ignored is refused instead.
+fn refuse_unavailable(options: &ServeOptions) -> Result<(), SettingsError> {
+    let power_cut = options.power_cut == Some(true)
+        || options
+            .export
+            .iter()
+            .any(|spec| spec.power_cut == Some(true));
+    let refusals = [
+        (power_cut, "--power-cut"),
+        (options.sandbox == Some(Switch::On), "--sandbox on"),
+        (options.admin.is_some(), "--admin"),
+        (options.admin_token_file.is_some(), "--admin-token-file"),
+    ];
+    match refusals.into_iter().find(|(given, _)| *given) {
+        Some((_, option)) => Err(SettingsError::Unavailable(option)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

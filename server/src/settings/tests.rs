@@ -1,0 +1,125 @@
+use clap::Parser;
+
+use super::*;
+use crate::cli::{Cli, Command};
+
+fn options(words: &str) -> ServeOptions {
+    let words = ["weir", "serve"]
+        .into_iter()
+        .chain(words.split_whitespace());
+    match Cli::try_parse_from(words)
+        .unwrap_or_else(|error| panic!("{error}"))
+        .command
+    {
+        Command::Serve(options) => *options,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn settings(words: &str) -> Settings {
+    Settings::resolve(options(words)).unwrap_or_else(|error| panic!("{words}: {error}"))
+}
+
+fn refusal(words: &str) -> String {
+    Settings::resolve(options(words))
+        .expect_err(words)
+        .to_string()
+}
+
+#[test]
+fn nothing_said_is_a_first_try() {
+    let settings = settings("");
+    let [export] = &settings.exports[..] else {
+        panic!("{:?}", settings.exports)
+    };
+    assert_eq!(export.name, "");
+    assert_eq!(export.source, Source::File("weir.img".into()));
+    assert_eq!(
+        (export.size, export.create_size),
+        (None, Some(Size(1 << 30)))
+    );
+    assert!(settings.memory.is_some());
+    assert!(export.cache_bytes >= CACHE_BYTES_MIN);
+}
+
+#[test]
+fn a_named_source_is_not_created_without_a_size() {
+    let export = &settings("disk.img").exports[0];
+    assert_eq!((export.size, export.create_size), (None, None));
+    let export = &settings("--size 5G").exports[0];
+    assert_eq!(
+        (export.size, export.create_size),
+        (Some(Size(5 << 30)), None)
+    );
+}
+
+#[test]
+fn exports_without_source_leave_the_default_out() {
+    let names = |words| {
+        settings(words)
+            .exports
+            .into_iter()
+            .map(|export| export.name)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        names("--export a=memory:1M --export b=memory:1M"),
+        ["a", "b"]
+    );
+    assert_eq!(names("x.img --export a=memory:1M"), ["", "a"]);
+}
+
+#[test]
+fn the_servers_options_are_the_exports_defaults() {
+    let settings = settings(
+        "--cache-size 8M --cache none --read-only --quota 1G --direct-threshold 1M --size 2G \
+         --export a=x --export b=y,cache-size=16M,cache=writeback,read-only=false,quota=2G,size=3G,direct-threshold=4M",
+    );
+    let [a, b] = &settings.exports[..] else {
+        panic!("{:?}", settings.exports)
+    };
+    assert_eq!(
+        (a.cache_bytes, a.mode, a.read_only),
+        (8 << 20, CacheMode::None, true)
+    );
+    assert_eq!(
+        (a.quota, a.direct_threshold, a.size),
+        (Some(1 << 30), Some(1 << 20), Some(Size(2 << 30)))
+    );
+    assert_eq!(
+        (b.cache_bytes, b.mode, b.read_only),
+        (16 << 20, CacheMode::Writeback, false)
+    );
+    assert_eq!(
+        (b.quota, b.direct_threshold, b.size),
+        (Some(2 << 30), Some(4 << 20), Some(Size(3 << 30)))
+    );
+    assert!(settings.memory.is_none(), "nobody uses the default");
+}
+
+#[test]
+fn contradictions_are_refused_by_name() {
+    assert!(refusal("x --export =y").contains("two exports are named \"\""));
+    assert!(refusal("--export a=x --export a=y").contains("two exports are named \"a\""));
+    assert!(refusal("--cache-size 512k").contains("512K"));
+    assert!(refusal("--export a=x,cache-size=1").contains("\"a\""));
+    assert!(refusal("--max-connections 0").contains("--max-connections"));
+    assert!(refusal(&format!("--export {}=x", "n".repeat(4097))).contains("4097"));
+    assert!(refusal("--power-cut").contains("--power-cut"));
+    assert!(refusal("--export a=x,power-cut").contains("--power-cut"));
+    assert!(refusal("--sandbox on").contains("--sandbox"));
+}
+
+#[test]
+fn times() {
+    let times = settings("--handshake-timeout 3s --idle-timeout 5m --write-timeout 200ms").timeouts;
+    assert_eq!(
+        (
+            times.handshake.as_secs(),
+            times.idle.unwrap().as_secs(),
+            times.write.as_millis()
+        ),
+        (3, 300, 200)
+    );
+    assert_eq!(settings("").timeouts, Timeouts::default());
+}

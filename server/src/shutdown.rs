@@ -1,0 +1,159 @@
+//! Stopping: once in good order, at once when asked twice.
+//!
+//! In order: no more connections are accepted; sessions answer what is in flight, then refuse and end; every export is
+//! flushed and closed. Each step has a deadline ([`crate::limits`]), so a client that doesn't read and a disk that doesn't
+//! answer delay the end but don't prevent it. What isn't durable then is said, and the exit status is 1.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::task::TaskTracker;
+use weir_cache::{CloseError, PageCache};
+
+use crate::export::{Export, ExportTable};
+use crate::limits::{DRAIN_TIMEOUT, FINAL_FLUSH_TIMEOUT};
+use crate::size::Size;
+
+/// SIGTERM and SIGINT, from the moment on at which this exists.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Takes the signals over. Needs a runtime.
+    ///
+    /// # Errors
+    /// What the system says when it refuses.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one and says which it was. Cancel safe.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Why a stop wasn't clean.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// Some exports could not be flushed.
+    #[error("{0}; what was written since their last flush may be lost")]
+    Close(Failures),
+    /// A second signal came.
+    #[error("stopped at once by a second {signal}; {dirty}")]
+    Forced {
+        /// Its name.
+        signal: &'static str,
+        /// What was dirty.
+        dirty: Dirty,
+    },
+}
+
+/// Exports that could not be closed, each with its reason.
+#[derive(Debug)]
+pub struct Failures(Vec<(String, CloseError)>);
+
+impl fmt::Display for Failures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, error)) in self.0.iter().enumerate() {
+            let separator = if index > 0 { "; " } else { "" };
+            write!(f, "{separator}export {name:?}: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What isn't durable, by export.
+#[derive(Debug)]
+pub struct Dirty(Vec<(String, u64)>);
+
+impl Dirty {
+    fn of(exports: &ExportTable) -> Self {
+        let dirty = exports
+            .iter()
+            .map(|export| (export.name.clone(), dirty_bytes(&export.cache)));
+        Self(dirty.filter(|(_, bytes)| *bytes > 0).collect())
+    }
+}
+
+impl fmt::Display for Dirty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("nothing was dirty");
+        }
+        f.write_str("not durable:")?;
+        for (index, (name, bytes)) in self.0.iter().enumerate() {
+            let separator = if index > 0 { "," } else { "" };
+            write!(
+                f,
+                "{separator} {bytes} bytes ({}) of export {name:?}",
+                Size(*bytes)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn dirty_bytes(cache: &PageCache) -> u64 {
+    let stats = cache.stats();
+    let pages = stats.dirty_pages + stats.in_flight_pages + stats.held_pages + stats.unstable_pages;
+    pages * weir_cache::PAGE_SIZE as u64
+}
+
+/// Waits for `sessions`, which were told to end, then flushes and closes `exports`; a signal meanwhile ends it at once.
+///
+/// # Errors
+/// What isn't durable.
+pub async fn finish(
+    sessions: &TaskTracker,
+    exports: &ExportTable,
+    signals: &mut StopSignals,
+) -> Result<(), StopError> {
+    tokio::select! {
+        outcome = finish_in_order(sessions, exports) => outcome,
+        signal = signals.next() => Err(StopError::Forced { signal, dirty: Dirty::of(exports) }),
+    }
+}
+
+async fn finish_in_order(sessions: &TaskTracker, exports: &ExportTable) -> Result<(), StopError> {
+    sessions.close();
+    if tokio::time::timeout(DRAIN_TIMEOUT, sessions.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "{} connections didn't end within {} s",
+            sessions.len(),
+            DRAIN_TIMEOUT.as_secs()
+        );
+    }
+    let closing = exports.iter().map(|export| close(Arc::clone(export)));
+    let failures: Vec<_> = join_all(closing).await.into_iter().flatten().collect();
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(StopError::Close(Failures(failures)))
+    }
+}
+
+async fn close(export: Arc<Export>) -> Option<(String, CloseError)> {
+    match export.cache.close(FINAL_FLUSH_TIMEOUT).await {
+        Ok(()) => {
+            tracing::info!("export {:?}: flushed and closed", export.name);
+            None
+        }
+        Err(error) => Some((export.name.clone(), error)),
+    }
+}
