@@ -29,20 +29,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `command` and waits until `address` accepts connections.
     pub(crate) fn start(command: &mut Command, address: Address) -> io::Result<Self> {
-        let program = command.get_program().to_string_lossy().into_owned();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        let child = child.map_err(|error| failure(format!("{program} doesn't start: {error}")))?;
+        let child = child.map_err(|error| failure(format!("the server doesn't start: {error}")))?;
         let mut server = Self { child, address };
         let start = Instant::now();
         while server.address.connect().is_err() {
             if let Some(status) = server.child.try_wait()? {
                 return Err(failure(format!(
-                    "{program} ended before it listened: {status}"
+                    "the server ended before it listened: {status}"
                 )));
             }
             if start.elapsed() > START_TIME_MAX {
                 return Err(failure(format!(
-                    "{program} doesn't listen after {START_TIME_MAX:?}"
+                    "the server doesn't listen after {START_TIME_MAX:?}"
                 )));
             }
             thread::sleep(LOOK_INTERVAL);

@@ -23,6 +23,7 @@ fn a_line_that_is_not_understood_is_an_error() {
         "read 1 2 3",
         "read one 2",
         "read NaN 2",
+        "read inf 2",
         "read 1 -2",
     ] {
         assert!(Limits::parse(text).is_err(), "{text}");
