@@ -1,4 +1,19 @@
-//! Faults on purpose: points in code, rules on requests, and the state of a device.
+//! Faults on purpose: points in code, rules on requests, and the state of a device, with one language to control them.
+//!
+//! A server has one [`Faults`], the registry. It hands a [`FaultContext`] to the code that works for a request, asks
+//! [`Faults::decide`] about each request and [`Faults::decide_backend`] about each I/O of its own, and keeps a [`Device`]
+//! per export. With nothing armed, each of these costs one relaxed load.
+//!
+//! | layer | what | language |
+//! | --- | --- | --- |
+//! | points | [`fault_point!`], [`pause_point!`], [`race_fault!`], [`error_injectable`] | [`Query`], [`Selection`] |
+//! | rules | [`Rule`], [`Decision`], [`Event`], [`Script`] | [`Rule::parse`] |
+//! | device | [`Device`], [`PowerCut`] | [`PowerCutOptions::parse`] |
+//!
+//! Invariants: a line of the language is obeyed wholly or not at all; whatever is random comes from a seed that can be
+//! shown and given again; whoever waits because of a fault is let go when the fault goes; two registries share nothing.
+//!
+//! Tests that need points of their own are in `tests/`: the linker's slice takes records from other crates only.
 
 mod device;
 mod errno;

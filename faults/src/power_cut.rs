@@ -232,11 +232,12 @@ impl PowerCut {
                 .retain(|version| version.number > batch.through);
             !segment.versions.is_empty()
         });
-        while let Some((_, bytes)) = self
+        while self
             .writes
-            .pop_front_if(|(number, _)| *number <= batch.through)
+            .front()
+            .is_some_and(|(number, _)| *number <= batch.through)
         {
-            self.held_bytes -= bytes;
+            self.held_bytes -= self.writes.pop_front().map_or(0, |(_, bytes)| bytes);
         }
     }
 

@@ -254,7 +254,7 @@ impl fmt::Display for Time {
         let nanoseconds = self.0.as_nanos();
         // Hours and minutes are read, but seconds are what a reader compares.
         let units = NANOSECONDS.iter().skip_while(|(name, _)| *name != "s");
-        let mut exact = units.filter(|(_, unit)| nanoseconds % u128::from(*unit) == 0);
+        let mut exact = units.filter(|(_, unit)| nanoseconds.is_multiple_of(u128::from(*unit)));
         match exact.next() {
             Some((name, unit)) => write!(f, "{}{name}", nanoseconds / u128::from(*unit)),
             None => write!(f, "{nanoseconds}ns"),

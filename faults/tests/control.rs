@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use weir_faults::{
-    Errno, FaultContext, Faults, RequestKinds, error_injectable, fault_point, pause_point,
-    race_fault,
+    Device, Errno, FaultContext, Faults, Firing, RequestKinds, error_injectable, fault_point,
+    pause_point, race_fault,
 };
 
 /// Points of every kind, whose classes no other test of this file uses under one registry.
@@ -336,4 +336,69 @@ async fn a_delay_ends_by_the_clock_or_by_release() {
     faults.release("").expect("all");
     assert_eq!(delayed.await.expect("joined"), Ok(()));
     assert!(start.elapsed() < Duration::from_secs(6));
+}
+
+#[tokio::test]
+async fn an_interrupted_device_ends_its_pauses_and_no_others() {
+    let faults = Faults::new();
+    faults
+        .set_points("class control:waits pause")
+        .expect("armed");
+    let (one, other) = (faults.add_device("one"), faults.add_device("other"));
+    let pause = |device: &Device| {
+        let sample = Sample(faults.context(RequestKinds::READ).on(device));
+        tokio::spawn(async move { sample.wait().await })
+    };
+    let (first, second) = (pause(&one), pause(&other));
+    assert_eq!(
+        faults.paused_at_least("class control:waits", 2).await,
+        Ok(2)
+    );
+    one.interrupt();
+    assert_eq!(first.await.expect("joined"), Ok(()));
+    assert!(!second.is_finished());
+    assert_eq!(
+        faults.points("class control:waits").expect("listed")[0].paused,
+        1
+    );
+    faults.reset_points();
+    assert_eq!(second.await.expect("joined"), Ok(()));
+}
+
+#[test]
+fn firings_of_points_are_events() {
+    let faults = Faults::new();
+    faults
+        .set_points("class control:first frequency 2")
+        .expect("armed");
+    let sample = Sample(faults.context(RequestKinds::FLUSH));
+    assert_eq!(firings(4, || sample.first().is_err()), [2, 4]);
+    let events = faults.events_since(0);
+    assert_eq!((events.len(), faults.newest_event()), (2, 2));
+    let Firing::Point(point) = &events[1].firing else {
+        panic!("a point's event")
+    };
+    assert_eq!(
+        (point.class.as_str(), point.function.as_str(), point.fire),
+        ("control:first", "first", 2)
+    );
+    assert_eq!(
+        (point.within.as_str(), point.action.as_str()),
+        ("flush", "frequency 2")
+    );
+    assert!(faults.events_since(2).is_empty());
+}
+
+#[test]
+fn listings_have_the_fields_that_scripts_rely_on() {
+    let faults = Faults::new();
+    let listing = faults.points("class control:first").expect("listed");
+    let json = serde_json::to_value(&listing[0]).expect("json");
+    for field in [
+        "file", "line", "function", "module", "class", "kind", "errors", "hits", "fires", "state",
+    ] {
+        assert!(json.get(field).is_some(), "{field}");
+    }
+    assert_eq!(json["errors"], serde_json::json!(["ENOMEM", "EIO"]));
+    assert_eq!(json["kind"], "fault");
 }
