@@ -105,6 +105,12 @@ impl Handshake {
         Self { socket }
     }
 
+    /// A connection whose greeting was read and answered already.
+    #[must_use]
+    pub fn greeted(socket: Socket) -> Self {
+        Self { socket }
+    }
+
     /// The bytes of an option.
     #[must_use]
     pub fn option_bytes(option: u32, data: &[u8]) -> Vec<u8> {

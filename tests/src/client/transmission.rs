@@ -39,7 +39,21 @@ impl Client {
     #[track_caller]
     #[must_use]
     pub fn negotiate(socket: Socket, options: &Options) -> Self {
-        let mut handshake = Handshake::begin(socket);
+        Self::negotiate_from(Handshake::begin(socket), options)
+    }
+
+    /// The same where the greeting was read and answered already.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    #[track_caller]
+    #[must_use]
+    pub fn negotiate_greeted(socket: Socket, options: &Options) -> Self {
+        Self::negotiate_from(Handshake::greeted(socket), options)
+    }
+
+    #[track_caller]
+    fn negotiate_from(mut handshake: Handshake, options: &Options) -> Self {
         if options.structured {
             handshake.expect(OPT_STRUCTURED_REPLY, &[], REP_ACK);
         }

@@ -1,14 +1,17 @@
 //! What a client was promised is there after a restart: all of it after SIGTERM, what was flushed after SIGKILL.
 
-use weir_tests::client::wire::CMD_FLAG_FUA;
+use weir_tests::client::wire::{CMD_FLAG_FUA, CMD_WRITE};
 use weir_tests::pattern::{Pattern, assert_same, bytes};
+use weir_tests::server::ServerBuilder;
 
-use crate::support::{Fixture, IMAGE_BYTES};
+use crate::support::Fixture;
 
 /// How many times the server is killed. `WEIR_KILL_ROUNDS` asks for more.
 const KILL_ROUNDS: u64 = 25;
 /// The unit of the model below.
 const SECTOR: u64 = 512;
+/// Small enough to be read whole each round, twice as large as the cache over it.
+const MODEL_BYTES: u64 = 8 << 20;
 
 #[test]
 #[ignore = "needs Debian packages; run by tests/run"]
@@ -42,7 +45,7 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let sectors = usize::try_from(IMAGE_BYTES / SECTOR).expect("64 bit");
+        let sectors = usize::try_from(MODEL_BYTES / SECTOR).expect("64 bit");
         Self { covered: vec![0; sectors], later: vec![Vec::new(); sectors] }
     }
 
@@ -85,16 +88,16 @@ fn sigkill_keeps_what_was_flushed() {
     let rounds = std::env::var("WEIR_KILL_ROUNDS").map_or(KILL_ROUNDS, |n| n.parse().expect("WEIR_KILL_ROUNDS is a number"));
     let fixture = Fixture::new();
     let mut model = Model::new();
-    let sectors = IMAGE_BYTES / SECTOR;
+    let sectors = MODEL_BYTES / SECTOR;
     let mut version = 0;
     for round in 0..rounds {
         let mut choose = Pattern::new(round);
-        let server = fixture.serve();
+        let server = ServerBuilder::new(fixture.dir())
+            .file(&fixture.image(), MODEL_BYTES)
+            .option("--cache-size", MODEL_BYTES / 2)
+            .start();
         let mut client = server.client();
-        let image: Vec<u8> = (0..IMAGE_BYTES)
-            .step_by(7 << 20)
-            .flat_map(|at| client.read(at, 7 << 20).expect("a read"))
-            .collect();
+        let image = client.read(0, u32::try_from(MODEL_BYTES).expect("8 MiB")).expect("a read");
         model.check(&image, round);
 
         for _ in 0..40 + choose.below(60) {
@@ -123,7 +126,7 @@ fn sigkill_keeps_what_was_flushed() {
             let at = choose.below(sectors);
             let sector = usize::try_from(at).expect("64 bit");
             version += 1;
-            client.send(1, 0, at * SECTOR, 512, &content(sector, version));
+            client.send(CMD_WRITE, 0, at * SECTOR, 512, &content(sector, version));
             model.wrote(sector, 1, version);
         }
         server.kill();

@@ -1,0 +1,5 @@
+//! The command line: every refusal names what is at fault and what to do, and damages nothing.
+
+mod full_disk;
+mod refusals;
+mod start_stop;
