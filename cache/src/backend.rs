@@ -113,7 +113,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     ) -> BackendFuture<'a, Result<(), Errno>>;
 
     /// Gives the space of `range` back; it reads as zeroes afterwards. `ENOTSUP` where that isn't possible.
-    fn discard<'a>(&'a self, context: &'a FaultContext, range: Range<u64>) -> BackendFuture<'a, Result<(), Errno>>;
+    fn discard<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>>;
 
     /// What `range` holds: adjacent, in order, covering the range from its start; may stop early after `most` extents.
     fn extents<'a>(
@@ -127,7 +131,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>>;
 
     /// Changes the size; what is added reads as zeroes. `ENOTSUP` where that isn't possible.
-    fn resize<'a>(&'a self, context: &'a FaultContext, size: u64) -> BackendFuture<'a, Result<(), Errno>>;
+    fn resize<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        size: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>>;
 
     /// Inserts `length` zero bytes at `offset`, moving what follows; the device grows. `ENOTSUP` by default.
     fn insert_range<'a>(

@@ -31,14 +31,17 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytemuck::allocation::zeroed_slice_box;
 use crossbeam_utils::CachePadded;
 use memmap2::{MmapMut, MmapOptions};
+use tokio::sync::Notify;
 
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::page::{LockedPage, PRESENT};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes in a page and in a frame.
 pub const PAGE_SIZE: usize = 4096;
@@ -53,9 +56,15 @@ pub type FrameId = u32;
 /// Most frames that one pool can hold: frame numbers share a word with the slot's state bits.
 pub const MAX_FRAMES: u32 = u32::MAX - 1;
 
+/// Used since the eviction hand last passed.
 const VISITED: u32 = 1 << 31;
+/// Holds zeroes only.
 const ZERO: u32 = 1 << 30;
-const COUNT: u32 = ZERO - 1;
+/// Read ahead and not asked for yet.
+const PREFETCHED: u32 = 1 << 29;
+/// The first hit on this page should start the next window of readahead.
+const MARKER: u32 = 1 << 28;
+const COUNT: u32 = MARKER - 1;
 
 /// Terminates the free list. Links are stored plus one, so that zeroed memory is an empty list.
 const NO_LINK: u32 = 0;
@@ -77,6 +86,9 @@ pub struct FramePool {
     /// Frames `fresh..` were never used: their memory is untouched.
     fresh: CachePadded<AtomicU32>,
     free: CachePadded<AtomicU32>,
+    /// How many requests wait for frames: looked at whenever a frame is freed.
+    waiting: AtomicU32,
+    freed: Notify,
 }
 
 // SAFETY: `base` points into a mapping that lives as long as the pool; access to its bytes is governed by the frame states
@@ -87,7 +99,10 @@ unsafe impl Sync for FramePool {}
 
 impl std::fmt::Debug for FramePool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FramePool").field("frames", &self.frames).field("free", &self.free_frames()).finish()
+        f.debug_struct("FramePool")
+            .field("frames", &self.frames)
+            .field("free", &self.free_frames())
+            .finish()
     }
 }
 
@@ -96,6 +111,20 @@ impl std::fmt::Debug for FramePool {
 pub(crate) struct TakenRef {
     /// The page is known to hold zeroes only.
     pub(crate) zero: bool,
+    /// This was the first use of a page that readahead brought in.
+    pub(crate) first_use: bool,
+    /// This was the first use of the page that ends a readahead window's lead.
+    pub(crate) marker: bool,
+}
+
+impl TakenRef {
+    const fn of(word: u32) -> Self {
+        Self {
+            zero: word & ZERO != 0,
+            first_use: word & PREFETCHED != 0,
+            marker: word & MARKER != 0,
+        }
+    }
 }
 
 impl FramePool {
@@ -104,8 +133,14 @@ impl FramePool {
     /// # Errors
     /// What the system says when it refuses the mapping.
     pub fn new(frames: u32) -> io::Result<Arc<Self>> {
-        assert!(frames > 0 && frames <= MAX_FRAMES, "a pool of {frames} frames");
-        let mut map = MmapOptions::new().len(frames as usize * PAGE_SIZE).no_reserve_swap().map_anon()?;
+        assert!(
+            frames > 0 && frames <= MAX_FRAMES,
+            "a pool of {frames} frames"
+        );
+        let mut map = MmapOptions::new()
+            .len(frames as usize * PAGE_SIZE)
+            .no_reserve_swap()
+            .map_anon()?;
         let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Arc::new(Self {
             base,
@@ -117,6 +152,8 @@ impl FramePool {
             head: CachePadded::new(AtomicU64::new(u64::from(NO_LINK))),
             fresh: CachePadded::new(AtomicU32::new(0)),
             free: CachePadded::new(AtomicU32::new(frames)),
+            waiting: AtomicU32::new(0),
+            freed: Notify::new(),
         }))
     }
 
@@ -145,7 +182,12 @@ impl FramePool {
     fn take_fresh(&self) -> Option<FrameId> {
         let mut fresh = self.fresh.load(Ordering::Relaxed);
         while fresh < self.frames {
-            match self.fresh.compare_exchange_weak(fresh, fresh + 1, Ordering::AcqRel, Ordering::Relaxed) {
+            match self.fresh.compare_exchange_weak(
+                fresh,
+                fresh + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
                 Ok(_) => return Some(fresh),
                 Err(now) => fresh = now,
             }
@@ -163,7 +205,10 @@ impl FramePool {
             // A stale link is harmless: the tag makes the exchange fail.
             let next = self.links[link as usize - 1].load(Ordering::Relaxed);
             let new = (tag.wrapping_add(1) << 32) | u64::from(next);
-            match self.head.compare_exchange_weak(head, new, Ordering::SeqCst, Ordering::Acquire) {
+            match self
+                .head
+                .compare_exchange_weak(head, new, Ordering::SeqCst, Ordering::Acquire)
+            {
                 Ok(_) => return Some(link - 1),
                 Err(now) => head = now,
             }
@@ -176,7 +221,10 @@ impl FramePool {
             self.links[frame as usize].store(low(head), Ordering::Relaxed);
             let new = ((head >> 32).wrapping_add(1) << 32) | u64::from(frame + 1);
             // SeqCst: ordered before the caller's look at whether someone waits for frames.
-            match self.head.compare_exchange_weak(head, new, Ordering::SeqCst, Ordering::Relaxed) {
+            match self
+                .head
+                .compare_exchange_weak(head, new, Ordering::SeqCst, Ordering::Relaxed)
+            {
                 Ok(_) => break,
                 Err(now) => head = now,
             }
@@ -193,8 +241,9 @@ impl FramePool {
             if now & COUNT == 0 {
                 return None;
             }
-            match word.compare_exchange_weak(now, (now + 1) | VISITED, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Some(TakenRef { zero: now & ZERO != 0 }),
+            let new = ((now + 1) | VISITED) & !(PREFETCHED | MARKER);
+            match word.compare_exchange_weak(now, new, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Some(TakenRef::of(now)),
                 Err(seen) => now = seen,
             }
         }
@@ -204,7 +253,7 @@ impl FramePool {
     pub(crate) fn add_ref(&self, frame: FrameId) -> TakenRef {
         let before = self.refs[frame as usize].fetch_add(1, Ordering::Relaxed);
         assert!(before & COUNT > 0, "frame {frame} has no reference to copy");
-        TakenRef { zero: before & ZERO != 0 }
+        TakenRef::of(before)
     }
 
     /// Gives one reference back; `true` when it was the last one and the frame is free now.
@@ -213,11 +262,30 @@ impl FramePool {
         let before = self.refs[frame as usize].fetch_sub(1, Ordering::Release);
         assert!(before & COUNT > 0, "frame {frame} was freed twice");
         if before & COUNT == 1 {
-            crate::sync::atomic::fence(Ordering::Acquire);
+            std::sync::atomic::fence(Ordering::Acquire);
             self.push(frame);
+            self.wake_waiter();
             return true;
         }
         false
+    }
+
+    /// Tells whoever waits for memory to look again: a frame was freed, or a page became evictable.
+    pub(crate) fn wake_waiter(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_one();
+        }
+    }
+
+    /// How many requests wait for frames.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Announces a wait: frames freed from now on wake [`FramePool::freed`].
+    pub(crate) fn announce_wait(&self) -> MemoryWait<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        MemoryWait(self)
     }
 
     /// Marks a private frame as holding zeroes only.
@@ -225,10 +293,26 @@ impl FramePool {
         self.refs[frame as usize].fetch_or(ZERO, Ordering::Relaxed);
     }
 
+    /// Marks a private frame as read ahead, and whether its first use continues the stream.
+    pub(crate) fn mark_prefetched(&self, frame: FrameId, marker: bool) {
+        let bits = if marker {
+            PREFETCHED | MARKER
+        } else {
+            PREFETCHED
+        };
+        self.refs[frame as usize].fetch_or(bits, Ordering::Relaxed);
+    }
+
+    /// Whether the frame was read ahead and never asked for.
+    pub(crate) fn is_unused_prefetch(&self, frame: FrameId) -> bool {
+        self.refs[frame as usize].load(Ordering::Relaxed) & PREFETCHED != 0
+    }
+
     /// Clears the visited bit; says whether it was set.
     pub(crate) fn take_visited(&self, frame: FrameId) -> bool {
         let word = &self.refs[frame as usize];
-        word.load(Ordering::Relaxed) & VISITED != 0 && word.fetch_and(!VISITED, Ordering::Relaxed) & VISITED != 0
+        word.load(Ordering::Relaxed) & VISITED != 0
+            && word.fetch_and(!VISITED, Ordering::Relaxed) & VISITED != 0
     }
 
     /// The count at this moment: a hint.
@@ -282,6 +366,71 @@ const fn low(word: u64) -> u32 {
     word as u32
 }
 
+/// An announced wait for frames; taken back when dropped.
+pub(crate) struct MemoryWait<'a>(&'a FramePool);
+
+impl MemoryWait<'_> {
+    /// Completes after a frame was freed or a page became evictable. A wake-up that came before the call is not lost.
+    pub(crate) async fn freed(&self) {
+        self.0.freed.notified().await;
+    }
+}
+
+impl Drop for MemoryWait<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One private frame; freed when dropped.
+#[derive(Debug)]
+pub(crate) struct PrivateFrame<'p> {
+    pool: &'p FramePool,
+    frame: FrameId,
+}
+
+impl<'p> PrivateFrame<'p> {
+    /// Takes one frame of the pool, if there is one.
+    #[inline]
+    pub(crate) fn alloc(pool: &'p FramePool) -> Option<Self> {
+        pool.alloc().map(|frame| Self { pool, frame })
+    }
+
+    /// Its bytes, for writing.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8; PAGE_SIZE] {
+        // SAFETY: private to `self`, and `&mut self` excludes every other slice.
+        unsafe { self.pool.bytes_mut(self.frame) }
+    }
+
+    /// Copies the bytes of the page published in `slot` that are not in `valid`.
+    pub(crate) fn complete_from(&mut self, slot: &LockedPage<'_>, valid: &Range<usize>) {
+        assert!(slot.state.has(PRESENT) && slot.state.frame() != self.frame);
+        // SAFETY: published in a slot that is locked, so the slot's reference can't be dropped while the slice lives.
+        let old = unsafe { self.pool.bytes(slot.state.frame()) };
+        let new = self.bytes_mut();
+        new[..valid.start].copy_from_slice(&old[..valid.start]);
+        new[valid.end..].copy_from_slice(&old[valid.end..]);
+    }
+
+    /// Hands out the frame and its one reference.
+    #[inline]
+    pub(crate) fn into_id(self) -> FrameId {
+        let frame = self.frame;
+        std::mem::forget(self);
+        frame
+    }
+}
+
+impl Drop for PrivateFrame<'_> {
+    fn drop(&mut self) {
+        self.pool.unref(self.frame);
+    }
+}
+
+/// Stands in a [`FrameBuf`] for a frame that was taken out of the middle.
+const TAKEN: FrameId = FrameId::MAX;
+
 /// Private frames, in order: the buffer that a payload is received into or that a backend reads into.
 ///
 /// Dropping it frees what it still holds.
@@ -294,14 +443,25 @@ pub struct FrameBuf {
 impl FrameBuf {
     /// An empty buffer.
     pub fn new(pool: Arc<FramePool>) -> Self {
-        Self { pool, frames: Vec::new() }
+        Self {
+            pool,
+            frames: Vec::new(),
+        }
+    }
+
+    /// Whether frame `i` was taken out.
+    pub(crate) fn is_taken(&self, i: usize) -> bool {
+        self.frames[i] == TAKEN
     }
 
     /// Allocates frames until it holds `frames` of them, or the pool has no more; says whether it is complete.
     pub fn grow_to(&mut self, frames: usize) -> bool {
-        self.frames.reserve(frames.saturating_sub(self.frames.len()));
+        self.frames
+            .reserve(frames.saturating_sub(self.frames.len()));
         while self.frames.len() < frames {
-            let Some(frame) = self.pool.alloc() else { return false };
+            let Some(frame) = self.pool.alloc() else {
+                return false;
+            };
             self.frames.push(frame);
         }
         true
@@ -349,7 +509,10 @@ impl FrameBuf {
     /// Removes the frames from `at` on and returns them as a buffer of their own.
     #[must_use]
     pub fn split_off(&mut self, at: usize) -> Self {
-        Self { pool: Arc::clone(&self.pool), frames: self.frames.split_off(at) }
+        Self {
+            pool: Arc::clone(&self.pool),
+            frames: self.frames.split_off(at),
+        }
     }
 
     /// Moves all frames of `other` behind one's own.
@@ -380,6 +543,26 @@ impl FrameBuf {
         self.frames.push(frame);
     }
 
+    /// Hands frame `i` out and leaves a gap. `None` if that was done before.
+    pub(crate) fn take_at<'p>(
+        &mut self,
+        i: usize,
+        pool: &'p FramePool,
+    ) -> Option<PrivateFrame<'p>> {
+        assert!(
+            std::ptr::eq(pool, &raw const *self.pool),
+            "frames of two pools"
+        );
+        let frame = std::mem::replace(&mut self.frames[i], TAKEN);
+        (frame != TAKEN).then(|| PrivateFrame { pool, frame })
+    }
+
+    /// Puts a frame back into the gap that [`FrameBuf::take_at`] left.
+    pub(crate) fn put_back(&mut self, i: usize, frame: PrivateFrame<'_>) {
+        let gap = std::mem::replace(&mut self.frames[i], frame.into_id());
+        assert_eq!(gap, TAKEN, "frame {i} was never taken");
+    }
+
     /// Hands all frames out, still private.
     pub(crate) fn take(&mut self) -> Vec<FrameId> {
         std::mem::take(&mut self.frames)
@@ -397,7 +580,7 @@ impl FrameBuf {
 
 impl Drop for FrameBuf {
     fn drop(&mut self) {
-        for frame in self.frames.drain(..) {
+        for frame in self.frames.drain(..).filter(|frame| *frame != TAKEN) {
             self.pool.unref(frame);
         }
     }
@@ -438,15 +621,31 @@ pub struct FrameRefs {
 impl FrameRefs {
     /// No pages yet.
     pub fn new(pool: Arc<FramePool>) -> Self {
-        Self { pool, slices: VecDeque::new(), bytes: 0 }
+        Self {
+            pool,
+            slices: VecDeque::new(),
+            bytes: 0,
+        }
     }
 
     /// Takes over a reference that the caller holds to published `frame`.
     pub(crate) fn push(&mut self, frame: FrameId, start: usize, length: usize, zero: bool) {
         assert!(length > 0 && start + length <= PAGE_SIZE);
         #[allow(clippy::cast_possible_truncation)] // at most PAGE_SIZE by the assertion
-        self.slices.push_back(PageSlice { frame, start: start as u16, length: length as u16, zero });
+        self.slices.push_back(PageSlice {
+            frame,
+            start: start as u16,
+            length: length as u16,
+            zero,
+        });
         self.bytes += length;
+    }
+
+    /// Appends a further reference to the page of piece `i` of `other`.
+    pub(crate) fn push_from(&mut self, other: &Self, i: usize, start: usize, length: usize) {
+        let frame = other.slices[i].frame;
+        let taken = self.pool.add_ref(frame);
+        self.push(frame, start, length, taken.zero);
     }
 
     /// Total bytes.
@@ -477,14 +676,19 @@ impl FrameRefs {
 
     #[inline]
     fn piece(&self, slice: PageSlice) -> &[u8] {
-        let (start, end) = (usize::from(slice.start), usize::from(slice.start + slice.length));
+        let (start, end) = (
+            usize::from(slice.start),
+            usize::from(slice.start + slice.length),
+        );
         // SAFETY: every piece in the queue owns a reference to a published frame, which `&self` keeps alive.
         unsafe { &self.pool.bytes(slice.frame)[start..end] }
     }
 
     /// All pieces as slices to write from.
     pub fn io_slices(&self) -> impl Iterator<Item = IoSlice<'_>> {
-        self.slices.iter().map(|slice| IoSlice::new(self.piece(*slice)))
+        self.slices
+            .iter()
+            .map(|slice| IoSlice::new(self.piece(*slice)))
     }
 
     /// Drops pieces beyond the first `pieces`: undoes pushes.

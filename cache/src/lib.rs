@@ -1,4 +1,19 @@
 //! A coherent write-back page cache for block devices.
+//!
+//! # What
+//! [`PageCache`] stands between whoever serves a block device and the [`Backend`] that stores it. Reads that hit take no lock;
+//! writes are acknowledged from memory and written back later; FLUSH and FUA are kept to the letter; and everything that
+//! changes data behind the cache (trim, write-zeroes, resize) shoots pages down and keeps them removed while it works.
+//!
+//! # How it hangs together
+//! - [`add_lock`]: who may put pages in and who may keep them out, per region of the device;
+//!   [`two_state_lock`] is the lock under it.
+//! - [`gen_radix`]: the sparse array of page slots; [`page`] tells what a slot's bits mean.
+//! - [`frame`]: page memory, and how a reader takes a reference without a lock.
+//! - [`read`] and [`fill`], [`write`], [`discard`]: the requests. [`flush`] and [`writeback`]: durability.
+//! - [`reclaim`], [`throttle`], [`readahead`], [`background`]: what keeps it within its size and ahead of its readers.
+//!
+//! The table of who waits for whom is in [`page_cache`].
 
 mod sync;
 
@@ -7,3 +22,56 @@ pub mod error_seq;
 pub mod gen_radix;
 pub mod lg_lock;
 pub mod two_state_lock;
+
+#[cfg(not(loom))]
+mod backend;
+#[cfg(not(loom))]
+mod background;
+#[cfg(not(loom))]
+mod discard;
+#[cfg(not(loom))]
+mod event;
+#[cfg(not(loom))]
+mod fill;
+#[cfg(not(loom))]
+mod flush;
+#[cfg(not(loom))]
+mod frame;
+#[cfg(not(loom))]
+mod options;
+#[cfg(not(loom))]
+mod page;
+#[cfg(not(loom))]
+mod page_cache;
+#[cfg(not(loom))]
+mod read;
+#[cfg(not(loom))]
+mod readahead;
+#[cfg(not(loom))]
+mod reclaim;
+#[cfg(not(loom))]
+mod stats;
+#[cfg(not(loom))]
+mod status;
+#[cfg(not(loom))]
+mod throttle;
+#[cfg(not(loom))]
+mod write;
+#[cfg(not(loom))]
+mod writeback;
+
+#[cfg(not(loom))]
+pub use crate::{
+    backend::{
+        Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, Geometry, ZeroMode,
+    },
+    frame::{FrameBuf, FramePool, FrameRefs, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PageSlice},
+    options::{CacheMode, CacheOptions, DEFAULT_CACHE_BYTES, MIN_CACHE_BYTES, SLICE_BYTES},
+    page_cache::{CloseError, OpenError, PageCache},
+    stats::CacheStats,
+    status::ResidencyExtent,
+    write::Payload,
+};
+
+#[cfg(all(test, not(loom)))]
+mod testing;

@@ -66,3 +66,13 @@ macro_rules! const_unless_loom {
     };
 }
 pub(crate) use const_unless_loom;
+
+/// Runs every interleaving of a model with at most so many preemptions; LOOM_MAX_PREEMPTIONS overrides the number.
+///
+/// Most bugs of this kind need two; a model says why where it takes fewer.
+#[cfg(all(test, loom))]
+pub(crate) fn model(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(preemptions_max);
+    builder.check(model);
+}

@@ -1,0 +1,302 @@
+//! Trim and write-zeroes: changes behind the cache's back, made coherent by blocking.
+//!
+//! The whole pages of the range go under a block guard, region by region, or all at once behind the gate where the range
+//! spans many regions. Under the guard, in a task that owns it:
+//!
+//! 1. enter the list of operations, so that a FLUSH waits for what is about to be held;
+//! 2. shoot the pages down: clean ones are dropped, all others become *held*: invisible, not submitted, not forgotten;
+//! 3. wait for writeback that was in flight in the range: it would otherwise land on top of the change;
+//! 4. let the backend do it;
+//! 5. drop what was held, or put it back as dirty if the backend failed;
+//! 6. leave the list, give the guard back.
+//!
+//! Blockers don't exclude each other, so a page may be held by several: it is dropped if any of them succeeds, and put back
+//! when all have failed.
+//!
+//! Partial edges never go under block: a trim drops its edges (it is advisory), a zero writes them as ordinary cached writes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crossbeam_epoch as epoch;
+use weir_faults::{Errno, FaultContext, pause_point};
+
+use crate::add_lock::{AddLock, BlockGuard};
+use crate::backend::ZeroMode;
+use crate::frame::PAGE_BYTES;
+use crate::gen_radix::Tag;
+use crate::options::{CacheMode, WHOLE_REGIONS};
+use crate::page::{DIRTY, DROPPED, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
+use crate::page_cache::{PageCache, bytes_of, page_of};
+use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
+
+/// What the backend is to do with the blocked range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Discard,
+    Zero(ZeroMode),
+}
+
+impl PageCache {
+    /// NBD_CMD_TRIM: gives the space of the whole allocation units in `range` back; they read as zeroes afterwards. Partial
+    /// edges are left as they are. Cancel safe.
+    ///
+    /// # Errors
+    /// What the backend said; then the cached data is as before. `ENOTSUP` from a backend that can't. `EINVAL` when the
+    /// device has become smaller than the range.
+    pub async fn trim(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        range: Range<u64>,
+    ) -> Result<(), Errno> {
+        let unit = u64::from(self.backend.geometry().allocation_unit).max(PAGE_BYTES);
+        let whole = self.whole_units(&range, unit);
+        if !self.backend.capabilities().discard {
+            return Err(Errno::ENOTSUP);
+        }
+        self.change(context, &whole, Change::Discard, Errno::EINVAL)
+            .await?;
+        self.after_change(context, range).await
+    }
+
+    /// NBD_CMD_WRITE_ZEROES: `range` reads as zeroes afterwards. Cancel safe: dropped before it is done, it has zeroed some
+    /// of its pages or none.
+    ///
+    /// # Errors
+    /// `ENOTSUP` with `fast_only` where it would be as slow as writing; what the backend said otherwise; `ENOSPC` when the
+    /// device has become smaller than the range.
+    pub async fn zero(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        range: Range<u64>,
+        mode: ZeroMode,
+        fast_only: bool,
+    ) -> Result<(), Errno> {
+        let can = self.backend.capabilities();
+        let fast = match mode {
+            ZeroMode::MayPunch => can.zero_punch || can.zero_keep,
+            ZeroMode::KeepAllocated => can.zero_keep,
+        };
+        if fast_only && !fast {
+            return Err(Errno::ENOTSUP);
+        }
+        let whole = self.whole_units(&range, PAGE_BYTES);
+        if !fast || whole.is_empty() {
+            self.write_zero_pages(context, range.clone()).await?;
+        } else {
+            self.write_zero_pages(context, range.start..whole.start)
+                .await?;
+            let changed = self
+                .change(context, &whole, Change::Zero(mode), Errno::ENOSPC)
+                .await;
+            match changed {
+                // The backend thought it could: write instead, unless only fast will do.
+                Err(Errno::ENOTSUP) if !fast_only => {
+                    self.write_zero_pages(context, whole.clone()).await?
+                }
+                other => other?,
+            }
+            self.write_zero_pages(context, whole.end..range.end).await?;
+        }
+        self.after_change(context, range).await
+    }
+
+    async fn after_change(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        range: Range<u64>,
+    ) -> Result<(), Errno> {
+        match self.mode {
+            CacheMode::Writethrough if !range.is_empty() => self.persist(context, range).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The whole units inside `range`; the device's last, shorter one counts as whole.
+    fn whole_units(&self, range: &Range<u64>, unit: u64) -> Range<u64> {
+        let start = range.start.next_multiple_of(unit);
+        let end = if range.end == self.size() {
+            range.end
+        } else {
+            range.end - range.end % unit
+        };
+        start..end.max(start)
+    }
+
+    /// Writes zeroes through the cache.
+    async fn write_zero_pages(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        range: Range<u64>,
+    ) -> Result<(), Errno> {
+        let mut at = range.start;
+        while at < range.end {
+            let length = self.slice_at(at, range.end - at);
+            let mut payload = self.payload(at, length).await;
+            payload.fill_zeroes();
+            self.write(context, payload).await?;
+            at += length as u64;
+        }
+        Ok(())
+    }
+
+    /// Lets the backend change `range` under block. `past_end` is the error if the device has become smaller.
+    async fn change(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        range: &Range<u64>,
+        change: Change,
+        past_end: Errno,
+    ) -> Result<(), Errno> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        if AddLock::regions(range.clone())
+            .nth(usize::try_from(WHOLE_REGIONS).expect("small"))
+            .is_some()
+        {
+            let guard = self.add_lock.block_whole(range.clone()).await;
+            return self
+                .spawn_change(context, guard, range.clone(), change, past_end)
+                .await;
+        }
+        for part in AddLock::regions(range.clone()) {
+            let guard = self.add_lock.block(part.clone()).await;
+            self.spawn_change(context, guard, part, change, past_end)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn spawn_change(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        guard: BlockGuard,
+        range: Range<u64>,
+        change: Change,
+        past_end: Errno,
+    ) -> Result<(), Errno> {
+        if range.end > self.size() {
+            return Err(past_end);
+        }
+        let (cache, context) = (Arc::clone(self), context.clone());
+        let task = self.tasks.spawn(async move {
+            let result = cache.change_blocked(&context, &guard, range, change).await;
+            drop(guard);
+            result
+        });
+        task.await.expect("a panic aborts the process")
+    }
+
+    async fn change_blocked(
+        &self,
+        context: &FaultContext,
+        guard: &BlockGuard,
+        range: Range<u64>,
+        change: Change,
+    ) -> Result<(), Errno> {
+        let pages = page_of(range.start)..range.end.div_ceil(PAGE_BYTES);
+        let operation = Operation::new(OperationKind::Blocker, pages.clone());
+        self.writeback.begin(&operation);
+        let held = self.shoot_down(guard, &pages);
+        let result = self.change_backend(context, &pages, range, change).await;
+        self.generations.completed();
+        for page in &held {
+            self.release_held(*page, result.is_ok());
+        }
+        if result.is_err() && !held.is_empty() {
+            self.writeback.count_failure();
+        }
+        self.writeback.end(&operation);
+        result
+    }
+
+    async fn change_backend(
+        &self,
+        context: &FaultContext,
+        pages: &Range<u64>,
+        range: Range<u64>,
+        change: Change,
+    ) -> Result<(), Errno> {
+        self.wait_for(OperationKind::Run, pages).await;
+        pause_point!(context, "cache:discard:submit", [EIO, ENOSPC, ENOTSUP]).await?;
+        let result = match change {
+            Change::Discard => self.backend.discard(context, range).await,
+            Change::Zero(mode) => self.backend.write_zeroes(context, range, mode).await,
+        };
+        result.and(pause_point!(context, "cache:discard:complete", [EIO]).await)
+    }
+
+    /// Removes every page of `pages` from the cache; those that are not clean stay held. Returns the held ones.
+    pub(crate) fn shoot_down(&self, guard: &BlockGuard, pages: &Range<u64>) -> Vec<u64> {
+        guard.assert_covers(bytes_of(pages));
+        let mut held = Vec::new();
+        let mut next = pages.start;
+        loop {
+            let pin = epoch::pin();
+            let present = self
+                .slots
+                .next_tagged(next, Tag::Present, &pin)
+                .filter(|page| *page < pages.end);
+            let Some(page) = present else { return held };
+            next = page + 1;
+            let Some(mut slot) = self.lock_page(page, &pin) else {
+                continue;
+            };
+            let state = slot.state;
+            assert!(
+                !state.has(FILLING),
+                "a block guard excludes fills: page {page} is {state:?}"
+            );
+            if state.has(HELD) {
+                let holders = slot.detail() + 1;
+                slot.set_detail(holders);
+                held.push(page);
+            } else if state.has(UNCLEAN) {
+                slot.state = state
+                    .without(PRESENT | UNCLEAN)
+                    .with(HELD | if state.has(IN_FLIGHT) { IN_FLIGHT } else { 0 });
+                slot.set_detail(1);
+                held.push(page);
+            } else if state.has(PRESENT) {
+                slot.state = PageState::EMPTY;
+                drop(slot);
+                self.pool.unref(state.frame());
+            }
+        }
+    }
+
+    /// Ends one blocker's hold of a page: `changed` says whether its data is void.
+    pub(crate) fn release_held(&self, page: u64, changed: bool) {
+        let pin = epoch::pin();
+        let mut slot = self
+            .lock_page(page, &pin)
+            .expect("a held page stays in its slot");
+        assert!(
+            slot.state.has(HELD),
+            "page {page} is not held: {:?}",
+            slot.state
+        );
+        assert!(
+            !slot.state.has(IN_FLIGHT),
+            "a blocker waits for writeback: page {page}"
+        );
+        if changed {
+            slot.state = slot.state.with(DROPPED);
+        }
+        let holders = slot.detail() - 1;
+        slot.set_detail(holders);
+        if holders > 0 {
+            return;
+        }
+        let frame = slot.state.frame();
+        if slot.state.has(DROPPED) {
+            slot.state = PageState::EMPTY;
+            drop(slot);
+            self.pool.unref(frame);
+        } else {
+            slot.state = PageState::present(frame, DIRTY);
+            slot.set_detail(OLDEST_EPOCH);
+        }
+    }
+}

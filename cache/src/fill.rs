@@ -1,0 +1,212 @@
+//! Fills: reads from the backend on their way into the cache.
+//!
+//! A [`Fill`] is one run of neighbouring pages that one task reads with one vectored call. The slots of its pages are
+//! `FILLING`, each naming the private frame that will hold it, which is the fill's token: as long as the fill owns the
+//! frame, no other slot can name it, so a slot that still names it has not been touched since. A slot that was taken over by
+//! a write, even one that was written, cleaned, evicted and filled again, names another frame.
+//!
+//! The finished fill hands its frames to its waiters itself, whatever became of the slots: a cache so small that the pages
+//! are evicted at once still makes progress. What it hands over is what the device held at some moment after the waiter's
+//! request came in, because a waiter finds the fill only in a slot that is still `FILLING`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use crossbeam_epoch as epoch;
+use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
+
+use crate::add_lock::AddGuard;
+use crate::event::Event;
+use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES, PAGE_SIZE};
+use crate::page::{FILLING, PageState};
+use crate::page_cache::{PageCache, bytes_of};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One run of pages being read.
+#[derive(Debug)]
+pub(crate) struct Fill {
+    id: u64,
+    first_page: u64,
+    done: Event,
+    outcome: OnceLock<Result<FrameRefs, Errno>>,
+}
+
+impl Fill {
+    /// Waits for the fill, then appends `start..start + length` of `page` to `out`. Cancel safe.
+    pub(crate) async fn wait(&self) -> Result<&FrameRefs, Errno> {
+        self.done.wait().await;
+        self.outcome
+            .get()
+            .expect("set before the event")
+            .as_ref()
+            .map_err(|errno| *errno)
+    }
+
+    /// The position of `page` in what [`Fill::wait`] returns.
+    pub(crate) fn position(&self, page: u64) -> usize {
+        usize::try_from(page - self.first_page).expect("a fill is at most a slice")
+    }
+}
+
+/// All fills under way.
+#[derive(Debug, Default)]
+pub(crate) struct Fills {
+    last_id: AtomicU64,
+    running: Mutex<HashMap<u64, Arc<Fill>>>,
+}
+
+impl Fills {
+    /// Registers a fill before its first slot names it.
+    pub(crate) fn start(&self, first_page: u64) -> Arc<Fill> {
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let fill = Arc::new(Fill {
+            id,
+            first_page,
+            done: Event::default(),
+            outcome: OnceLock::new(),
+        });
+        self.running
+            .lock()
+            .expect("not poisoned")
+            .insert(id, Arc::clone(&fill));
+        fill
+    }
+
+    /// The running fill with that number; `None` when it has finished meanwhile.
+    pub(crate) fn find(&self, id: u64) -> Option<Arc<Fill>> {
+        self.running.lock().expect("not poisoned").get(&id).cloned()
+    }
+
+    fn finish(&self, fill: &Fill, outcome: Result<FrameRefs, Errno>) {
+        self.running.lock().expect("not poisoned").remove(&fill.id);
+        fill.outcome.set(outcome).expect("finished once");
+        fill.done.set();
+    }
+}
+
+/// What readahead wants marked on the pages that it brings in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FillPurpose {
+    /// Someone waits for it.
+    Demand,
+    /// Nobody asked yet; the page with this index continues the stream when it is first used.
+    Readahead { marker: u64 },
+}
+
+/// A run that has been planned: its slots are `FILLING` and must be finished by [`PageCache::spawn_fill`].
+#[derive(Debug)]
+pub(crate) struct PlannedFill {
+    pub(crate) fill: Arc<Fill>,
+    pub(crate) frames: FrameBuf,
+}
+
+impl PageCache {
+    /// Makes the slot of `page` `FILLING` as the next page of `planned`, or of a new run. The slot is locked and empty.
+    pub(crate) fn plan_page(
+        &self,
+        page: u64,
+        slot: &mut crate::page_cache::PageGuard<'_>,
+        frames: &mut FrameBuf,
+        planned: &mut Vec<PlannedFill>,
+    ) -> bool {
+        let Some(frame) = frames.pop() else {
+            return false;
+        };
+        let adjacent = planned
+            .last()
+            .is_some_and(|run| run.fill.position(page) == run.frames.len());
+        if !adjacent {
+            let fill = self.fills.start(page);
+            planned.push(PlannedFill {
+                fill,
+                frames: FrameBuf::new(Arc::clone(&self.pool)),
+            });
+        }
+        let run = planned.last_mut().expect("pushed above");
+        slot.state = PageState::filling(frame);
+        slot.set_detail(run.fill.id);
+        run.frames.push(frame);
+        true
+    }
+
+    /// Reads a planned run in a task of its own, which owns the guard and the frames.
+    pub(crate) fn spawn_fill(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        guard: Arc<AddGuard>,
+        planned: PlannedFill,
+        purpose: FillPurpose,
+    ) {
+        let (cache, context) = (Arc::clone(self), context.clone());
+        self.tasks.spawn(async move {
+            let PlannedFill { fill, frames } = planned;
+            let pages = frames.len() as u64;
+            guard.assert_covers(bytes_of(&(fill.first_page..fill.first_page + pages)));
+            let (frames, result) = cache.read_run(&context, fill.first_page, frames).await;
+            let outcome = cache.install_fill(&context, &fill, frames, result, purpose);
+            cache.fills.finish(&fill, outcome);
+            drop(guard);
+        });
+    }
+
+    async fn read_run(
+        &self,
+        context: &FaultContext,
+        first: u64,
+        frames: FrameBuf,
+    ) -> (FrameBuf, Result<(), Errno>) {
+        if let Err(errno) = pause_point!(context, "cache:fill:submit", [EIO, ENOMEM]).await {
+            return (frames, Err(errno));
+        }
+        let (frames, result) = self
+            .backend
+            .read_vectored_at(context, first * PAGE_BYTES, frames)
+            .await;
+        let late = pause_point!(context, "cache:fill:complete", [EIO]).await;
+        (frames, result.and(late))
+    }
+
+    /// Publishes what was read in the slots that still carry the fill's tokens.
+    fn install_fill(
+        &self,
+        context: &FaultContext,
+        fill: &Fill,
+        mut frames: FrameBuf,
+        result: Result<(), Errno>,
+        purpose: FillPurpose,
+    ) -> Result<FrameRefs, Errno> {
+        let result =
+            result.and_then(|()| fault_point!(context, "cache:fill:install", [EIO, ENOMEM]));
+        let mut handed = FrameRefs::new(Arc::clone(&self.pool));
+        let zero: Vec<bool> = (0..frames.len()).map(|i| is_zero(frames.page(i))).collect();
+        for (i, frame) in frames.take().into_iter().enumerate() {
+            let page = fill.first_page + i as u64;
+            self.pool.set_owner(frame, page);
+            if zero[i] {
+                self.pool.mark_zero(frame);
+            }
+            if let FillPurpose::Readahead { marker } = purpose {
+                self.pool.mark_prefetched(frame, marker == page);
+            }
+            let pin = epoch::pin();
+            // No slot, or not ours: a write took it over meanwhile, and what was read is older than that.
+            if let Some(mut slot) = self.lock_page(page, &pin)
+                && slot.state.has(FILLING)
+                && slot.state.frame() == frame
+            {
+                slot.state = PageState::EMPTY;
+                if result.is_ok() && !race_fault!(context) {
+                    self.pool.add_ref(frame);
+                    slot.state = PageState::present(frame, 0);
+                }
+            }
+            handed.push(frame, 0, PAGE_SIZE, zero[i]);
+        }
+        result.map(|()| handed)
+    }
+}
+
+/// Whether a page holds zeroes only: cheap for ordinary data, which differs in its first bytes.
+fn is_zero(page: &[u8; PAGE_SIZE]) -> bool {
+    page[..16] == [0; 16] && page.chunks_exact(64).all(|chunk| *chunk == [0; 64])
+}

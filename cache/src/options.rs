@@ -1,0 +1,110 @@
+//! What an opener of a cache chooses, and the limits that follow from it.
+
+use std::time::Duration;
+
+use crate::frame::{FramePool, MAX_FRAMES, PAGE_SIZE};
+use crate::page::PageSlot;
+
+/// When a write is acknowledged, and whether pages are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// A write is acknowledged when it is in memory; FLUSH and FUA make it durable.
+    #[default]
+    Writeback,
+    /// Every write, trim and zero is durable when it is acknowledged, as if it had FUA.
+    Writethrough,
+    /// No page is kept beyond the partial edges of requests; FLUSH is still needed.
+    None,
+}
+
+/// How a cache is opened.
+#[derive(Clone, Debug)]
+pub struct CacheOptions {
+    /// The bound on frames and metadata together, in bytes; at least [`MIN_CACHE_BYTES`].
+    pub cache_bytes: u64,
+    /// When writes are acknowledged.
+    pub mode: CacheMode,
+    /// Requests of at least so many bytes bypass the cache.
+    pub direct_threshold: Option<u64>,
+    /// The most that the export may allocate, in bytes.
+    pub quota: Option<u64>,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: DEFAULT_CACHE_BYTES,
+            mode: CacheMode::default(),
+            direct_threshold: None,
+            quota: None,
+        }
+    }
+}
+
+/// The smallest cache: enough for a slice of every stage of a request at once.
+pub const MIN_CACHE_BYTES: u64 = 1 << 20;
+/// What [`CacheOptions::default`] takes.
+pub const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
+
+/// The most that one read, write or payload call takes, in bytes. What is larger goes in slices: large enough that a slice's
+/// fixed costs vanish, small enough that a few of them fit everywhere.
+pub const SLICE_BYTES: usize = 1 << 20;
+
+/// The most pages in one backend write: as long as a slice.
+pub(crate) const RUN_PAGES: u64 = (SLICE_BYTES / PAGE_SIZE) as u64;
+/// Backend writes in flight at a time, per cache: enough to keep a disk's queue busy.
+pub(crate) const WRITEBACK_RUNS: usize = 32;
+/// Age at which a dirty page is written back though nobody asked.
+pub(crate) const DIRTY_AGE: Duration = Duration::from_secs(5);
+/// How often the background task looks at ages.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// The longest single pause of a writer between the slow-down and the stop threshold.
+pub(crate) const THROTTLE_PAUSE_MAX: Duration = Duration::from_millis(20);
+/// How long writers wait for writeback that makes no progress before they get its error.
+pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// Pauses between background attempts after a failed writeback: the first, doubled up to the last.
+pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
+pub(crate) const RETRY_LAST: Duration = Duration::from_secs(5);
+/// A blocker whose range spans more regions than this takes the whole-device gate instead of region after region.
+pub(crate) const WHOLE_REGIONS: u64 = 8;
+
+/// Thresholds in frames, computed once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Frames in the pool.
+    pub(crate) frames: u32,
+    /// Pages in a slice.
+    pub(crate) slice_pages: u32,
+    /// Writeback starts.
+    pub(crate) dirty_start: u64,
+    /// Writers are slowed.
+    pub(crate) dirty_slow: u64,
+    /// Writers are stopped.
+    pub(crate) dirty_stop: u64,
+    /// Weir syncs by itself.
+    pub(crate) unstable_sync: u64,
+    /// Frames that payloads in reception may hold together.
+    pub(crate) payload_frames: u32,
+    /// The most that readahead keeps in the air, in pages.
+    pub(crate) readahead_pages: u64,
+}
+
+impl Limits {
+    pub(crate) fn new(cache_bytes: u64) -> Self {
+        let cost = PAGE_SIZE + FramePool::METADATA_BYTES_PER_FRAME + size_of::<PageSlot>();
+        let frames = (cache_bytes.max(MIN_CACHE_BYTES) / cost as u64).min(u64::from(MAX_FRAMES));
+        let frames = u32::try_from(frames).expect("at most MAX_FRAMES");
+        let share = |parts: u32| u64::from(frames / parts);
+        Self {
+            frames,
+            // A power of two, so that slices never cross a region.
+            slice_pages: (1 << (frames / 16).ilog2()).min(u32::try_from(RUN_PAGES).expect("small")),
+            dirty_start: share(10),
+            dirty_slow: share(4),
+            dirty_stop: share(2),
+            unstable_sync: share(8),
+            payload_frames: frames / 4,
+            readahead_pages: share(16).min(512),
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! The page cache of one export: the state that everything else in this crate works on.
+//!
+//! # Shape
+//! [`PageCache`] owns the slots (a [`GenRadix`] of page slots), the frames ([`FramePool`]), the [`AddLock`] that keeps
+//! fills and blockers apart, and the bookkeeping of what is on its way to or from the backend. The operations live in
+//! modules of their own: [`read`](crate::read), [`write`](crate::write), [`discard`](crate::discard),
+//! [`flush`](crate::flush), [`writeback`](crate::writeback), [`readahead`](crate::readahead), [`reclaim`](crate::reclaim).
+//!
+//! # Who waits for whom
+//! Every wait of the cache, what is held meanwhile, and who ends it:
+//!
+//! | wait | holding | ended by |
+//! | --- | --- | --- |
+//! | for memory (`reserve`, `payload`) | frames already gathered; no guard, no page lock | frames freed by readers, reclaim, writeback; the queue is first come first served |
+//! | for the throttle | the payload's frames | writeback; an error after [`STALL_LIMIT`](crate::options::STALL_LIMIT) without progress |
+//! | for an add guard | frames | blockers in that region, which wait for writeback and the backend only |
+//! | for a block guard | nothing | adders in that region, which wait for their own fills only |
+//! | for one's own fill | an add guard | the backend |
+//! | for someone else's fill | nothing | the task that owns that fill |
+//! | of a blocker for writeback in its range | a block guard | the backend: writeback takes no guard |
+//! | of a FLUSH for runs and blockers | nothing | the backend |
+//! | for the turn to sync | nothing | the backend |
+//! | for a slot's lock bit | nothing or an add or block guard | a few instructions elsewhere; never held across an await |
+//!
+//! Guards are only ever held over waits for the backend, the backend waits for nobody, and every other wait holds no guard;
+//! so there is no cycle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_epoch as epoch;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
+
+use crate::add_lock::AddLock;
+use crate::backend::Backend;
+use crate::fill::Fills;
+use crate::flush::Generations;
+use crate::frame::{FramePool, PAGE_BYTES, PAGE_SHIFT};
+use crate::gen_radix::{GenRadix, Tag};
+use crate::options::{CacheMode, CacheOptions, Limits, MIN_CACHE_BYTES};
+use crate::page::{Counts, DIRTY, LockedPage, PageSlot};
+use crate::readahead::Readahead;
+use crate::reclaim::Memory;
+use crate::stats::{CacheStats, Counters};
+use crate::throttle::Throttle;
+use crate::writeback::Writeback;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A coherent write-back cache in front of one [`Backend`].
+///
+/// Used as an `Arc`. Offsets and lengths are bytes; callers check requests against [`PageCache::size`] first, and the cache
+/// checks again where a resize may have come between.
+#[derive(Debug)]
+pub struct PageCache {
+    pub(crate) slots: GenRadix<PageSlot>,
+    pub(crate) counts: Counts,
+    pub(crate) pool: Arc<FramePool>,
+    pub(crate) add_lock: Arc<AddLock>,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) limits: Limits,
+    pub(crate) mode: CacheMode,
+    pub(crate) memory: Memory,
+    pub(crate) throttle: Throttle,
+    pub(crate) fills: Fills,
+    pub(crate) writeback: Writeback,
+    pub(crate) generations: Generations,
+    pub(crate) readahead: Readahead,
+    pub(crate) counters: Counters,
+    pub(crate) size: AtomicU64,
+    /// For work that no request asked for.
+    pub(crate) background: FaultContext,
+    /// Wakes the background task.
+    pub(crate) kick: Notify,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) closing: CancellationToken,
+}
+
+/// Why a cache could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Less than the smallest cache.
+    #[error("a cache of {0} bytes is too small: it takes at least {MIN_CACHE_BYTES}")]
+    TooSmall(u64),
+    /// No address space for the frames.
+    #[error("no memory for a cache of {bytes} bytes")]
+    Memory {
+        /// What was asked for.
+        bytes: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Why a cache could not be closed cleanly.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// The final flush failed; the pages are lost with the process.
+    #[error("the final flush failed: {errno}; {dirty_bytes} bytes are not durable")]
+    Flush {
+        /// What the backend said.
+        errno: Errno,
+        /// Bytes that the backend may not durably have.
+        dirty_bytes: u64,
+    },
+    /// The final flush took too long.
+    #[error("the final flush took longer than {deadline:?}; {dirty_bytes} bytes are not durable")]
+    Deadline {
+        /// How long it was given.
+        deadline: Duration,
+        /// Bytes that the backend may not durably have.
+        dirty_bytes: u64,
+    },
+}
+
+impl PageCache {
+    /// Opens a cache over `backend` and starts its background task on the current tokio runtime.
+    ///
+    /// # Errors
+    /// A cache that is too small, or no address space for it.
+    pub fn open(
+        backend: Arc<dyn Backend>,
+        options: &CacheOptions,
+        faults: &Faults,
+    ) -> Result<Arc<Self>, OpenError> {
+        if options.cache_bytes < MIN_CACHE_BYTES {
+            return Err(OpenError::TooSmall(options.cache_bytes));
+        }
+        let limits = Limits::new(options.cache_bytes);
+        let pool = FramePool::new(limits.frames).map_err(|source| OpenError::Memory {
+            bytes: options.cache_bytes,
+            source,
+        })?;
+        let cache = Arc::new(Self {
+            slots: GenRadix::new(),
+            counts: Counts::default(),
+            memory: Memory::new(&limits),
+            pool,
+            add_lock: Arc::new(AddLock::new(PAGE_SHIFT)),
+            size: AtomicU64::new(backend.geometry().size),
+            backend,
+            limits,
+            mode: options.mode,
+            throttle: Throttle::default(),
+            fills: Fills::default(),
+            writeback: Writeback::default(),
+            generations: Generations::default(),
+            readahead: Readahead::default(),
+            counters: Counters::default(),
+            background: faults.context(RequestKinds::WRITEBACK),
+            kick: Notify::new(),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        });
+        tokio::spawn(crate::background::run(
+            Arc::downgrade(&cache),
+            cache.closing.clone(),
+        ));
+        Ok(cache)
+    }
+
+    /// The size of the device in bytes.
+    #[inline]
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// The store behind the cache.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Where the frames live.
+    pub fn pool(&self) -> &Arc<FramePool> {
+        &self.pool
+    }
+
+    /// How many bytes of a request that starts at `offset` and has `length` left are one slice.
+    pub fn slice_at(&self, offset: u64, length: u64) -> usize {
+        let slice = u64::from(self.limits.slice_pages) * PAGE_BYTES;
+        // Slices end at multiples of the slice, so that an unaligned request is cut at page borders from the second on and
+        // no slice crosses a region.
+        let room = slice - offset % slice;
+        usize::try_from(room.min(length)).expect("at most a slice")
+    }
+
+    /// Figures at this moment.
+    pub fn stats(&self) -> CacheStats {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CacheStats {
+            frames: u64::from(self.limits.frames),
+            free_frames: u64::from(self.pool.free_frames()),
+            metadata_bytes: self.slots.bytes() as u64,
+            resident_pages: load(&self.counts.present),
+            dirty_pages: load(&self.counts.dirty),
+            in_flight_pages: load(&self.counts.in_flight),
+            held_pages: load(&self.counts.held),
+            unstable_pages: load(&self.counts.unstable),
+            hits: self.counters.hits.sum(),
+            misses: self.counters.misses.sum(),
+            evictions: self.counters.evictions.sum(),
+            writeback_pages: self.counters.writeback_pages.sum(),
+            writeback_runs: self.counters.writeback_runs.sum(),
+            writeback_errors: self.counters.writeback_errors.sum(),
+            syncs: self.counters.syncs.sum(),
+            readahead_pages: self.counters.readahead_pages.sum(),
+            readahead_used: self.counters.readahead_used.sum(),
+            readahead_wasted: self.counters.readahead_wasted.sum(),
+            throttled: self.counters.throttled.sum(),
+            memory_waits: self.counters.memory_waits.sum(),
+            lock_waits: {
+                let locks = self.add_lock.stats();
+                locks.gate_waits + locks.add_waits + locks.block_waits
+            },
+        }
+    }
+
+    /// Pages that the backend may not durably have.
+    #[inline]
+    pub(crate) fn unclean_pages(&self) -> u64 {
+        self.counts.unclean.load(Ordering::Relaxed)
+    }
+
+    /// Writes everything back, syncs, stops the background task and closes the backend.
+    ///
+    /// # Errors
+    /// What is not durable, when the flush fails or takes longer than `deadline`. The backend is closed all the same.
+    pub async fn close(self: &Arc<Self>, deadline: Duration) -> Result<(), CloseError> {
+        self.closing.cancel();
+        let context = self.background.within(RequestKinds::CLOSE);
+        let flushed = tokio::time::timeout(deadline, self.flush(&context)).await;
+        let dirty_bytes = self.unclean_pages() * PAGE_BYTES;
+        let outcome = match flushed {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(errno)) => Err(CloseError::Flush { errno, dirty_bytes }),
+            Err(_) => Err(CloseError::Deadline {
+                deadline,
+                dirty_bytes,
+            }),
+        };
+        self.tasks.close();
+        if outcome.is_ok() {
+            self.tasks.wait().await;
+        }
+        if let Err(errno) = self.backend.close().await {
+            tracing::warn!(%errno, "closing the backend failed");
+        }
+        outcome
+    }
+
+    /// Locks the slot of `page` if there is one.
+    pub(crate) fn lock_page<'a>(
+        &'a self,
+        page: u64,
+        pin: &'a epoch::Guard,
+    ) -> Option<PageGuard<'a>> {
+        let locked = self.slots.get(page, pin)?.lock(&self.counts);
+        let counted = !locked.state.is_empty();
+        Some(
+            PageGuard {
+                locked: Some(locked),
+                before_dirty: false,
+                cache: self,
+                page,
+                pin,
+                counted,
+                was_empty: !counted,
+            }
+            .init(),
+        )
+    }
+
+    /// Locks the slot of `page`, creating it where there is none. The slot may be empty.
+    ///
+    /// # Errors
+    /// `ENOMEM` when there is no memory for a node, `EOVERFLOW` for an index past what the tree can hold.
+    pub(crate) fn lock_or_create<'a>(
+        &'a self,
+        page: u64,
+        pin: &'a epoch::Guard,
+    ) -> Result<PageGuard<'a>, Errno> {
+        loop {
+            if let Some(guard) = self.lock_page(page, pin)
+                && guard.counted
+            {
+                return Ok(guard);
+            }
+            // Counted before it is locked: a counted leaf can't be reclaimed under the slot.
+            let slot = self.slots.occupy(page, pin).map_err(|_| Errno::ENOMEM)?;
+            let locked = slot.lock(&self.counts);
+            if locked.state.is_empty() {
+                let guard = PageGuard {
+                    locked: Some(locked),
+                    before_dirty: false,
+                    cache: self,
+                    page,
+                    pin,
+                    counted: true,
+                    was_empty: true,
+                };
+                return Ok(guard.init());
+            }
+            drop(locked);
+            self.slots.vacate(page, pin);
+        }
+    }
+}
+
+/// A locked page slot that keeps the tree's tags and population in step with the slot's state when it is dropped.
+#[derive(Debug)]
+pub(crate) struct PageGuard<'a> {
+    /// Taken only in `drop`.
+    locked: Option<LockedPage<'a>>,
+    cache: &'a PageCache,
+    page: u64,
+    pin: &'a epoch::Guard,
+    /// The leaf's population counts this slot.
+    counted: bool,
+    was_empty: bool,
+    before_dirty: bool,
+}
+
+impl<'a> PageGuard<'a> {
+    fn init(mut self) -> Self {
+        self.before_dirty = self.state.has(DIRTY);
+        self
+    }
+}
+
+impl<'a> std::ops::Deref for PageGuard<'a> {
+    type Target = LockedPage<'a>;
+
+    fn deref(&self) -> &Self::Target {
+        self.locked.as_ref().expect("taken in drop only")
+    }
+}
+
+impl std::ops::DerefMut for PageGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.locked.as_mut().expect("taken in drop only")
+    }
+}
+
+impl Drop for PageGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let locked = self.locked.take().expect("taken here only");
+        let (slots, page, pin) = (&self.cache.slots, self.page, self.pin);
+        let (dirty, empty) = (locked.state.has(DIRTY), locked.state.is_empty());
+        assert!(
+            self.counted || empty,
+            "page {page} became {:?} without being counted",
+            locked.state
+        );
+        // Tags change under the slot's lock; a tag set before the state shows is merely stale-set for a moment.
+        if dirty != self.before_dirty {
+            if dirty {
+                slots.set_tag(page, Tag::Dirty, pin)
+            } else {
+                slots.clear_tag(page, Tag::Dirty, pin)
+            }
+        }
+        if empty != self.was_empty {
+            if empty {
+                slots.clear_tag(page, Tag::Present, pin)
+            } else {
+                slots.set_tag(page, Tag::Present, pin)
+            }
+        }
+        drop(locked);
+        if self.counted && empty {
+            slots.vacate(page, pin);
+        }
+    }
+}
+
+/// The page that holds byte `offset`.
+#[inline]
+pub(crate) const fn page_of(offset: u64) -> u64 {
+    offset >> PAGE_SHIFT
+}
+
+/// All pages that `range` of bytes touches.
+#[inline]
+pub(crate) const fn pages_of(range: &std::ops::Range<u64>) -> std::ops::Range<u64> {
+    page_of(range.start)..range.end.div_ceil(PAGE_BYTES)
+}
+
+/// The bytes of `pages`.
+#[inline]
+pub(crate) const fn bytes_of(pages: &std::ops::Range<u64>) -> std::ops::Range<u64> {
+    pages.start << PAGE_SHIFT..pages.end << PAGE_SHIFT
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! Reads: hits without a lock, misses through fills.
+//!
+//! A hit takes one reference per page (see [`frame`](crate::frame)) and nothing else. A miss reserves frames while it holds
+//! nothing, takes an add guard, makes the absent pages `FILLING`, lets one task per run of neighbours read them (the tasks own
+//! the guard and the frames), lets go of the guard itself, and waits: for its own fills, all of which are submitted by then,
+//! and for those of others. No reader waits for another's fill with a fill of its own still to submit, so two readers of
+//! overlapping ranges can't wait for each other.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crossbeam_epoch as epoch;
+use weir_faults::{Errno, FaultContext, race_fault};
+
+use crate::add_lock::AddGuard;
+use crate::fill::{Fill, FillPurpose, PlannedFill};
+use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, PAGE_SIZE, TakenRef};
+use crate::options::SLICE_BYTES;
+use crate::page::{FILLING, PRESENT, PageSlot};
+use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
+
+/// Where one page of a read comes from.
+enum Source {
+    /// A reference that is held already.
+    Present(FrameId, TakenRef),
+    /// A fill, one's own or another's.
+    Fill(Arc<Fill>),
+    /// Handed out.
+    Taken,
+}
+
+/// One page of a read: which of its bytes are wanted.
+struct Wanted {
+    page: u64,
+    start: usize,
+    length: usize,
+}
+
+impl PageCache {
+    /// Appends `offset..offset + length` to `out` if all of it is cached; otherwise changes nothing and says `false`.
+    ///
+    /// Takes no lock, waits for nothing, allocates nothing beyond the queue of `out`.
+    #[inline]
+    pub fn try_read(self: &Arc<Self>, offset: u64, length: usize, out: &mut FrameRefs) -> bool {
+        let pieces = out.len();
+        let pin = epoch::pin();
+        let mut stream = None;
+        for wanted in wanted(offset, length) {
+            let taken = self
+                .slots
+                .get(wanted.page, &pin)
+                .and_then(|slot| self.take_present(slot));
+            let Some((frame, taken)) = taken else {
+                out.truncate(pieces);
+                return false;
+            };
+            if taken.first_use {
+                self.counters.readahead_used.add(1);
+                stream = taken.marker.then_some(wanted.page).or(stream);
+            }
+            out.push(frame, wanted.start, wanted.length, taken.zero);
+        }
+        drop(pin);
+        self.counters.hits.add((out.len() - pieces) as u64);
+        if let Some(page) = stream {
+            self.continue_readahead(page);
+        }
+        true
+    }
+
+    /// Takes a reference to the page in `slot` if there is one.
+    #[inline]
+    pub(crate) fn take_present(&self, slot: &PageSlot) -> Option<(FrameId, TakenRef)> {
+        let mut state = slot.load();
+        while state.has(PRESENT) {
+            let taken = self.pool.try_ref(state.frame());
+            let now = slot.load();
+            match taken {
+                Some(taken) if now.same_page(state) && !race_fault!(self.background) => {
+                    return Some((state.frame(), taken));
+                }
+                Some(_) => _ = self.pool.unref(state.frame()),
+                None => {}
+            }
+            state = now;
+        }
+        None
+    }
+
+    /// Reads `offset..offset + length`, at most [`SLICE_BYTES`] within one region (see [`PageCache::slice_at`]).
+    ///
+    /// Cancel safe: fills that were started run on and install what they read.
+    ///
+    /// # Errors
+    /// What the backend said; `EINVAL` when the device has become smaller than the range.
+    pub async fn read(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        offset: u64,
+        length: usize,
+    ) -> Result<FrameRefs, Errno> {
+        assert!(
+            length > 0 && length <= SLICE_BYTES,
+            "a read of {length} bytes"
+        );
+        let range = offset..offset + length as u64;
+        let pages = pages_of(&range);
+        self.observe_read(context, &range);
+        let mut frames = self.missing_pages(&pages);
+        loop {
+            let reserved = self.reserve(frames).await;
+            let guard = Arc::new(self.add_lock.add(bytes_of(&pages)).await);
+            if range.end > self.size() {
+                return Err(Errno::EINVAL);
+            }
+            let (sources, planned, complete) = self.plan_read(&guard, offset, length, reserved)?;
+            self.counters
+                .misses
+                .add(planned.iter().map(|run| run.frames.len() as u64).sum());
+            for run in planned {
+                self.spawn_fill(context, Arc::clone(&guard), run, FillPurpose::Demand);
+            }
+            drop(guard);
+            if complete {
+                return self.collect(sources, offset, length).await;
+            }
+            // Pages went away between the count and the guard. All references are given back before more memory is asked
+            // for, and the next attempt has a frame for every page, so it can't fall short.
+            drop(sources);
+            frames = usize::try_from(pages.end - pages.start).expect("at most a slice");
+        }
+    }
+
+    /// How many of `pages` would need a frame now: a hint.
+    pub(crate) fn missing_pages(&self, pages: &Range<u64>) -> usize {
+        let pin = epoch::pin();
+        let missing = |page: &u64| {
+            !self
+                .slots
+                .get(*page, &pin)
+                .is_some_and(|slot| slot.load().has(PRESENT | FILLING))
+        };
+        pages.clone().filter(missing).count()
+    }
+
+    /// Looks every page up under the guard; absent ones become `FILLING`. Says whether it had frames for all.
+    fn plan_read(
+        &self,
+        guard: &AddGuard,
+        offset: u64,
+        length: usize,
+        mut frames: FrameBuf,
+    ) -> Result<(Sources, Vec<PlannedFill>, bool), Errno> {
+        guard.assert_covers(offset..offset + length as u64);
+        let mut sources = Sources {
+            pool: Arc::clone(&self.pool),
+            list: Vec::with_capacity(length / PAGE_SIZE + 2),
+        };
+        let mut planned = Vec::new();
+        for wanted in wanted(offset, length) {
+            let pin = epoch::pin();
+            let mut slot = match self.lock_or_create(wanted.page, &pin) {
+                Ok(slot) => slot,
+                // What is planned must still be read: its slots are FILLING.
+                Err(_) => return Ok((sources, planned, false)),
+            };
+            if slot.state.has(PRESENT) {
+                let frame = slot.state.frame();
+                sources
+                    .list
+                    .push(Source::Present(frame, self.pool.add_ref(frame)));
+            } else if slot.state.has(FILLING) {
+                // Registered before the slot named it and removed after the slot stopped to, and the slot is locked.
+                let fill = self
+                    .fills
+                    .find(slot.detail())
+                    .expect("a filling slot names a running fill");
+                sources.list.push(Source::Fill(fill));
+            } else {
+                assert!(
+                    slot.state.is_empty(),
+                    "an add guard excludes held pages: {:?}",
+                    slot.state
+                );
+                if !self.plan_page(wanted.page, &mut slot, &mut frames, &mut planned) {
+                    return Ok((sources, planned, false));
+                }
+                let fill = &planned.last().expect("just planned").fill;
+                sources.list.push(Source::Fill(Arc::clone(fill)));
+            }
+        }
+        Ok((sources, planned, true))
+    }
+
+    /// Waits for the fills and puts the pieces together.
+    async fn collect(
+        &self,
+        mut sources: Sources,
+        offset: u64,
+        length: usize,
+    ) -> Result<FrameRefs, Errno> {
+        let mut out = FrameRefs::new(Arc::clone(&self.pool));
+        for (i, wanted) in wanted(offset, length).enumerate() {
+            match sources.take(i) {
+                Source::Present(frame, taken) => {
+                    out.push(frame, wanted.start, wanted.length, taken.zero)
+                }
+                Source::Fill(fill) => {
+                    let pages = fill.wait().await?;
+                    out.push_from(
+                        pages,
+                        fill.position(wanted.page),
+                        wanted.start,
+                        wanted.length,
+                    );
+                }
+                Source::Taken => unreachable!("each page is taken once"),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The pages of a read in order, with the references that it holds already.
+struct Sources {
+    pool: Arc<crate::frame::FramePool>,
+    list: Vec<Source>,
+}
+
+impl Sources {
+    /// Hands source `i` out; what was handed out is not given back in `drop`.
+    fn take(&mut self, i: usize) -> Source {
+        match &mut self.list[i] {
+            Source::Fill(fill) => Source::Fill(Arc::clone(fill)),
+            Source::Present(frame, taken) => {
+                let taken = (*frame, *taken);
+                self.list[i] = Source::Taken;
+                Source::Present(taken.0, taken.1)
+            }
+            Source::Taken => unreachable!("each page is taken once"),
+        }
+    }
+}
+
+impl Drop for Sources {
+    fn drop(&mut self) {
+        for source in &self.list {
+            if let Source::Present(frame, _) = source {
+                self.pool.unref(*frame);
+            }
+        }
+    }
+}
+
+/// Cuts `offset..offset + length` into pieces of pages.
+#[inline]
+fn wanted(offset: u64, length: usize) -> impl Iterator<Item = Wanted> {
+    let end = offset + length as u64;
+    let mut at = offset;
+    std::iter::from_fn(move || {
+        (at < end).then(|| {
+            let page = page_of(at);
+            #[allow(clippy::cast_possible_truncation)] // both less than a page
+            let (start, length) = (
+                (at % PAGE_BYTES) as usize,
+                (end - at).min(PAGE_BYTES - at % PAGE_BYTES) as usize,
+            );
+            at += length as u64;
+            Wanted {
+                page,
+                start,
+                length,
+            }
+        })
+    })
+}

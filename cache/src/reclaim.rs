@@ -1,0 +1,218 @@
+//! Memory: who gets frames when there are not enough, and which pages are given up for it.
+//!
+//! Memory is a lock like any other. A request reserves its worst case before it takes any guard, all or nothing, first come
+//! first served: [`PageCache::reserve`] hands out frames that are physically the caller's. Whoever must wait takes a place in
+//! a fair queue; only the head of the queue gathers, so partial hoards can't deadlock. Newcomers don't overtake while
+//! somebody waits.
+//!
+//! Payloads in reception have a budget of their own, a quarter of the frames: a thousand clients that each announce a large
+//! write and send nothing can't starve the readers.
+//!
+//! # Eviction
+//! CLOCK: a hand goes round over the frames; a page that was used since the last round (its visited bit, set by the hit's own
+//! reference count update) gets another round, the first clean unreferenced page that wasn't goes. New pages start unvisited,
+//! so a scan evicts itself first, as in SIEVE. Whether a page is clean is decided under its lock, so a write can't dirty it in
+//! between.
+//!
+//! # Metadata
+//! The nodes of the radix tree count within the cache's size: for every page's worth of nodes one frame is withheld.
+
+use std::sync::{Arc, Mutex};
+
+use crossbeam_epoch as epoch;
+use tokio::sync::{Mutex as FairMutex, OwnedSemaphorePermit, Semaphore};
+use weir_faults::race_fault;
+
+use crate::frame::{FrameBuf, FrameId, PAGE_SIZE, PrivateFrame};
+use crate::options::Limits;
+use crate::page::PageState;
+use crate::page_cache::PageCache;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+/// Pages evicted at a time when the free list is empty on a hot path: enough to amortise the search, few enough that no
+/// request notices.
+const EVICTION_BATCH: usize = 32;
+/// How many frames the hand passes before it gives up, in rounds: the first clears visited bits.
+const HAND_ROUNDS: usize = 2;
+
+/// Who waits for memory, and what is set aside.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// The head of the queue of waiters holds it; tokio's mutex is fair.
+    turn: FairMutex<()>,
+    /// Frames that payloads in reception may still take.
+    payloads: Arc<Semaphore>,
+    hand: AtomicU32,
+    /// Frames set aside for the radix tree's nodes.
+    withheld: Mutex<Vec<FrameId>>,
+    withheld_frames: AtomicUsize,
+}
+
+impl Memory {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self {
+            turn: FairMutex::new(()),
+            payloads: Arc::new(Semaphore::new(limits.payload_frames as usize)),
+            hand: AtomicU32::new(0),
+            withheld: Mutex::new(Vec::new()),
+            withheld_frames: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl PageCache {
+    /// Frames for a request, exactly `frames` of them. Waits in turn. Cancel safe.
+    ///
+    /// The caller holds no guard and no page lock.
+    pub(crate) async fn reserve(&self, frames: usize) -> FrameBuf {
+        let mut buffer = FrameBuf::new(Arc::clone(&self.pool));
+        self.withhold_metadata();
+        if self.try_reserve(frames, &mut buffer) {
+            return buffer;
+        }
+        assert!(
+            frames <= self.limits.frames as usize,
+            "{frames} frames of {}",
+            self.limits.frames
+        );
+        self.counters.memory_waits.add(1);
+        let wait = self.pool.announce_wait();
+        // Held across awaits on purpose: it is the queue. Its holder waits for memory only, with no guard.
+        let _turn = self.memory.turn.lock().await;
+        loop {
+            if buffer.grow_to(frames) {
+                return buffer;
+            }
+            if self.evict(frames - buffer.len()) == 0 {
+                // Everything is dirty, unsynced or referenced: writeback and sync make pages evictable.
+                self.kick.notify_one();
+                wait.freed().await;
+            }
+        }
+    }
+
+    /// As [`PageCache::reserve`], but does without rather than wait; `buffer` may have grown in vain.
+    pub(crate) fn try_reserve(&self, frames: usize, buffer: &mut FrameBuf) -> bool {
+        if frames == 0 {
+            return true;
+        }
+        if self.pool.waiting() > 0 || race_fault!(self.background) {
+            return false;
+        }
+        while !buffer.grow_to(frames) {
+            if self.evict((frames - buffer.len()).max(EVICTION_BATCH)) == 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// One frame without waiting, for hot paths.
+    #[inline]
+    pub(crate) fn try_frame(&self) -> Option<PrivateFrame<'_>> {
+        if self.pool.waiting() > 0 {
+            return None;
+        }
+        PrivateFrame::alloc(&self.pool).or_else(|| {
+            self.evict(EVICTION_BATCH);
+            PrivateFrame::alloc(&self.pool)
+        })
+    }
+
+    /// Room in the payload budget. Waits in turn. Cancel safe.
+    pub(crate) async fn payload_permit(&self, frames: u32) -> OwnedSemaphorePermit {
+        let payloads = Arc::clone(&self.memory.payloads);
+        payloads
+            .acquire_many_owned(frames)
+            .await
+            .expect("never closed")
+    }
+
+    /// Room in the payload budget, if there is at once.
+    pub(crate) fn try_payload_permit(&self, frames: u32) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.memory.payloads)
+            .try_acquire_many_owned(frames)
+            .ok()
+    }
+
+    /// Evicts up to `wanted` clean pages; says how many.
+    pub(crate) fn evict(&self, wanted: usize) -> usize {
+        let used = self.pool.used_frames();
+        let present = self.counts.present.load(Ordering::Relaxed);
+        if used == 0 || present <= self.counts.unclean.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let mut evicted = 0;
+        for _ in 0..used as usize * HAND_ROUNDS {
+            let frame = self.memory.hand.fetch_add(1, Ordering::Relaxed) % used;
+            if self.pool.count(frame) == 1
+                && !self.pool.take_visited(frame)
+                && self.evict_frame(frame)
+            {
+                evicted += 1;
+                if evicted == wanted {
+                    break;
+                }
+            }
+        }
+        self.counters.evictions.add(evicted as u64);
+        evicted
+    }
+
+    /// Gives the page in `frame` up if it is clean and nobody uses it.
+    fn evict_frame(&self, frame: FrameId) -> bool {
+        let page = self.pool.owner(frame);
+        let pin = epoch::pin();
+        let Some(mut slot) = self.lock_page(page, &pin) else {
+            return false;
+        };
+        // Under the lock: a private frame, or one that moved on, is not what this slot names.
+        if !slot.state.is_clean()
+            || slot.state.frame() != frame
+            || self.pool.count(frame) != 1
+            || race_fault!(self.background)
+        {
+            return false;
+        }
+        slot.state = PageState::EMPTY;
+        drop(slot);
+        if self.pool.is_unused_prefetch(frame) {
+            self.counters.readahead_wasted.add(1);
+        }
+        self.pool.unref(frame);
+        true
+    }
+
+    /// Sets frames aside for the nodes of the radix tree, or gives them back as the tree has shrunk.
+    fn withhold_metadata(&self) {
+        // A share of the frames' own bookkeeping is in their number already (`Limits::new` counts a slot per frame).
+        let own = self.limits.frames as usize * size_of::<crate::page::PageSlot>();
+        let target = self
+            .slots
+            .bytes()
+            .saturating_sub(own)
+            .div_ceil(PAGE_SIZE)
+            .min(self.limits.frames as usize / 2);
+        if self.memory.withheld_frames.load(Ordering::Relaxed) == target {
+            return;
+        }
+        let mut withheld = self.memory.withheld.lock().expect("not poisoned");
+        while withheld.len() > target {
+            self.pool
+                .unref(withheld.pop().expect("longer than the target"));
+        }
+        while withheld.len() < target {
+            // When memory is short the next reservation tries again.
+            let Some(frame) = self.pool.alloc().or_else(|| {
+                self.evict(1);
+                self.pool.alloc()
+            }) else {
+                break;
+            };
+            withheld.push(frame);
+        }
+        self.memory
+            .withheld_frames
+            .store(withheld.len(), Ordering::Relaxed);
+    }
+}

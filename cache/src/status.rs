@@ -1,0 +1,167 @@
+//! What a range holds: allocation as a client may know it, and what of it is cached.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crossbeam_epoch as epoch;
+use weir_faults::{Errno, FaultContext, pause_point};
+
+use crate::backend::{BackendExtent, ExtentKind};
+use crate::gen_radix::Tag;
+use crate::page::{DIRTY, HELD, IN_FLIGHT, PRESENT, UNCLEAN};
+use crate::page_cache::{PageCache, bytes_of, pages_of};
+
+/// A run of bytes and how much the cache has of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResidencyExtent {
+    /// Bytes, never zero.
+    pub length: u64,
+    /// All of it is in the cache.
+    pub cached: bool,
+    /// It is newer than what the backend has.
+    pub dirty: bool,
+}
+
+impl PageCache {
+    /// `base:allocation` of `range`: adjacent extents from its start, at most `most`, the dirty cache laid over the backend.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// What the backend said.
+    pub async fn allocation(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        range: Range<u64>,
+        most: usize,
+    ) -> Result<Vec<BackendExtent>, Errno> {
+        // The overlay first: a page that is written back and cleaned between the two looks would otherwise be in neither.
+        let overlay = self.unclean_ranges(&range, most);
+        pause_point!(context, "cache:status:overlay", [EIO]).await?;
+        // The overlay may have stopped early; nothing past it may be told as a hole.
+        let end = overlay.known_to;
+        let below = self
+            .backend
+            .extents(context, range.start..end, most)
+            .await?;
+        let mut merged = lay_over(&below, &overlay.ranges);
+        merged.truncate(most);
+        Ok(merged)
+    }
+
+    /// `x-weir:cache` of `range`: adjacent extents from its start, at most `most`.
+    pub fn residency(&self, range: Range<u64>, most: usize) -> Vec<ResidencyExtent> {
+        let mut extents: Vec<ResidencyExtent> = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let pin = epoch::pin();
+            let page = at / crate::frame::PAGE_BYTES;
+            let state = self.slots.get(page, &pin).map(crate::page::PageSlot::load);
+            let cached = state.is_some_and(|state| state.has(PRESENT));
+            let dirty = state.is_some_and(|state| state.has(DIRTY | IN_FLIGHT | HELD));
+            // Absent stretches are skipped by tag, so that an empty petabyte costs one look.
+            let end = match state {
+                Some(state) if !state.is_empty() => bytes_of(&(page..page + 1)).end,
+                _ => self
+                    .slots
+                    .next_tagged(page + 1, Tag::Present, &pin)
+                    .map_or(range.end, |next| bytes_of(&(next..next + 1)).start),
+            };
+            let end = end.min(range.end);
+            let full = extents.len() == most;
+            match extents.last_mut() {
+                Some(last) if last.cached == cached && last.dirty == dirty => {
+                    last.length += end - at
+                }
+                _ if full => break,
+                _ => extents.push(ResidencyExtent {
+                    length: end - at,
+                    cached,
+                    dirty,
+                }),
+            }
+            at = end;
+        }
+        extents
+    }
+
+    /// The pages of `range` that the backend may not have, as byte ranges cut to `range`.
+    fn unclean_ranges(&self, range: &Range<u64>, most: usize) -> Overlay {
+        let pages = pages_of(range);
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut next = pages.start;
+        loop {
+            let pin = epoch::pin();
+            let page = self
+                .slots
+                .next_tagged(next, Tag::Present, &pin)
+                .filter(|page| *page < pages.end);
+            let Some(page) = page else {
+                return Overlay {
+                    ranges,
+                    known_to: range.end,
+                };
+            };
+            next = page + 1;
+            if !self
+                .slots
+                .get(page, &pin)
+                .is_some_and(|slot| slot.load().has(UNCLEAN))
+            {
+                continue;
+            }
+            let bytes = bytes_of(&(page..next));
+            let (start, end) = (bytes.start.max(range.start), bytes.end.min(range.end));
+            let full = ranges.len() == most;
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ if full => {
+                    return Overlay {
+                        ranges,
+                        known_to: start,
+                    };
+                }
+                _ => ranges.push(start..end),
+            }
+        }
+    }
+}
+
+/// Ranges that hold data whatever the backend says, complete up to `known_to`.
+struct Overlay {
+    ranges: Vec<Range<u64>>,
+    known_to: u64,
+}
+
+/// Lays `data` ranges over the backend's extents; neighbours of one kind are merged.
+fn lay_over(below: &[BackendExtent], data: &[Range<u64>]) -> Vec<BackendExtent> {
+    let mut merged: Vec<BackendExtent> = Vec::new();
+    let mut push = |range: Range<u64>, kind: ExtentKind| {
+        if range.is_empty() {
+            return;
+        }
+        match merged.last_mut() {
+            Some(last) if last.kind == kind => last.range.end = range.end,
+            _ => merged.push(BackendExtent { range, kind }),
+        }
+    };
+    for extent in below {
+        let mut at = extent.range.start;
+        let first = data.partition_point(|over| over.end <= at);
+        for over in data[first..]
+            .iter()
+            .take_while(|over| over.start < extent.range.end)
+        {
+            push(at..over.start.max(at), extent.kind);
+            push(
+                over.start.max(at)..over.end.min(extent.range.end),
+                ExtentKind::Data,
+            );
+            at = over.end.min(extent.range.end);
+        }
+        push(at..extent.range.end, extent.kind);
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! A backend for tests: memory with two images, one volatile and one durable, that can fail and delay on purpose.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use weir_faults::{Errno, FaultContext, rng::Rng};
+
+use crate::backend::{
+    Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, Geometry, ZeroMode,
+};
+use crate::frame::{FrameBuf, FrameRefs, PAGE_SIZE};
+
+/// What a test backend does besides its work.
+#[derive(Debug, Default)]
+pub(crate) struct Behaviour {
+    /// Each call takes a random time up to so long (paused tokio time).
+    pub(crate) delay_max: Option<Duration>,
+    /// Out of a thousand calls so many fail, by operation.
+    pub(crate) failures_per_mille: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug)]
+struct Store {
+    /// What reads return.
+    volatile: Vec<u8>,
+    /// What would survive a power cut if nothing unsynced did.
+    durable: Vec<u8>,
+    rng: Rng,
+    behaviour: Behaviour,
+    writes: Vec<Range<u64>>,
+    syncs: u64,
+}
+
+/// Memory that behaves as told.
+#[derive(Debug)]
+pub(crate) struct TestBackend(Mutex<Store>);
+
+impl TestBackend {
+    pub(crate) fn new(size: usize, seed: u64) -> Self {
+        Self(Mutex::new(Store {
+            volatile: vec![0; size],
+            durable: vec![0; size],
+            rng: Rng::new(seed),
+            behaviour: Behaviour::default(),
+            writes: Vec::new(),
+            syncs: 0,
+        }))
+    }
+
+    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
+        self.0.lock().unwrap()
+    }
+
+    pub(crate) fn behave(&self, behaviour: Behaviour) {
+        self.store().behaviour = behaviour;
+    }
+
+    /// Overwrites both images, behind everybody's back.
+    pub(crate) fn fill(&self, bytes: &[u8]) {
+        let mut store = self.store();
+        store.volatile.copy_from_slice(bytes);
+        store.durable.copy_from_slice(bytes);
+    }
+
+    pub(crate) fn volatile(&self) -> Vec<u8> {
+        self.store().volatile.clone()
+    }
+
+    pub(crate) fn durable(&self) -> Vec<u8> {
+        self.store().durable.clone()
+    }
+
+    /// The writes so far, in order of completion.
+    pub(crate) fn writes(&self) -> Vec<Range<u64>> {
+        self.store().writes.clone()
+    }
+
+    pub(crate) fn syncs(&self) -> u64 {
+        self.store().syncs
+    }
+
+    /// Half of the delay lies before the work and half behind it, so that completions overtake each other.
+    async fn pause(&self) {
+        let delay = {
+            let mut store = self.store();
+            store.behaviour.delay_max.map(|most| {
+                let micros = u64::try_from(most.as_micros()).unwrap();
+                Duration::from_micros(store.rng.below(micros + 1) / 2)
+            })
+        };
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    fn fails(&self, operation: &'static str) -> Result<(), Errno> {
+        let mut store = self.store();
+        let share = store
+            .behaviour
+            .failures_per_mille
+            .get(operation)
+            .copied()
+            .unwrap_or(0);
+        if share > 0 && store.rng.below(1000) < share {
+            Err(Errno::EIO)
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn clear(&self, operation: &'static str, range: Range<u64>) -> Result<(), Errno> {
+        self.pause().await;
+        self.fails(operation)?;
+        self.store().volatile[span(&range)].fill(0);
+        self.pause().await;
+        Ok(())
+    }
+}
+
+fn span(range: &Range<u64>) -> Range<usize> {
+    usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()
+}
+
+impl Backend for TestBackend {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            size: self.store().volatile.len() as u64,
+            allocation_unit: 4096,
+            rotational: false,
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            discard: true,
+            zero_keep: true,
+            zero_punch: true,
+            resize: true,
+            extents: true,
+            shift: false,
+        }
+    }
+
+    fn read_vectored_at<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        offset: u64,
+        mut buffer: FrameBuf,
+    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
+        Box::pin(async move {
+            self.pause().await;
+            if let Err(errno) = self.fails("read") {
+                return (buffer, Err(errno));
+            }
+            {
+                let store = self.store();
+                for i in 0..buffer.len() {
+                    let start = (usize::try_from(offset).unwrap() + i * PAGE_SIZE)
+                        .min(store.volatile.len());
+                    let end = (start + PAGE_SIZE).min(store.volatile.len());
+                    let page = buffer.page_mut(i);
+                    page.fill(0);
+                    page[..end - start].copy_from_slice(&store.volatile[start..end]);
+                }
+            }
+            self.pause().await;
+            (buffer, Ok(()))
+        })
+    }
+
+    fn write_vectored_at<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        offset: u64,
+        data: FrameRefs,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            self.pause().await;
+            self.fails("write")?;
+            {
+                let mut store = self.store();
+                let range = offset..offset + data.bytes() as u64;
+                data.copy_to(&mut store.volatile[span(&range)]);
+                store.writes.push(range);
+            }
+            self.pause().await;
+            Ok(())
+        })
+    }
+
+    fn write_zeroes<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        range: Range<u64>,
+        _mode: ZeroMode,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(self.clear("zero", range))
+    }
+
+    fn discard<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(self.clear("discard", range))
+    }
+
+    fn extents<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        range: Range<u64>,
+        _most: usize,
+    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
+        Box::pin(async move {
+            let store = self.store();
+            let mut extents: Vec<BackendExtent> = Vec::new();
+            let mut at = range.start;
+            while at < range.end {
+                let end = ((at / PAGE_SIZE as u64 + 1) * PAGE_SIZE as u64).min(range.end);
+                let zero = store.volatile[span(&(at..end))]
+                    .iter()
+                    .all(|byte| *byte == 0);
+                let kind = if zero {
+                    ExtentKind::Hole
+                } else {
+                    ExtentKind::Data
+                };
+                match extents.last_mut() {
+                    Some(last) if last.kind == kind => last.range.end = end,
+                    _ => extents.push(BackendExtent {
+                        range: at..end,
+                        kind,
+                    }),
+                }
+                at = end;
+            }
+            Ok(extents)
+        })
+    }
+
+    fn sync<'a>(&'a self, _context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            // Covers what completed before it was submitted, nothing more.
+            let image = self.volatile();
+            self.pause().await;
+            self.fails("sync")?;
+            let mut store = self.store();
+            store.durable = image;
+            store.syncs += 1;
+            Ok(())
+        })
+    }
+
+    fn resize<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        size: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            self.store()
+                .volatile
+                .resize(usize::try_from(size).unwrap(), 0);
+            Ok(())
+        })
+    }
+
+    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async { Ok(()) })
+    }
+}

@@ -1,0 +1,338 @@
+//! Writeback: dirty pages on their way to the backend.
+//!
+//! A *pass* walks the dirty tags of a range in address order, cuts neighbours into *runs* of at most a slice, and submits
+//! several runs at a time, each by a task that owns references to the frames. At submission a page turns from `DIRTY` to
+//! `IN_FLIGHT`, at completion to `UNSTABLE`, or back to `DIRTY` if the backend failed. A page in flight that is written again
+//! is `DIRTY` too, and is not submitted a second time before the first has completed: else the older of the two might land
+//! last.
+//!
+//! # The scan lock
+//! One mutex guards the list of [`Operation`]s under way (runs and blockers that hold pages). A run is cut and entered into
+//! the list in one critical section, so whoever takes the lock sees every page that is not durable either as dirty or in the
+//! list. Clearing stale tags of the tree's inner nodes happens under the same lock, so it can't hide a page from a scan.
+//! The lock is never held across an await; a run of 256 pages is cut in some microseconds.
+//!
+//! Writeback takes no add guard: a blocker waits for writeback in its range.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crossbeam_epoch as epoch;
+use tokio::sync::Semaphore;
+use weir_faults::{Errno, FaultContext, pause_point};
+
+use crate::event::Event;
+use crate::frame::{FrameRefs, PAGE_BYTES};
+use crate::gen_radix::Tag;
+use crate::options::{RUN_PAGES, WRITEBACK_RUNS};
+use crate::page::{DIRTY, HELD, IN_FLIGHT, UNSTABLE};
+use crate::page_cache::{PageCache, bytes_of};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What an operation does with the pages of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OperationKind {
+    /// Writes them back.
+    Run,
+    /// Holds those that were not clean.
+    Blocker,
+}
+
+/// Something under way that a FLUSH must wait for.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) kind: OperationKind,
+    pub(crate) pages: Range<u64>,
+    pub(crate) done: Event,
+}
+
+impl Operation {
+    pub(crate) fn new(kind: OperationKind, pages: Range<u64>) -> Arc<Self> {
+        Arc::new(Self {
+            kind,
+            pages,
+            done: Event::default(),
+        })
+    }
+
+    fn overlaps(&self, pages: &Range<u64>) -> bool {
+        self.pages.start < pages.end && pages.start < self.pages.end
+    }
+}
+
+/// The scan lock and what is under way.
+#[derive(Debug)]
+pub(crate) struct Writeback {
+    operations: Mutex<Vec<Arc<Operation>>>,
+    /// How many runs may still be submitted.
+    runs: Arc<Semaphore>,
+    /// Bumped whenever pages that were on their way became dirty again.
+    failures: AtomicU64,
+}
+
+impl Default for Writeback {
+    fn default() -> Self {
+        Self {
+            operations: Mutex::default(),
+            runs: Arc::new(Semaphore::new(WRITEBACK_RUNS)),
+            failures: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Writeback {
+    fn scan(&self) -> MutexGuard<'_, Vec<Arc<Operation>>> {
+        self.operations.lock().expect("not poisoned")
+    }
+
+    /// Enters an operation; it must be ended by [`Writeback::end`].
+    pub(crate) fn begin(&self, operation: &Arc<Operation>) {
+        self.scan().push(Arc::clone(operation));
+    }
+
+    /// Ends an operation: its pages' states have been settled.
+    pub(crate) fn end(&self, operation: &Arc<Operation>) {
+        let mut operations = self.scan();
+        let position = operations
+            .iter()
+            .position(|other| Arc::ptr_eq(other, operation));
+        operations.swap_remove(position.expect("begun and not ended"));
+        drop(operations);
+        operation.done.set();
+    }
+
+    /// The operations under way that touch `pages`.
+    pub(crate) fn under_way(&self, pages: &Range<u64>) -> Vec<Arc<Operation>> {
+        self.scan()
+            .iter()
+            .filter(|operation| operation.overlaps(pages))
+            .cloned()
+            .collect()
+    }
+
+    /// How often pages became dirty again so far.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn count_failure(&self) {
+        self.failures.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// What one look at the dirty tags found.
+struct Scan {
+    /// The next run, entered into the list and marked in flight.
+    run: Option<Run>,
+    /// A covered page was passed over because it is in flight.
+    busy: bool,
+    /// Where to go on.
+    next: u64,
+}
+
+struct Run {
+    operation: Arc<Operation>,
+    data: FrameRefs,
+}
+
+/// How a pass went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pass {
+    /// The first error of its own runs.
+    pub(crate) error: Option<Errno>,
+    /// Covered pages are still dirty because an earlier version of them was in flight.
+    pub(crate) busy: bool,
+    /// Pages written.
+    pub(crate) pages: u64,
+}
+
+/// The most dirty pages passed over under one hold of the scan lock.
+const SKIPS_PER_SCAN: u32 = 1024;
+
+impl PageCache {
+    /// Writes back the pages of `pages` that were dirtied in flush epoch `covered` or before, each at most once, and waits for
+    /// the runs that it submitted. Cancel safe: submitted runs run on.
+    pub(crate) async fn write_back(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        pages: Range<u64>,
+        covered: u64,
+    ) -> Pass {
+        let mut pass = Pass::default();
+        let mut submitted = Vec::new();
+        let mut next = pages.start;
+        while next < pages.end {
+            // Waited for holding nothing; it travels with the run.
+            let permit = Arc::clone(&self.writeback.runs)
+                .acquire_owned()
+                .await
+                .expect("never closed");
+            let scan = self.next_run(next..pages.end, covered);
+            pass.busy |= scan.busy;
+            next = scan.next;
+            let Some(run) = scan.run else { continue };
+            pass.pages += run.data.len() as u64;
+            let (cache, context) = (Arc::clone(self), context.clone());
+            submitted.push(self.tasks.spawn(async move {
+                let result = cache.submit(&context, run).await;
+                drop(permit);
+                result
+            }));
+        }
+        for run in submitted {
+            let result = run.await.expect("a panic aborts the process");
+            pass.error = pass.error.or(result.err());
+        }
+        self.tidy_dirty_tags(&pages);
+        pass
+    }
+
+    /// Cuts the next run out of `pages` and marks it in flight.
+    fn next_run(&self, pages: Range<u64>, covered: u64) -> Scan {
+        let mut operations = self.writeback.scan();
+        let mut scan = Scan {
+            run: None,
+            busy: false,
+            next: pages.start,
+        };
+        for _ in 0..SKIPS_PER_SCAN {
+            let pin = epoch::pin();
+            let dirty = self
+                .slots
+                .next_tagged(scan.next, Tag::Dirty, &pin)
+                .filter(|page| *page < pages.end);
+            let Some(first) = dirty else {
+                scan.next = pages.end;
+                break;
+            };
+            let mut data = FrameRefs::new(Arc::clone(&self.pool));
+            match self.take_for_writeback(first, Some(covered), &mut data) {
+                Taken::Yes => {}
+                Taken::InFlight => scan.busy = true,
+                Taken::No => {}
+            }
+            scan.next = first + 1;
+            if data.is_empty() {
+                continue;
+            }
+            // Neighbours go along whatever their age: one larger transfer costs less than two.
+            while scan.next < pages.end
+                && scan.next - first < RUN_PAGES
+                && matches!(
+                    self.take_for_writeback(scan.next, None, &mut data),
+                    Taken::Yes
+                )
+            {
+                scan.next += 1;
+            }
+            let operation = Operation::new(OperationKind::Run, first..scan.next);
+            operations.push(Arc::clone(&operation));
+            scan.run = Some(Run { operation, data });
+            break;
+        }
+        scan
+    }
+
+    /// Turns a dirty page into one in flight and refers to its frame; `covered`: only if it is that old.
+    fn take_for_writeback(&self, page: u64, covered: Option<u64>, data: &mut FrameRefs) -> Taken {
+        let pin = epoch::pin();
+        let Some(mut slot) = self.lock_page(page, &pin) else {
+            return Taken::No;
+        };
+        if !slot.state.has(DIRTY) || covered.is_some_and(|covered| slot.detail() > covered) {
+            return Taken::No;
+        }
+        if slot.state.has(IN_FLIGHT) {
+            return Taken::InFlight;
+        }
+        let frame = slot.state.frame();
+        let taken = self.pool.add_ref(frame);
+        let room = self.size() - page * PAGE_BYTES;
+        let length = usize::try_from(room.min(PAGE_BYTES)).expect("at most a page");
+        data.push(frame, 0, length, taken.zero);
+        slot.state = slot.state.without(DIRTY).with(IN_FLIGHT);
+        Taken::Yes
+    }
+
+    /// Writes a run and settles the states of its pages.
+    async fn submit(&self, context: &FaultContext, run: Run) -> Result<(), Errno> {
+        let Run { operation, data } = run;
+        let pages = data.len() as u64;
+        let result =
+            match pause_point!(context, "cache:writeback:submit", [EIO, ENOSPC, ENOMEM]).await {
+                Ok(()) => {
+                    self.backend
+                        .write_vectored_at(context, operation.pages.start * PAGE_BYTES, data)
+                        .await
+                }
+                Err(errno) => Err(errno),
+            };
+        let result =
+            result.and(pause_point!(context, "cache:writeback:complete", [EIO, ENOSPC]).await);
+        // After the backend's completion, before the pages show it: a sync submitted from here on covers the write.
+        let generation = self.generations.completed();
+        for page in operation.pages.clone() {
+            self.complete_page(page, result.is_ok(), generation);
+        }
+        self.counters.writeback_runs.add(1);
+        match result {
+            Ok(()) => self.counters.writeback_pages.add(pages),
+            Err(errno) => {
+                self.counters.writeback_errors.add(1);
+                self.writeback.count_failure();
+                let range = bytes_of(&operation.pages);
+                tracing::warn!(%errno, start = range.start, end = range.end, "writeback failed; the pages are kept");
+            }
+        }
+        self.writeback.end(&operation);
+        self.throttle.progress(result);
+        if self.counts.unstable.load(Ordering::Relaxed) >= self.limits.unstable_sync {
+            self.kick.notify_one();
+        }
+        result
+    }
+
+    fn complete_page(&self, page: u64, written: bool, generation: u64) {
+        let pin = epoch::pin();
+        let mut slot = self
+            .lock_page(page, &pin)
+            .expect("a page in flight stays in its slot");
+        assert!(
+            slot.state.has(IN_FLIGHT),
+            "page {page} completed but not in flight: {:?}",
+            slot.state
+        );
+        slot.state = slot.state.without(IN_FLIGHT);
+        if slot.state.has(HELD) {
+            // Its blocker waits for this and puts it back as dirty if it fails.
+        } else if slot.state.has(DIRTY) {
+            if !written {
+                slot.set_detail(OLDEST_EPOCH);
+            }
+        } else if written {
+            slot.state = slot.state.with(UNSTABLE);
+            slot.set_detail(generation);
+            self.generations.push_unstable(page, generation);
+        } else {
+            slot.state = slot.state.with(DIRTY);
+            slot.set_detail(OLDEST_EPOCH);
+        }
+    }
+
+    fn tidy_dirty_tags(&self, pages: &Range<u64>) {
+        // Under the scan lock: no scan runs while tags are cleared.
+        let scan = self.writeback.scan();
+        let pin = epoch::pin();
+        self.slots.tidy_tags(pages.clone(), Tag::Dirty, &pin);
+        drop(scan);
+    }
+}
+
+/// Older than every FLUSH: whatever comes next covers it.
+pub(crate) const OLDEST_EPOCH: u64 = 0;
+
+enum Taken {
+    Yes,
+    InFlight,
+    No,
+}
