@@ -111,15 +111,6 @@ pub(crate) fn assert_well_formed(extents: &[BackendExtent], range: &Range<u64>) 
     }
 }
 
-/// Whether byte `at` is in a hole.
-pub(crate) fn is_hole(extents: &[BackendExtent], at: u64) -> bool {
-    let extent = extents
-        .iter()
-        .find(|extent| extent.range.contains(&at))
-        .expect("covered");
-    extent.kind == ExtentKind::Hole
-}
-
 /// What a model test does to a backend.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {

@@ -78,6 +78,3 @@ impl OpenFile {
         u64::try_from(found).map_err(|_| SystemErrno::EOVERFLOW)
     }
 }
-
-#[cfg(test)]
-mod tests;
