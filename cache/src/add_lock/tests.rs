@@ -121,7 +121,7 @@ fn an_exclusive_one_is_alone_and_blocks_everything() {
 }
 
 #[test]
-fn an_exclusive_one_waits_for_wholes_and_lets_regions_through_meanwhile() {
+fn an_exclusive_one_waits_for_wholes_and_goes_before_later_ones() {
     let lock = new_lock();
     let whole = now(lock.block_whole(page_of(0)));
     let mut exclusive = Box::pin(lock.exclusive());
