@@ -5,6 +5,7 @@
 //! `tests/kernel/init.sh` is its first process; it runs one script of that folder and prints the result line that
 //! [`Guest::run`] reads. Neither root nor virtualisation is needed.
 
+use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -39,18 +40,37 @@ impl Guest {
     /// When the disk can't be made.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        let dir = tempfile::Builder::new().prefix("weir-guest-").tempdir().expect("a temporary folder");
+        let dir = tempfile::Builder::new()
+            .prefix("weir-guest-")
+            .tempdir()
+            .expect("a temporary folder");
         let disk = dir.path().join("disk.img");
-        fs::File::create(&disk).and_then(|f| f.set_len(DISK_BYTES)).expect("a sparse file");
+        fs::File::create(&disk)
+            .and_then(|f| f.set_len(DISK_BYTES))
+            .expect("a sparse file");
         // No lazy initialisation: a thread that writes to the disk behind the test would cost it time.
-        let options = ["-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=0,nodiscard"];
-        tool_ok("mkfs.ext4", options.iter().map(AsRef::as_ref).chain([disk.as_os_str()]));
-        Self { dir, variables: Vec::new(), timeout }
+        let options = [
+            "-q",
+            "-F",
+            "-O",
+            "^has_journal",
+            "-E",
+            "lazy_itable_init=0,nodiscard",
+        ];
+        tool_ok(
+            "mkfs.ext4",
+            options.iter().map(AsRef::as_ref).chain([disk.as_os_str()]),
+        );
+        Self {
+            dir,
+            variables: Vec::new(),
+            timeout,
+        }
     }
 
     /// Sets an environment variable for the script.
     #[must_use]
-    pub fn variable(mut self, name: &str, value: impl ToString) -> Self {
+    pub fn variable(mut self, name: &str, value: impl Display) -> Self {
         self.variables.push((name.to_owned(), value.to_string()));
         self
     }
@@ -75,9 +95,18 @@ impl Guest {
         let mut command = Command::new(find("linux.uml"));
         command
             .arg(format!("mem={MEMORY}"))
-            .args(["rootfstype=hostfs", "rootflags=/", "rw", "quiet", "panic=-1"])
+            .args([
+                "rootfstype=hostfs",
+                "rootflags=/",
+                "rw",
+                "quiet",
+                "panic=-1",
+            ])
             .arg(format!("init={}", init.display()))
-            .arg(format!("ubd0={}", self.dir.path().join("disk.img").display()))
+            .arg(format!(
+                "ubd0={}",
+                self.dir.path().join("disk.img").display()
+            ))
             .arg(format!("uml_dir={}", self.dir.path().join("uml").display()))
             .args(["con=null", "con0=fd:0,fd:1", "ssl=null"]);
         let console = run(&mut command, self.timeout);

@@ -49,7 +49,10 @@ pub fn bytes(seed: u64, len: usize) -> Vec<u8> {
 pub fn assert_same(got: &[u8], want: &[u8], what: &str) {
     assert_eq!(got.len(), want.len(), "{what}: length");
     if let Some(at) = got.iter().zip(want).position(|(a, b)| a != b) {
-        panic!("{what}: byte {at} is {:#04x}, should be {:#04x}", got[at], want[at]);
+        panic!(
+            "{what}: byte {at} is {:#04x}, should be {:#04x}",
+            got[at], want[at]
+        );
     }
 }
 

@@ -78,8 +78,13 @@ impl Process {
     #[track_caller]
     fn spawn(command: &mut Command, own_group: bool) -> Self {
         let program = command.get_program().to_os_string();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("can't start {}: {e}", program.display()));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("can't start {}: {e}", program.display()));
         let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid fits i32"));
 
         let (line_tx, lines) = channel();
@@ -88,17 +93,31 @@ impl Process {
         let out = child.stdout.take().expect("piped");
         let err = child.stderr.take().expect("piped");
         let readers = vec![
-            collect(out, Arc::clone(&stdout), move |line| drop(line_tx.send(line))),
+            collect(out, Arc::clone(&stdout), move |line| {
+                drop(line_tx.send(line))
+            }),
             collect(err, Arc::clone(&stderr), drop),
         ];
 
         let (exit_tx, exited) = channel();
         thread::spawn(move || {
             // WNOWAIT leaves the zombie, so that the pid stays ours until `reap`.
-            while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(nix::Error::EINTR) {}
+            while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+                == Err(nix::Error::EINTR)
+            {}
             let _ = exit_tx.send(());
         });
-        Self { child, pid, own_group, reaped: false, exited, lines, stdout, stderr, readers }
+        Self {
+            child,
+            pid,
+            own_group,
+            reaped: false,
+            exited,
+            lines,
+            stdout,
+            stderr,
+            readers,
+        }
     }
 
     /// The child's process id.
@@ -115,8 +134,12 @@ impl Process {
     pub fn line(&mut self, timeout: Duration) -> String {
         match self.lines.recv_timeout(timeout) {
             Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => panic!("no line within {timeout:?}; {}", self.describe()),
-            Err(RecvTimeoutError::Disconnected) => panic!("ended before it printed a line; {}", self.describe()),
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("no line within {timeout:?}; {}", self.describe())
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                panic!("ended before it printed a line; {}", self.describe())
+            }
         }
     }
 
@@ -147,26 +170,37 @@ impl Process {
         for reader in self.readers.drain(..) {
             drop(reader.join());
         }
-        Finished { status, stdout: self.stdout(), stderr: self.stderr() }
+        Finished {
+            status,
+            stdout: self.stdout(),
+            stderr: self.stderr(),
+        }
     }
 
     /// True when the child has not ended yet.
     #[must_use]
     pub fn is_running(&self) -> bool {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
-        !self.reaped && waitid(Id::Pid(self.pid), flags) == Ok(nix::sys::wait::WaitStatus::StillAlive)
+        !self.reaped
+            && waitid(Id::Pid(self.pid), flags) == Ok(nix::sys::wait::WaitStatus::StillAlive)
     }
 
     /// What the child has printed on standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
-        self.stdout.lock().expect("reader threads don't panic").clone()
+        self.stdout
+            .lock()
+            .expect("reader threads don't panic")
+            .clone()
     }
 
     /// What the child has printed on standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
-        self.stderr.lock().expect("reader threads don't panic").clone()
+        self.stderr
+            .lock()
+            .expect("reader threads don't panic")
+            .clone()
     }
 
     /// Resident memory in KiB, and its highest value so far, from `/proc`.
@@ -179,10 +213,20 @@ impl Process {
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
         let field = |name: &str| {
             text.lines()
-                .find_map(|l| l.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok())
+                .find_map(|l| {
+                    l.strip_prefix(name)?
+                        .trim()
+                        .strip_suffix(" kB")?
+                        .trim()
+                        .parse()
+                        .ok()
+                })
                 .unwrap_or_else(|| panic!("{path} has no {name}; {}", self.describe()))
         };
-        Memory { resident_kib: field("VmRSS:"), peak_kib: field("VmHWM:") }
+        Memory {
+            resident_kib: field("VmRSS:"),
+            peak_kib: field("VmHWM:"),
+        }
     }
 
     /// How many descriptors the child has open.
@@ -191,7 +235,9 @@ impl Process {
     /// When the child is gone.
     #[must_use]
     pub fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("the child runs").count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid))
+            .expect("the child runs")
+            .count()
     }
 
     fn reap(&mut self) -> ExitStatus {
@@ -200,7 +246,12 @@ impl Process {
     }
 
     fn describe(&self) -> String {
-        format!("pid {}\n--- stdout\n{}\n--- stderr\n{}", self.pid, self.stdout(), self.stderr())
+        format!(
+            "pid {}\n--- stdout\n{}\n--- stderr\n{}",
+            self.pid,
+            self.stdout(),
+            self.stderr()
+        )
     }
 }
 

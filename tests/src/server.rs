@@ -27,18 +27,28 @@ pub fn weir() -> PathBuf {
     let path = std::env::var_os("WEIR_BIN").map_or_else(
         || {
             let test = std::env::current_exe().expect("the running test has a path");
-            test.ancestors().nth(2).expect("target/<profile>/deps/<test>").join("weir")
+            test.ancestors()
+                .nth(2)
+                .expect("target/<profile>/deps/<test>")
+                .join("weir")
         },
         PathBuf::from,
     );
-    assert!(path.is_file(), "{} is missing: run tests/run, or build weir and set WEIR_BIN", path.display());
+    assert!(
+        path.is_file(),
+        "{} is missing: run tests/run, or build weir and set WEIR_BIN",
+        path.display()
+    );
     path.canonicalize().expect("it exists")
 }
 
 /// Runs `weir` with these arguments to its end, in `dir`.
 #[track_caller]
 pub fn weir_in<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = A>) -> Finished {
-    run(Command::new(weir()).args(args).current_dir(dir), START_TIMEOUT)
+    run(
+        Command::new(weir()).args(args).current_dir(dir),
+        START_TIMEOUT,
+    )
 }
 
 /// What to serve and how. Without [`ServerBuilder::listen`] it is a Unix socket in the server's own folder.
@@ -121,7 +131,8 @@ impl ServerBuilder {
     #[must_use]
     pub fn start(mut self) -> Server {
         if self.listen.is_empty() {
-            self.listen.push(format!("unix:{}", self.dir.join("weir.sock").display()));
+            self.listen
+                .push(format!("unix:{}", self.dir.join("weir.sock").display()));
         }
         let mut process = Process::start(&mut self.command());
         let uris: Vec<String> = self
@@ -129,18 +140,37 @@ impl ServerBuilder {
             .iter()
             .map(|address| {
                 let line = process.line(START_TIMEOUT);
-                let uri = line.split_whitespace().next().unwrap_or_default().to_owned();
-                let scheme = if address.starts_with("unix:") { "nbd+unix://" } else { "nbd://" };
-                assert!(uri.starts_with(scheme), "no {scheme} URI at the start of {line:?}");
+                let uri = line
+                    .split_whitespace()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
+                let scheme = if address.starts_with("unix:") {
+                    "nbd+unix://"
+                } else {
+                    "nbd://"
+                };
+                assert!(
+                    uri.starts_with(scheme),
+                    "no {scheme} URI at the start of {line:?}"
+                );
                 uri
             })
             .collect();
         let admin = self.admin.map(|_| {
             let line = process.line(START_TIMEOUT);
-            let url = line.strip_prefix("admin ").and_then(|rest| rest.split_whitespace().next());
-            url.unwrap_or_else(|| panic!("not an admin line: {line:?}")).to_owned()
+            let url = line
+                .strip_prefix("admin ")
+                .and_then(|rest| rest.split_whitespace().next());
+            url.unwrap_or_else(|| panic!("not an admin line: {line:?}"))
+                .to_owned()
         });
-        Server { process, uris, admin, dir: self.dir }
+        Server {
+            process,
+            uris,
+            admin,
+            dir: self.dir,
+        }
     }
 
     fn command(&self) -> Command {
@@ -191,7 +221,10 @@ impl Server {
     pub fn uri_at(&self, index: usize, export: &str) -> String {
         let uri = &self.uris[index];
         match uri.split_once('?') {
-            Some((base, query)) => format!("{}/{export}?{query}", base.strip_suffix('/').unwrap_or(base)),
+            Some((base, query)) => format!(
+                "{}/{export}?{query}",
+                base.strip_suffix('/').unwrap_or(base)
+            ),
             None => format!("{}/{export}", uri.strip_suffix('/').unwrap_or(uri)),
         }
     }
@@ -202,8 +235,12 @@ impl Server {
     /// When that is not a TCP address.
     #[must_use]
     pub fn port(&self) -> u16 {
-        let (_, port) = self.uris[0].trim_end_matches('/').rsplit_once(':').expect("a TCP address");
-        port.parse().unwrap_or_else(|e| panic!("{}: {e}", self.uris[0]))
+        let (_, port) = self.uris[0]
+            .trim_end_matches('/')
+            .rsplit_once(':')
+            .expect("a TCP address");
+        port.parse()
+            .unwrap_or_else(|e| panic!("{}: {e}", self.uris[0]))
     }
 
     /// `http://...` of the admin port.
@@ -219,7 +256,10 @@ impl Server {
     #[track_caller]
     pub fn control<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Finished {
         let mut command = Command::new(weir());
-        command.args(args).env("WEIR_ADMIN", self.admin()).current_dir(&self.dir);
+        command
+            .args(args)
+            .env("WEIR_ADMIN", self.admin())
+            .current_dir(&self.dir);
         run(&mut command, START_TIMEOUT)
     }
 
@@ -262,9 +302,15 @@ impl Server {
     /// Panics unless the server runs and serves a new client.
     #[track_caller]
     pub fn assert_serving(&self) {
-        assert!(self.process.is_running(), "the server is gone:\n{}", self.process.stderr());
+        assert!(
+            self.process.is_running(),
+            "the server is gone:\n{}",
+            self.process.stderr()
+        );
         let mut client = self.client();
-        client.read(0, 512).unwrap_or_else(|e| panic!("a READ of the first sector failed: {e:?}"));
+        client
+            .read(0, 512)
+            .unwrap_or_else(|e| panic!("a READ of the first sector failed: {e:?}"));
         client.disconnect();
     }
 

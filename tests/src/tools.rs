@@ -24,7 +24,9 @@ pub fn find(program: &str) -> PathBuf {
         .chain(SYSTEM_FOLDERS.iter().map(PathBuf::from))
         .map(|folder| folder.join(program))
         .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| panic!("{program} is missing: run tests/run, which installs what the tests need"))
+        .unwrap_or_else(|| {
+            panic!("{program} is missing: run tests/run, which installs what the tests need")
+        })
 }
 
 /// Runs a tool to its end, whatever its status.
@@ -64,5 +66,8 @@ pub fn nbdsh_with(args: &[&str]) -> String {
 pub fn bytes_on_disk(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     // st_blocks counts units of 512 bytes, whatever the file system's own block is.
-    std::fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).blocks() * 512
+    std::fs::metadata(path)
+        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        .blocks()
+        * 512
 }

@@ -19,7 +19,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { export: String::new(), structured: true, contexts: Vec::new() }
+        Self {
+            export: String::new(),
+            structured: true,
+            contexts: Vec::new(),
+        }
     }
 }
 
@@ -27,7 +31,10 @@ impl Options {
     /// The default export with simple replies.
     #[must_use]
     pub fn simple() -> Self {
-        Self { structured: false, ..Self::default() }
+        Self {
+            structured: false,
+            ..Self::default()
+        }
     }
 
     /// Another export.
@@ -99,8 +106,16 @@ impl Handshake {
     #[must_use]
     pub fn begin_with(mut socket: Socket, flags: u32) -> Self {
         assert_eq!(socket.receive_u64(), NBDMAGIC, "the greeting's first magic");
-        assert_eq!(socket.receive_u64(), IHAVEOPT, "the greeting's second magic");
-        assert_eq!(socket.receive_u16(), FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES, "handshake flags");
+        assert_eq!(
+            socket.receive_u64(),
+            IHAVEOPT,
+            "the greeting's second magic"
+        );
+        assert_eq!(
+            socket.receive_u16(),
+            FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES,
+            "handshake flags"
+        );
         socket.send(&flags.to_be_bytes());
         Self { socket }
     }
@@ -141,12 +156,26 @@ impl Handshake {
     /// When it is malformed or answers another option.
     #[track_caller]
     pub fn reply(&mut self, option: u32) -> OptionReply {
-        assert_eq!(self.socket.receive_u64(), OPTION_REPLY_MAGIC, "option reply magic");
-        assert_eq!(self.socket.receive_u32(), option, "the reply answers another option");
+        assert_eq!(
+            self.socket.receive_u64(),
+            OPTION_REPLY_MAGIC,
+            "option reply magic"
+        );
+        assert_eq!(
+            self.socket.receive_u32(),
+            option,
+            "the reply answers another option"
+        );
         let kind = self.socket.receive_u32();
         let len = self.socket.receive_u32() as usize;
-        assert!(len <= OPTION_REPLY_BYTES_MAX, "an option reply of {len} bytes");
-        OptionReply { kind, data: self.socket.receive(len) }
+        assert!(
+            len <= OPTION_REPLY_BYTES_MAX,
+            "an option reply of {len} bytes"
+        );
+        OptionReply {
+            kind,
+            data: self.socket.receive(len),
+        }
     }
 
     /// Sends an option and reads replies up to the ACK or the error, which is the last of them.
@@ -173,9 +202,18 @@ impl Handshake {
         let mut replies = self.ask(option, data);
         assert_eq!(replies.len(), 1, "{replies:x?}");
         let reply = replies.remove(0);
-        assert_eq!(reply.kind, kind, "option {option}: {:#x} {:?}", reply.kind, reply.text());
+        assert_eq!(
+            reply.kind,
+            kind,
+            "option {option}: {:#x} {:?}",
+            reply.kind,
+            reply.text()
+        );
         let refusal = kind & REP_ERROR_BIT != 0;
-        assert!(!refusal || !reply.data.is_empty(), "a refusal without a text");
+        assert!(
+            !refusal || !reply.data.is_empty(),
+            "a refusal without a text"
+        );
         reply
     }
 
@@ -205,7 +243,10 @@ impl Handshake {
                 assert_eq!(reply.kind, REP_META_CONTEXT);
                 let (id, name) = reply.data.split_at(4);
                 let id = u32::from_be_bytes(id.try_into().expect("four bytes"));
-                (id, String::from_utf8(name.to_vec()).expect("names are UTF-8"))
+                (
+                    id,
+                    String::from_utf8(name.to_vec()).expect("names are UTF-8"),
+                )
             })
             .collect()
     }
@@ -222,13 +263,21 @@ impl Handshake {
         let mut data = counted(export);
         let wanted = [INFO_NAME, INFO_DESCRIPTION, INFO_BLOCK_SIZE];
         data.extend(u16::try_from(wanted.len()).expect("three").to_be_bytes());
-        wanted.iter().for_each(|kind| data.extend(kind.to_be_bytes()));
+        wanted
+            .iter()
+            .for_each(|kind| data.extend(kind.to_be_bytes()));
         let mut replies = self.ask(option, &data);
         let last = replies.pop().expect("ask returns one at least");
         if last.kind != REP_ACK {
             return Err(last);
         }
-        let mut found = Export { size: 0, flags: 0, block_sizes: None, name: None, description: None };
+        let mut found = Export {
+            size: 0,
+            flags: 0,
+            block_sizes: None,
+            name: None,
+            description: None,
+        };
         for reply in replies {
             assert_eq!(reply.kind, REP_INFO);
             let (kind, body) = reply.data.split_at(2);
@@ -242,13 +291,18 @@ impl Handshake {
                 INFO_NAME => found.name = Some(text()),
                 INFO_DESCRIPTION => found.description = Some(text()),
                 INFO_BLOCK_SIZE => {
-                    let field = |i: usize| u32::from_be_bytes(body[4 * i..][..4].try_into().expect("four"));
+                    let field =
+                        |i: usize| u32::from_be_bytes(body[4 * i..][..4].try_into().expect("four"));
                     found.block_sizes = Some((field(0), field(1), field(2)));
                 }
                 other => panic!("information that nobody asked for: {other}"),
             }
         }
-        assert_ne!(found.flags & EXPORT_HAS_FLAGS, 0, "no INFO_EXPORT, or none with HAS_FLAGS");
+        assert_ne!(
+            found.flags & EXPORT_HAS_FLAGS,
+            0,
+            "no INFO_EXPORT, or none with HAS_FLAGS"
+        );
         Ok(found)
     }
 
@@ -266,7 +320,10 @@ impl Handshake {
 
 /// A string after its length as u32.
 pub(super) fn counted(text: &str) -> Vec<u8> {
-    let mut bytes = u32::try_from(text.len()).expect("names are short").to_be_bytes().to_vec();
+    let mut bytes = u32::try_from(text.len())
+        .expect("names are short")
+        .to_be_bytes()
+        .to_vec();
     bytes.extend_from_slice(text.as_bytes());
     bytes
 }

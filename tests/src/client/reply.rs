@@ -105,15 +105,25 @@ impl Reply {
                 other => panic!("in the reply to a READ: {other:?}"),
             };
             assert!(n > 0, "an empty chunk at {at}");
-            let start = usize::try_from(at.checked_sub(offset).expect("a chunk before the range")).expect("64 bit");
-            assert!(start + n <= len as usize, "chunk {at}+{n} strays from {offset}+{len}");
-            assert!(!covered[start..start + n].contains(&true), "chunk {at}+{n} overlaps another");
+            let start = usize::try_from(at.checked_sub(offset).expect("a chunk before the range"))
+                .expect("64 bit");
+            assert!(
+                start + n <= len as usize,
+                "chunk {at}+{n} strays from {offset}+{len}"
+            );
+            assert!(
+                !covered[start..start + n].contains(&true),
+                "chunk {at}+{n} overlaps another"
+            );
             covered[start..start + n].fill(true);
             if let Some(data) = data {
                 out[start..start + n].copy_from_slice(data);
             }
         }
-        assert!(!covered.contains(&false), "a gap in the reply to a READ of {offset}+{len}");
+        assert!(
+            !covered.contains(&false),
+            "a gap in the reply to a READ of {offset}+{len}"
+        );
         Ok(out)
     }
 }
@@ -127,7 +137,10 @@ pub(super) fn whole(socket: &mut Socket, read_len: impl Fn(u64) -> u32) -> Reply
     let mut reply: Option<Reply> = None;
     loop {
         let (part, done) = one_chunk(socket, &read_len);
-        let so_far = reply.get_or_insert_with(|| Reply { chunks: Vec::new(), ..part.clone() });
+        let so_far = reply.get_or_insert_with(|| Reply {
+            chunks: Vec::new(),
+            ..part.clone()
+        });
         assert_eq!(so_far.cookie, part.cookie, "two replies in one");
         so_far.chunks.extend(part.chunks);
         so_far.error = so_far.error.or(part.error);
@@ -145,10 +158,29 @@ pub(super) fn one_chunk(socket: &mut Socket, read_len: &impl Fn(u64) -> u32) -> 
             let errno = socket.receive_u32();
             let cookie = socket.receive_u64();
             let error = (errno != 0).then(|| known(errno));
-            let data = if error.is_none() { socket.receive(read_len(cookie) as usize) } else { Vec::new() };
+            let data = if error.is_none() {
+                socket.receive(read_len(cookie) as usize)
+            } else {
+                Vec::new()
+            };
             // The offset of a simple reply's data is the request's; the caller that asked knows it.
-            let chunks = if data.is_empty() { Vec::new() } else { vec![Chunk::Data { offset: u64::MAX, data }] };
-            (Reply { cookie, simple: true, chunks, error }, true)
+            let chunks = if data.is_empty() {
+                Vec::new()
+            } else {
+                vec![Chunk::Data {
+                    offset: u64::MAX,
+                    data,
+                }]
+            };
+            (
+                Reply {
+                    cookie,
+                    simple: true,
+                    chunks,
+                    error,
+                },
+                true,
+            )
         }
         STRUCTURED_REPLY_MAGIC => {
             let flags = socket.receive_u16();
@@ -160,8 +192,20 @@ pub(super) fn one_chunk(socket: &mut Socket, read_len: &impl Fn(u64) -> u32) -> 
             let body = socket.receive(len as usize);
             let done = flags & CHUNK_FLAG_DONE != 0;
             let chunk = parse_chunk(kind, &body, done);
-            let error = if let Chunk::Error { errno, .. } = &chunk { Some(*errno) } else { None };
-            (Reply { cookie, simple: false, chunks: vec![chunk], error }, done)
+            let error = if let Chunk::Error { errno, .. } = &chunk {
+                Some(*errno)
+            } else {
+                None
+            };
+            (
+                Reply {
+                    cookie,
+                    simple: false,
+                    chunks: vec![chunk],
+                    error,
+                },
+                done,
+            )
         }
         magic => panic!("not a reply: magic {magic:#010x}"),
     }
@@ -174,28 +218,51 @@ fn parse_chunk(kind: u16, body: &[u8], done: bool) -> Chunk {
     let u64_at = |at: usize| u64::from_be_bytes(body[at..at + 8].try_into().expect("eight"));
     match kind {
         CHUNK_NONE => {
-            assert!(body.is_empty() && done, "NONE carries nothing and ends a reply");
+            assert!(
+                body.is_empty() && done,
+                "NONE carries nothing and ends a reply"
+            );
             Chunk::None
         }
         CHUNK_OFFSET_DATA => {
             assert!(body.len() > 8, "OFFSET_DATA carries data");
-            Chunk::Data { offset: u64_at(0), data: body[8..].to_vec() }
+            Chunk::Data {
+                offset: u64_at(0),
+                data: body[8..].to_vec(),
+            }
         }
         CHUNK_OFFSET_HOLE => {
             assert_eq!(body.len(), 12, "OFFSET_HOLE");
-            Chunk::Hole { offset: u64_at(0), len: u32_at(8) }
+            Chunk::Hole {
+                offset: u64_at(0),
+                len: u32_at(8),
+            }
         }
         CHUNK_BLOCK_STATUS => {
-            assert!(body.len() >= 12 && body.len() % 8 == 4, "BLOCK_STATUS of {} bytes", body.len());
-            let extents = (4..body.len()).step_by(8).map(|at| (u32_at(at), u32_at(at + 4))).collect();
-            Chunk::Status { context: u32_at(0), extents }
+            assert!(
+                body.len() >= 12 && body.len() % 8 == 4,
+                "BLOCK_STATUS of {} bytes",
+                body.len()
+            );
+            let extents = (4..body.len())
+                .step_by(8)
+                .map(|at| (u32_at(at), u32_at(at + 4)))
+                .collect();
+            Chunk::Status {
+                context: u32_at(0),
+                extents,
+            }
         }
         CHUNK_ERROR | CHUNK_ERROR_OFFSET => {
             let text_len = usize::from(u16_at(4));
             let tail = if kind == CHUNK_ERROR_OFFSET { 8 } else { 0 };
             assert_eq!(body.len(), 6 + text_len + tail, "an error chunk's length");
-            let message = String::from_utf8(body[6..6 + text_len].to_vec()).expect("messages are UTF-8");
-            Chunk::Error { errno: known(u32_at(0)), message }
+            let message =
+                String::from_utf8(body[6..6 + text_len].to_vec()).expect("messages are UTF-8");
+            Chunk::Error {
+                errno: known(u32_at(0)),
+                message,
+            }
         }
         other => panic!("unknown chunk type {other}"),
     }

@@ -45,7 +45,9 @@ impl Socket {
             stream.set_nodelay(true)?;
             Stream::Tcp(stream)
         } else {
-            let (_, path) = uri.split_once("?socket=").unwrap_or_else(|| panic!("not an NBD URI: {uri}"));
+            let (_, path) = uri
+                .split_once("?socket=")
+                .unwrap_or_else(|| panic!("not an NBD URI: {uri}"));
             Stream::Unix(UnixStream::connect(path)?)
         };
         let socket = Self { stream };
@@ -59,8 +61,12 @@ impl Socket {
     /// When `timeout` is zero.
     pub fn set_timeout(&self, timeout: Duration) {
         let result = match &self.stream {
-            Stream::Tcp(s) => s.set_read_timeout(Some(timeout)).and_then(|()| s.set_write_timeout(Some(timeout))),
-            Stream::Unix(s) => s.set_read_timeout(Some(timeout)).and_then(|()| s.set_write_timeout(Some(timeout))),
+            Stream::Tcp(s) => s
+                .set_read_timeout(Some(timeout))
+                .and_then(|()| s.set_write_timeout(Some(timeout))),
+            Stream::Unix(s) => s
+                .set_read_timeout(Some(timeout))
+                .and_then(|()| s.set_write_timeout(Some(timeout))),
         };
         result.expect("a socket takes a timeout");
     }
@@ -75,7 +81,9 @@ impl Socket {
             Stream::Tcp(s) => s.try_clone().map(Stream::Tcp),
             Stream::Unix(s) => s.try_clone().map(Stream::Unix),
         };
-        Self { stream: stream.expect("a descriptor") }
+        Self {
+            stream: stream.expect("a descriptor"),
+        }
     }
 
     /// Sends all of it.
@@ -84,7 +92,8 @@ impl Socket {
     /// When the server does not take it.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
-        self.try_send(bytes).unwrap_or_else(|e| panic!("sending {} bytes: {e}", bytes.len()));
+        self.try_send(bytes)
+            .unwrap_or_else(|e| panic!("sending {} bytes: {e}", bytes.len()));
     }
 
     /// Sends all of it; the server may have closed.
@@ -114,7 +123,8 @@ impl Socket {
     #[track_caller]
     pub fn receive(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        self.try_receive(&mut bytes).unwrap_or_else(|e| panic!("waiting for {len} bytes: {e}"));
+        self.try_receive(&mut bytes)
+            .unwrap_or_else(|e| panic!("waiting for {len} bytes: {e}"));
         bytes
     }
 
@@ -159,7 +169,9 @@ impl Socket {
             Stream::Unix(s) => s.read_to_end(&mut bytes),
         };
         match result {
-            Err(e) if e.kind() != io::ErrorKind::ConnectionReset => panic!("not closed after {} bytes: {e}", bytes.len()),
+            Err(e) if e.kind() != io::ErrorKind::ConnectionReset => {
+                panic!("not closed after {} bytes: {e}", bytes.len())
+            }
             _ => bytes,
         }
     }
@@ -168,6 +180,11 @@ impl Socket {
     #[track_caller]
     pub fn expect_closed(&mut self) {
         let rest = self.receive_to_end();
-        assert!(rest.is_empty(), "{} bytes before it closed: {:02x?}", rest.len(), &rest[..rest.len().min(64)]);
+        assert!(
+            rest.is_empty(),
+            "{} bytes before it closed: {:02x?}",
+            rest.len(),
+            &rest[..rest.len().min(64)]
+        );
     }
 }

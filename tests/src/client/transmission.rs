@@ -108,7 +108,9 @@ impl Client {
     #[track_caller]
     pub fn receive(&mut self) -> Reply {
         let reads = &self.reads;
-        let reply = whole(&mut self.socket, |cookie| reads.get(&cookie).copied().unwrap_or(0));
+        let reply = whole(&mut self.socket, |cookie| {
+            reads.get(&cookie).copied().unwrap_or(0)
+        });
         self.check(&reply);
         reply
     }
@@ -123,8 +125,12 @@ impl Client {
         let mut done = HashMap::new();
         while !open.is_empty() {
             let reads = &self.reads;
-            let (part, last) = one_chunk(&mut self.socket, &|cookie| reads.get(&cookie).copied().unwrap_or(0));
-            let slot = open.get_mut(&part.cookie).unwrap_or_else(|| panic!("nobody asked {:#x}", part.cookie));
+            let (part, last) = one_chunk(&mut self.socket, &|cookie| {
+                reads.get(&cookie).copied().unwrap_or(0)
+            });
+            let slot = open
+                .get_mut(&part.cookie)
+                .unwrap_or_else(|| panic!("nobody asked {:#x}", part.cookie));
             let cookie = part.cookie;
             match slot {
                 Some(reply) => {
@@ -145,8 +151,14 @@ impl Client {
     #[track_caller]
     fn check(&mut self, reply: &Reply) {
         let was_read = self.reads.remove(&reply.cookie).is_some();
-        assert!(!(self.structured && was_read && reply.simple), "a simple reply to a READ after structured replies");
-        assert!(self.structured || reply.simple, "a structured reply that nobody agreed to");
+        assert!(
+            !(self.structured && was_read && reply.simple),
+            "a simple reply to a READ after structured replies"
+        );
+        assert!(
+            self.structured || reply.simple,
+            "a structured reply that nobody agreed to"
+        );
     }
 
     /// Sends a request and reads the reply to it.
@@ -154,7 +166,14 @@ impl Client {
     /// # Panics
     /// When another reply comes.
     #[track_caller]
-    pub fn transact(&mut self, command: u16, flags: u16, offset: u64, len: u32, payload: &[u8]) -> Reply {
+    pub fn transact(
+        &mut self,
+        command: u16,
+        flags: u16,
+        offset: u64,
+        len: u32,
+        payload: &[u8],
+    ) -> Reply {
         let cookie = self.send(command, flags, offset, len, payload);
         let mut reply = self.receive();
         assert_eq!(reply.cookie, cookie, "the reply answers something else");
@@ -174,7 +193,8 @@ impl Client {
     /// The server's.
     #[track_caller]
     pub fn read(&mut self, offset: u64, len: u32) -> Result<Vec<u8>, Errno> {
-        self.transact(CMD_READ, 0, offset, len, &[]).assemble(offset, len)
+        self.transact(CMD_READ, 0, offset, len, &[])
+            .assemble(offset, len)
     }
 
     /// WRITE.
@@ -220,7 +240,8 @@ impl Client {
     /// The server's.
     #[track_caller]
     pub fn write_zeroes(&mut self, flags: u16, offset: u64, len: u32) -> Result<(), Errno> {
-        self.transact(CMD_WRITE_ZEROES, flags, offset, len, &[]).result()
+        self.transact(CMD_WRITE_ZEROES, flags, offset, len, &[])
+            .result()
     }
 
     /// CACHE.
@@ -240,7 +261,13 @@ impl Client {
     /// # Panics
     /// When a chunk is missing or extents are malformed.
     #[track_caller]
-    pub fn block_status(&mut self, flags: u16, context: &str, offset: u64, len: u32) -> Result<Vec<(u32, u32)>, Errno> {
+    pub fn block_status(
+        &mut self,
+        flags: u16,
+        context: &str,
+        offset: u64,
+        len: u32,
+    ) -> Result<Vec<(u32, u32)>, Errno> {
         let reply = self.transact(CMD_BLOCK_STATUS, flags, offset, len, &[]);
         reply.result()?;
         let mut by_id = HashMap::new();
@@ -248,15 +275,29 @@ impl Client {
             match chunk {
                 Chunk::Status { context, extents } => {
                     check_extents(&extents, len, flags & CMD_FLAG_REQ_ONE != 0);
-                    assert!(by_id.insert(context, extents).is_none(), "two chunks for context {context}");
+                    assert!(
+                        by_id.insert(context, extents).is_none(),
+                        "two chunks for context {context}"
+                    );
                 }
                 Chunk::None => {}
                 other => panic!("in the reply to a BLOCK_STATUS: {other:?}"),
             }
         }
-        assert_eq!(by_id.len(), self.contexts.len(), "one chunk per selected context");
-        let id = self.contexts.iter().find(|(_, name)| name == context).unwrap_or_else(|| panic!("no {context}")).0;
-        Ok(by_id.remove(&id).unwrap_or_else(|| panic!("no chunk for {context}")))
+        assert_eq!(
+            by_id.len(),
+            self.contexts.len(),
+            "one chunk per selected context"
+        );
+        let id = self
+            .contexts
+            .iter()
+            .find(|(_, name)| name == context)
+            .unwrap_or_else(|| panic!("no {context}"))
+            .0;
+        Ok(by_id
+            .remove(&id)
+            .unwrap_or_else(|| panic!("no chunk for {context}")))
     }
 
     /// DISC; panics unless the server then closes without another byte.
@@ -271,11 +312,23 @@ impl Client {
 fn check_extents(extents: &[(u32, u32)], len: u32, one: bool) {
     assert!(!extents.is_empty(), "no extents");
     assert!(!one || extents.len() == 1, "REQ_ONE, but {extents:?}");
-    assert!(extents.iter().all(|&(n, _)| n > 0), "an empty extent in {extents:?}");
-    let inside: u64 = extents[..extents.len() - 1].iter().map(|&(n, _)| u64::from(n)).sum();
-    assert!(inside < u64::from(len), "all but the last lie inside the request: {extents:?}");
+    assert!(
+        extents.iter().all(|&(n, _)| n > 0),
+        "an empty extent in {extents:?}"
+    );
+    let inside: u64 = extents[..extents.len() - 1]
+        .iter()
+        .map(|&(n, _)| u64::from(n))
+        .sum();
+    assert!(
+        inside < u64::from(len),
+        "all but the last lie inside the request: {extents:?}"
+    );
     let total = inside + u64::from(extents[extents.len() - 1].0);
-    assert!(!one || total <= u64::from(len), "REQ_ONE stays inside the request: {extents:?}");
+    assert!(
+        !one || total <= u64::from(len),
+        "REQ_ONE stays inside the request: {extents:?}"
+    );
 }
 
 /// Extents clipped to the request and with equal neighbours joined, so that servers' choices don't matter.

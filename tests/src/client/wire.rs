@@ -82,7 +82,9 @@ pub const EOVERFLOW: u32 = 75;
 pub const ENOTSUP: u32 = 95;
 pub const ESHUTDOWN: u32 = 108;
 /// The only error numbers that a reply may carry.
-pub const ERRORS: [u32; 8] = [EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN];
+pub const ERRORS: [u32; 8] = [
+    EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN,
+];
 
 /// `base:allocation`: nothing is allocated here.
 pub const STATE_HOLE: u32 = 1;

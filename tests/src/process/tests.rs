@@ -16,7 +16,10 @@ fn shell(script: &str) -> Command {
 #[test]
 fn output_and_status_are_captured() {
     let done = run(&mut shell("echo out; echo err >&2; exit 3"), SOON).expect_code(3);
-    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("out\n", "err\n"));
+    assert_eq!(
+        (done.stdout.as_str(), done.stderr.as_str()),
+        ("out\n", "err\n")
+    );
 }
 
 #[test]

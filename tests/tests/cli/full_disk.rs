@@ -17,14 +17,23 @@ const EXPORT_BYTES: u64 = 64 << 20;
 const ROOM_BYTES: u64 = 8 << 20;
 
 fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("weir-cli-").tempdir().expect("a temporary folder")
+    tempfile::Builder::new()
+        .prefix("weir-cli-")
+        .tempdir()
+        .expect("a temporary folder")
 }
 
 /// A server over an image that was made without a limit: even its length would be past it.
 fn limited(dir: &Path) -> Server {
     let image = dir.join("x.img");
-    std::fs::File::create(&image).and_then(|f| f.set_len(EXPORT_BYTES)).expect("an image");
-    ServerBuilder::new(dir).arg(&image).option("--cache-size", "16M").file_size_limit(ROOM_BYTES).start()
+    std::fs::File::create(&image)
+        .and_then(|f| f.set_len(EXPORT_BYTES))
+        .expect("an image");
+    ServerBuilder::new(dir)
+        .arg(&image)
+        .option("--cache-size", "16M")
+        .file_size_limit(ROOM_BYTES)
+        .start()
 }
 
 #[test]
@@ -37,11 +46,17 @@ fn a_flush_that_fails_says_so_and_what_was_flushed_stays() {
     client.write(0, &kept).expect("a write");
     client.flush().expect("there is room for this");
 
-    let failed = client.write(ROOM_BYTES + (1 << 20), &bytes(2, 1 << 20)).and_then(|()| client.flush());
+    let failed = client
+        .write(ROOM_BYTES + (1 << 20), &bytes(2, 1 << 20))
+        .and_then(|()| client.flush());
     let error = failed.expect_err("there is no room for this");
     assert!([Errno(EIO), Errno(ENOSPC)].contains(&error), "{error:?}");
     assert!(client.flush().is_err(), "it is still not durable");
-    assert_same(&client.read(0, 1 << 20).expect("a read"), &kept, "what was flushed");
+    assert_same(
+        &client.read(0, 1 << 20).expect("a read"),
+        &kept,
+        "what was flushed",
+    );
     server.assert_serving();
     server.kill();
     assert!(std::fs::read(dir.path().join("x.img")).expect("the image")[..1 << 20] == kept);
@@ -54,7 +69,9 @@ fn a_trim_of_what_can_not_be_written_makes_the_flush_true_again() {
     let server = limited(dir.path());
     let mut client = server.client();
     let at = ROOM_BYTES + (1 << 20);
-    let failed = client.write(at, &bytes(3, 1 << 20)).and_then(|()| client.flush());
+    let failed = client
+        .write(at, &bytes(3, 1 << 20))
+        .and_then(|()| client.flush());
     failed.expect_err("there is no room for this");
     client.trim(0, at, 1 << 20).expect("a trim");
     client.flush().expect("nothing is left that could fail");
@@ -70,11 +87,19 @@ fn a_final_flush_that_fails_ends_with_1_and_says_what_is_dirty() {
     let mut client = server.client();
     client.write(0, &bytes(4, 4096)).expect("a write");
     client.flush().expect("there is room for this");
-    client.write(ROOM_BYTES + (1 << 20), &bytes(5, 8192)).expect("a write that only the cache takes");
+    client
+        .write(ROOM_BYTES + (1 << 20), &bytes(5, 8192))
+        .expect("a write that only the cache takes");
     let done = server.stop().expect_code(1);
     let last = done.stderr.lines().last().unwrap_or_default();
-    assert!(last.contains("x.img") || last.contains("export"), "it names the export: {last:?}");
-    assert!(last.contains("8192") || last.contains("8 KiB") || last.contains("2 pages"), "and how much is dirty: {last:?}");
+    assert!(
+        last.contains("x.img") || last.contains("export"),
+        "it names the export: {last:?}"
+    );
+    assert!(
+        last.contains("8192") || last.contains("8 KiB") || last.contains("2 pages"),
+        "and how much is dirty: {last:?}"
+    );
     assert!(std::fs::read(dir.path().join("x.img")).expect("the image")[..4096] == bytes(4, 4096));
 }
 
@@ -82,7 +107,9 @@ fn a_final_flush_that_fails_ends_with_1_and_says_what_is_dirty() {
 fn namespaces() -> bool {
     let mut command = std::process::Command::new("unshare");
     command.args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]);
-    run(&mut command, std::time::Duration::from_secs(10)).status.success()
+    run(&mut command, std::time::Duration::from_secs(10))
+        .status
+        .success()
 }
 
 #[test]
@@ -115,13 +142,21 @@ fn a_full_file_system_is_no_space_until_there_is_room_again() {
         }
     }
     assert_eq!(failed, Some(Errno(ENOSPC)), "16 MiB don't fit into 8");
-    assert_same(&client.read(0, 1 << 20).expect("a read"), &kept, "what was flushed");
+    assert_same(
+        &client.read(0, 1 << 20).expect("a read"),
+        &kept,
+        "what was flushed",
+    );
 
     client.trim(0, 2 << 20, 30 << 20).expect("a trim");
     client.flush().expect("there is room again");
     client.write(40 << 20, &data).expect("a write");
     client.flush().expect("there is room again");
-    assert_same(&client.read(40 << 20, 1 << 20).expect("a read"), &data, "what was written since");
+    assert_same(
+        &client.read(40 << 20, 1 << 20).expect("a read"),
+        &data,
+        "what was written since",
+    );
     client.disconnect();
     server.stop_clean();
 }

@@ -8,7 +8,10 @@ use weir_tests::process::Process;
 use weir_tests::server::{ServerBuilder, weir, weir_in};
 
 fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("weir-cli-").tempdir().expect("a temporary folder")
+    tempfile::Builder::new()
+        .prefix("weir-cli-")
+        .tempdir()
+        .expect("a temporary folder")
 }
 
 #[test]
@@ -30,14 +33,27 @@ fn without_a_source_weir_img_is_served() {
 fn the_first_lines_are_uris_then_admin_then_how_to_attach() {
     let dir = folder();
     let mut command = std::process::Command::new(weir());
-    command.args(["serve", "memory:1M", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).current_dir(dir.path());
+    command
+        .args([
+            "serve",
+            "memory:1M",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ])
+        .current_dir(dir.path());
     let mut process = Process::start(&mut command);
     let soon = Duration::from_secs(20);
     assert!(process.line(soon).starts_with("nbd://127.0.0.1:"));
     assert!(process.line(soon).starts_with("admin http://127.0.0.1:"));
     process.signal(Signal::SIGINT);
     let done = process.wait(Duration::from_secs(20)).expect_code(0);
-    assert!(done.stdout.contains("nbd-client") && done.stdout.contains("modprobe nbd"), "{}", done.stdout);
+    assert!(
+        done.stdout.contains("nbd-client") && done.stdout.contains("modprobe nbd"),
+        "{}",
+        done.stdout
+    );
 }
 
 #[test]
@@ -46,11 +62,31 @@ fn run_passes_the_uri_and_ends_with_the_commands_status() {
     let dir = folder();
     let listen = format!("unix:{}", dir.path().join("s").display());
     let script = "test -S s && echo \"uri=$uri admin=$admin\" && exit 7";
-    let words = ["serve", "memory:1M", "--listen", &listen, "--admin", "127.0.0.1:0", "--run", script];
+    let words = [
+        "serve",
+        "memory:1M",
+        "--listen",
+        &listen,
+        "--admin",
+        "127.0.0.1:0",
+        "--run",
+        script,
+    ];
     let done = weir_in(dir.path(), words).expect_code(7);
-    assert!(done.stdout.contains("uri=nbd+unix:///?socket="), "{}", done.stdout);
-    assert!(done.stdout.contains("admin=http://127.0.0.1:"), "{}", done.stdout);
-    assert!(!dir.path().join("s").exists(), "the socket goes with the server");
+    assert!(
+        done.stdout.contains("uri=nbd+unix:///?socket="),
+        "{}",
+        done.stdout
+    );
+    assert!(
+        done.stdout.contains("admin=http://127.0.0.1:"),
+        "{}",
+        done.stdout
+    );
+    assert!(
+        !dir.path().join("s").exists(),
+        "the socket goes with the server"
+    );
 }
 
 #[test]
@@ -69,15 +105,31 @@ fn both_signals_flush_and_end_with_0() {
         let listen = format!("unix:{}", dir.path().join("s").display());
         let mut command = std::process::Command::new(weir());
         let image_text = image.display().to_string();
-        command.args(["serve", &image_text, "--size", "4M", "--no-admin", "--listen", &listen]).current_dir(dir.path());
+        command
+            .args([
+                "serve",
+                &image_text,
+                "--size",
+                "4M",
+                "--no-admin",
+                "--listen",
+                &listen,
+            ])
+            .current_dir(dir.path());
         let mut process = Process::start(&mut command);
         let uri = process.line(Duration::from_secs(20));
         let socket = weir_tests::client::Socket::connect(&uri);
-        let mut client = weir_tests::client::Client::negotiate(socket, &weir_tests::client::Options::default());
+        let mut client =
+            weir_tests::client::Client::negotiate(socket, &weir_tests::client::Options::default());
         client.write(12_345, &bytes(1, 1 << 20)).expect("a write");
         process.signal(signal);
         process.wait(Duration::from_secs(30)).expect_code(0);
-        assert!(std::fs::read(&image).expect("the image")[12_345..][..1 << 20] == bytes(1, 1 << 20));
-        assert!(!dir.path().join("s").exists(), "the socket goes with the server");
+        assert!(
+            std::fs::read(&image).expect("the image")[12_345..][..1 << 20] == bytes(1, 1 << 20)
+        );
+        assert!(
+            !dir.path().join("s").exists(),
+            "the socket goes with the server"
+        );
     }
 }

@@ -25,9 +25,14 @@ const NOTICE: Duration = Duration::from_secs(10);
 /// Raises the limit on descriptors as far as it goes and says how large a crowd fits.
 fn crowd_that_fits() -> u64 {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("limits can be read");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the soft limit may go up to the hard one");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        .expect("the soft limit may go up to the hard one");
     let crowd = CROWD.min(hard.saturating_sub(SPARE_FILES));
-    assert!(crowd >= CROWD_MIN, "only {hard} descriptors allowed: `ulimit -Hn` must be {} or more", CROWD_MIN + SPARE_FILES);
+    assert!(
+        crowd >= CROWD_MIN,
+        "only {hard} descriptors allowed: `ulimit -Hn` must be {} or more",
+        CROWD_MIN + SPARE_FILES
+    );
     crowd
 }
 
@@ -37,19 +42,33 @@ fn a_crowd_of_idle_clients_costs_little_and_others_are_served() {
     let crowd = crowd_that_fits();
     let victim = Victim::with(|builder| builder.option("--max-connections", crowd + 10));
     victim.server.assert_serving();
-    let (memory, files) = (victim.server.memory().resident_kib, victim.server.open_files());
+    let (memory, files) = (
+        victim.server.memory().resident_kib,
+        victim.server.open_files(),
+    );
 
     let idle: Vec<Client> = (0..crowd).map(|_| victim.server.client()).collect();
     let per_client = victim.server.memory().resident_kib.saturating_sub(memory) / crowd;
     println!("{crowd} idle clients: {per_client} KiB each");
-    assert!(per_client <= IDLE_KIB_MAX, "{per_client} KiB for each of {crowd} idle clients");
+    assert!(
+        per_client <= IDLE_KIB_MAX,
+        "{per_client} KiB for each of {crowd} idle clients"
+    );
     let mut one = victim.server.client();
     one.write(0, &bytes(1, 65536)).expect("a write");
-    assert_same(&one.read(0, 65536).expect("a read"), &bytes(1, 65536), "in the crowd");
+    assert_same(
+        &one.read(0, 65536).expect("a read"),
+        &bytes(1, 65536),
+        "in the crowd",
+    );
     one.disconnect();
 
     drop(idle);
-    eventually("descriptors of clients that are gone are closed", NOTICE, || victim.server.open_files() <= files + 1);
+    eventually(
+        "descriptors of clients that are gone are closed",
+        NOTICE,
+        || victim.server.open_files() <= files + 1,
+    );
     victim.server.assert_serving();
     victim.server.stop_clean();
 }
@@ -86,7 +105,9 @@ fn try_client(victim: &Victim) -> Option<Client> {
     let mut greeting = [0; 18];
     socket.try_receive(&mut greeting).ok()?;
     // One that was greeted has a slot.
-    socket.try_send(&u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES).to_be_bytes()).ok()?;
+    socket
+        .try_send(&u32::from(FLAG_FIXED_NEWSTYLE | FLAG_NO_ZEROES).to_be_bytes())
+        .ok()?;
     Some(Client::negotiate_greeted(socket, &Options::default()))
 }
 
@@ -94,7 +115,11 @@ fn try_client(victim: &Victim) -> Option<Client> {
 #[ignore = "needs the release build; run by tests/run"]
 fn clients_that_never_read_replies_hold_no_memory_and_nobody_up() {
     let victim = Victim::new();
-    victim.server.client().write(0, &bytes(2, 1 << 20)).expect("a write");
+    victim
+        .server
+        .client()
+        .write(0, &bytes(2, 1 << 20))
+        .expect("a write");
     // Each asks for far more than the server may keep for it, and reads nothing.
     let mut sulkers: Vec<Client> = (0..8).map(|_| victim.server.client()).collect();
     for client in &mut sulkers {
@@ -108,8 +133,14 @@ fn clients_that_never_read_replies_hold_no_memory_and_nobody_up() {
     }
     let mut other = victim.server.client();
     for round in 0..20 {
-        other.write(2 << 20, &bytes(round, 1 << 20)).expect("a write");
-        assert_same(&other.read(2 << 20, 1 << 20).expect("a read"), &bytes(round, 1 << 20), "beside the sulkers");
+        other
+            .write(2 << 20, &bytes(round, 1 << 20))
+            .expect("a write");
+        assert_same(
+            &other.read(2 << 20, 1 << 20).expect("a read"),
+            &bytes(round, 1 << 20),
+            "beside the sulkers",
+        );
         other.flush().expect("a flush");
     }
     other.disconnect();
@@ -127,12 +158,18 @@ fn a_write_that_comes_in_drips_blocks_nobody_and_is_stored_whole() {
     request.extend_from_slice(&data);
     let mut other = victim.server.client();
     for (i, part) in request.chunks(997).enumerate() {
-        other.write(0, &bytes(i as u64, 4096)).expect("a write to the same place");
+        other
+            .write(0, &bytes(i as u64, 4096))
+            .expect("a write to the same place");
         other.trim(0, 4096, 4096).expect("a trim of the same place");
         slow.socket().send(part);
     }
     assert_eq!(slow.receive().cookie, 77);
-    assert_same(&other.read(0, 64 << 10).expect("a read"), &data, "the write that came last");
+    assert_same(
+        &other.read(0, 64 << 10).expect("a read"),
+        &data,
+        "the write that came last",
+    );
     other.disconnect();
     victim.survived();
 }
@@ -151,11 +188,21 @@ fn connecting_and_vanishing_in_parallel_leaks_nothing() {
                     let mut client = Client::negotiate(Socket::connect(uri), &Options::default());
                     client.send(CMD_WRITE, 0, worker * 65536, 65536, &bytes(round, 65536));
                     client.send(CMD_READ, 0, 0, 1 << 20, &[]);
-                    client.send(CMD_TRIM, 0, 0, u32::try_from(EXPORT_BYTES).expect("64 MiB"), &[]);
+                    client.send(
+                        CMD_TRIM,
+                        0,
+                        0,
+                        u32::try_from(EXPORT_BYTES).expect("64 MiB"),
+                        &[],
+                    );
                 }
             });
         }
     });
-    eventually("descriptors of clients that are gone are closed", NOTICE, || victim.server.open_files() <= files + 1);
+    eventually(
+        "descriptors of clients that are gone are closed",
+        NOTICE,
+        || victim.server.open_files() <= files + 1,
+    );
     victim.survived();
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use weir_tests::client::{Handshake, Socket, request_bytes};
 use weir_tests::client::wire::*;
+use weir_tests::client::{Handshake, Socket, request_bytes};
 use weir_tests::pattern::Pattern;
 
 use crate::support::{EXPORT_BYTES, Victim};
@@ -51,10 +51,24 @@ fn nonsense(stage: Stage, random: &mut Pattern) -> Vec<u8> {
             (Stage::Requests, _) => {
                 let command = u16::try_from(random.below(10)).expect("small");
                 let flags = u16::try_from(random.below(1 << 6)).expect("small");
-                let offset = if random.below(8) == 0 { random.next_u64() } else { random.below(EXPORT_BYTES) };
+                let offset = if random.below(8) == 0 {
+                    random.next_u64()
+                } else {
+                    random.below(EXPORT_BYTES)
+                };
                 let huge = random.below(16) == 0;
-                let size = if huge && command != CMD_WRITE { small << 22 } else { small << 4 };
-                out.extend(request_bytes(flags, command, random.next_u64(), offset, size));
+                let size = if huge && command != CMD_WRITE {
+                    small << 22
+                } else {
+                    small << 4
+                };
+                out.extend(request_bytes(
+                    flags,
+                    command,
+                    random.next_u64(),
+                    offset,
+                    size,
+                ));
                 if command == CMD_WRITE {
                     out.extend(random.bytes(size as usize));
                 }
@@ -63,7 +77,9 @@ fn nonsense(stage: Stage, random: &mut Pattern) -> Vec<u8> {
             (_, _) => {
                 let mut data = random.bytes(len);
                 // Lengths inside are often plausible.
-                data.iter_mut().take(7).for_each(|b| *b = if *b < 200 { 0 } else { *b % 16 });
+                data.iter_mut()
+                    .take(7)
+                    .for_each(|b| *b = if *b < 200 { 0 } else { *b % 16 });
                 out.extend(Handshake::option_bytes(small % 12, &data));
             }
         }
@@ -80,7 +96,9 @@ fn nonsense(stage: Stage, random: &mut Pattern) -> Vec<u8> {
 }
 
 fn shake(stage: Stage) {
-    let seconds = std::env::var("WEIR_FUZZ_SECONDS").map_or(SECONDS, |n| n.parse().expect("WEIR_FUZZ_SECONDS is a number"));
+    let seconds = std::env::var("WEIR_FUZZ_SECONDS").map_or(SECONDS, |n| {
+        n.parse().expect("WEIR_FUZZ_SECONDS is a number")
+    });
     let victim = Victim::new();
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut round = 0;

@@ -23,19 +23,31 @@ impl Victim {
 
     #[track_caller]
     pub(crate) fn with(change: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Self {
-        let dir = tempfile::Builder::new().prefix("weir-hostile-").tempdir().expect("a temporary folder");
+        let dir = tempfile::Builder::new()
+            .prefix("weir-hostile-")
+            .tempdir()
+            .expect("a temporary folder");
         let builder = ServerBuilder::new(dir.path())
             .file(&dir.path().join("disk.img"), EXPORT_BYTES)
             .option("--cache-size", CACHE_BYTES);
-        Self { server: change(builder).start(), _dir: dir }
+        Self {
+            server: change(builder).start(),
+            _dir: dir,
+        }
     }
 
     /// Panics unless the server serves, never used more memory than it may, and stops with 0.
     #[track_caller]
     pub(crate) fn survived(self) {
         self.server.assert_serving();
-        let (peak, bound) = (self.server.memory().peak_kib, (CACHE_BYTES >> 10) + OVERHEAD_KIB);
-        assert!(peak <= bound, "the server's memory peaked at {peak} KiB; {bound} is the bound");
+        let (peak, bound) = (
+            self.server.memory().peak_kib,
+            (CACHE_BYTES >> 10) + OVERHEAD_KIB,
+        );
+        assert!(
+            peak <= bound,
+            "the server's memory peaked at {peak} KiB; {bound} is the bound"
+        );
         self.server.stop_clean();
     }
 }

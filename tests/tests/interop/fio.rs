@@ -16,17 +16,39 @@ fn random_blocks_of_two_jobs_verify() {
     let uri = format!("--uri={}", server.uri(""));
     // fio rounds a size up to whole blocks, and would run into the other job's half.
     let half = IMAGE_BYTES / 2 / FIO_BLOCK_BYTES_MAX * FIO_BLOCK_BYTES_MAX;
-    let (size, increment) = (format!("--size={half}"), format!("--offset_increment={half}"));
-    let common = ["--ioengine=nbd", &uri, "--iodepth=32", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1"];
-    let place = [size.as_str(), &increment, "--group_reporting", "--randseed=7"];
+    let (size, increment) = (
+        format!("--size={half}"),
+        format!("--offset_increment={half}"),
+    );
+    let common = [
+        "--ioengine=nbd",
+        &uri,
+        "--iodepth=32",
+        "--numjobs=2",
+        "--verify=crc32c",
+        "--verify_fatal=1",
+    ];
+    let place = [
+        size.as_str(),
+        &increment,
+        "--group_reporting",
+        "--randseed=7",
+    ];
     for (name, kind, blocks) in [
         ("--name=small", "--rw=randwrite", "--bs=4k"),
         ("--name=mixed", "--rw=randrw", "--bsrange=512-128k"),
         ("--name=sequential", "--rw=write", "--bs=1M"),
     ] {
-        let args = [name, kind, blocks].into_iter().chain(common).chain(place).chain(["--do_verify=1"]);
+        let args = [name, kind, blocks]
+            .into_iter()
+            .chain(common)
+            .chain(place)
+            .chain(["--do_verify=1"]);
         let output = tool_ok("fio", args);
-        assert!(!output.contains("verify:") || !output.contains("bad"), "{output}");
+        assert!(
+            !output.contains("verify:") || !output.contains("bad"),
+            "{output}"
+        );
     }
     server.stop_clean();
 }

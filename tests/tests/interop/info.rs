@@ -19,8 +19,23 @@ fn an_export_has_its_size_and_every_capability() {
     let server = fixture.serve();
     let uri = server.uri("");
 
-    assert_eq!(tool_ok("nbdinfo", ["--size", &uri]).trim(), IMAGE_BYTES.to_string());
-    for what in ["connect", "structured-reply", "write", "flush", "fua", "trim", "zero", "fast-zero", "df", "cache", "multi-conn"] {
+    assert_eq!(
+        tool_ok("nbdinfo", ["--size", &uri]).trim(),
+        IMAGE_BYTES.to_string()
+    );
+    for what in [
+        "connect",
+        "structured-reply",
+        "write",
+        "flush",
+        "fua",
+        "trim",
+        "zero",
+        "fast-zero",
+        "df",
+        "cache",
+        "multi-conn",
+    ] {
         tool("nbdinfo", ["--can", what, &uri]).expect_code(0);
     }
     // nbdinfo answers "no" with 2.
@@ -35,8 +50,16 @@ fn an_export_has_its_size_and_every_capability() {
     assert_eq!(export["block_minimum"], 1);
     assert_eq!(export["block_preferred"], 4096);
     assert_eq!(export["block_maximum"], 64 << 20);
-    let contexts: Vec<&str> = export["contexts"].as_array().expect("a list").iter().filter_map(Value::as_str).collect();
-    assert!(contexts.contains(&"base:allocation") && contexts.contains(&"x-weir:cache"), "{contexts:?}");
+    let contexts: Vec<&str> = export["contexts"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert!(
+        contexts.contains(&"base:allocation") && contexts.contains(&"x-weir:cache"),
+        "{contexts:?}"
+    );
     server.stop_clean();
 }
 
@@ -62,8 +85,14 @@ fn several_exports_are_listed_with_their_descriptions() {
     let server = ServerBuilder::new(fixture.dir())
         .arg(fixture.image())
         .option("--size", "1M")
-        .option("--export", format!("one={},size=2M,description=The first", disk("one")))
-        .option("--export", format!("zwei ä={},size=3M,read-only=false", disk("two")))
+        .option(
+            "--export",
+            format!("one={},size=2M,description=The first", disk("one")),
+        )
+        .option(
+            "--export",
+            format!("zwei ä={},size=3M,read-only=false", disk("two")),
+        )
         .start();
 
     let text = tool_ok("nbdinfo", ["--list", "--json", &server.uri("")]);
@@ -79,13 +108,18 @@ fn several_exports_are_listed_with_their_descriptions() {
         })
         .collect();
     found.sort();
-    assert_eq!(found.iter().map(|f| (f.0.as_str(), f.1)).collect::<Vec<_>>(), [
-        ("", 1 << 20),
-        ("one", 2 << 20),
-        ("zwei ä", 3 << 20)
-    ]);
+    assert_eq!(
+        found
+            .iter()
+            .map(|f| (f.0.as_str(), f.1))
+            .collect::<Vec<_>>(),
+        [("", 1 << 20), ("one", 2 << 20), ("zwei ä", 3 << 20)]
+    );
     assert_eq!(found[1].2.as_deref(), Some("The first"));
-    assert_eq!(tool_ok("nbdinfo", ["--size", &server.uri("zwei%20%C3%A4")]).trim(), (3 << 20).to_string());
+    assert_eq!(
+        tool_ok("nbdinfo", ["--size", &server.uri("zwei%20%C3%A4")]).trim(),
+        (3 << 20).to_string()
+    );
     server.stop_clean();
 }
 
@@ -94,11 +128,19 @@ fn several_exports_are_listed_with_their_descriptions() {
 fn without_a_source_there_is_no_default_export() {
     let fixture = Fixture::new();
     let export = format!("only={},size=1M", fixture.path("only").display());
-    let server = ServerBuilder::new(fixture.dir()).option("--export", export).start();
-    assert_eq!(tool_ok("nbdinfo", ["--size", &server.uri("only")]).trim(), (1 << 20).to_string());
+    let server = ServerBuilder::new(fixture.dir())
+        .option("--export", export)
+        .start();
+    assert_eq!(
+        tool_ok("nbdinfo", ["--size", &server.uri("only")]).trim(),
+        (1 << 20).to_string()
+    );
     let refused = tool("nbdinfo", ["--size", &server.uri("")]);
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-    assert!(!fixture.path("weir.img").exists(), "nobody asked for weir.img");
+    assert!(
+        !fixture.path("weir.img").exists(),
+        "nobody asked for weir.img"
+    );
     server.stop_clean();
 }
 
@@ -106,11 +148,21 @@ fn without_a_source_there_is_no_default_export() {
 fn map(uri: &str, context: &str) -> Vec<(u64, u64, u32)> {
     let text = tool_ok("nbdinfo", ["--json", &format!("--map={context}"), uri]);
     let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
-    let field = |line: &Value, name: &str| line[name].as_u64().unwrap_or_else(|| panic!("{name} in {line}"));
+    let field = |line: &Value, name: &str| {
+        line[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{name} in {line}"))
+    };
     json.as_array()
         .expect("a list")
         .iter()
-        .map(|l| (field(l, "offset"), field(l, "length"), u32::try_from(field(l, "type")).expect("flags fit u32")))
+        .map(|l| {
+            (
+                field(l, "offset"),
+                field(l, "length"),
+                u32::try_from(field(l, "type")).expect("flags fit u32"),
+            )
+        })
         .collect()
 }
 
@@ -125,9 +177,19 @@ fn the_allocation_map_shows_what_was_written_before_and_after_a_flush() {
     assert_eq!(map(&uri, "base:allocation"), [hole(0, IMAGE_BYTES)]);
 
     let mut client = server.client();
-    client.write(1 << 20, &pattern::bytes(1, 64 << 10)).expect("a write");
-    let want = [hole(0, 1 << 20), data(1 << 20, (1 << 20) + (64 << 10)), hole((1 << 20) + (64 << 10), IMAGE_BYTES)];
-    assert_eq!(map(&uri, "base:allocation"), want, "dirty pages count as data");
+    client
+        .write(1 << 20, &pattern::bytes(1, 64 << 10))
+        .expect("a write");
+    let want = [
+        hole(0, 1 << 20),
+        data(1 << 20, (1 << 20) + (64 << 10)),
+        hole((1 << 20) + (64 << 10), IMAGE_BYTES),
+    ];
+    assert_eq!(
+        map(&uri, "base:allocation"),
+        want,
+        "dirty pages count as data"
+    );
     client.flush().expect("a flush");
     assert_eq!(map(&uri, "base:allocation"), want, "and so they do on disk");
 
@@ -144,11 +206,19 @@ fn the_cache_map_shows_dirty_then_clean_pages() {
     let server = fixture.serve();
     let uri = server.uri("");
     let mut client = server.client();
-    client.write(4096, &pattern::bytes(2, 4096)).expect("a write");
+    client
+        .write(4096, &pattern::bytes(2, 4096))
+        .expect("a write");
     let rest = (8192, IMAGE_BYTES - 8192, 0);
-    assert_eq!(map(&uri, "x-weir:cache"), [(0, 4096, 0), (4096, 4096, 3), rest]);
+    assert_eq!(
+        map(&uri, "x-weir:cache"),
+        [(0, 4096, 0), (4096, 4096, 3), rest]
+    );
     client.flush().expect("a flush");
-    assert_eq!(map(&uri, "x-weir:cache"), [(0, 4096, 0), (4096, 4096, 1), rest]);
+    assert_eq!(
+        map(&uri, "x-weir:cache"),
+        [(0, 4096, 0), (4096, 4096, 1), rest]
+    );
     client.disconnect();
     server.stop_clean();
 }

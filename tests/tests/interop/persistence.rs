@@ -17,7 +17,9 @@ const MODEL_BYTES: u64 = 8 << 20;
 #[ignore = "needs Debian packages; run by tests/run"]
 fn sigterm_keeps_what_was_never_flushed() {
     let fixture = Fixture::new();
-    let places: Vec<(u64, Vec<u8>)> = (0..20).map(|i| (i * 1_700_001, bytes(i, 10_000 + 7_000 * i as usize))).collect();
+    let places: Vec<(u64, Vec<u8>)> = (0..20)
+        .map(|i| (i * 1_700_001, bytes(i, 10_000 + 7_000 * i as usize)))
+        .collect();
     let server = fixture.serve();
     let mut client = server.client();
     for (offset, data) in &places {
@@ -31,7 +33,11 @@ fn sigterm_keeps_what_was_never_flushed() {
     let mut client = server.client();
     for (offset, data) in &places {
         let len = u32::try_from(data.len()).expect("small");
-        assert_same(&client.read(*offset, len).expect("a read"), data, &format!("at {offset}"));
+        assert_same(
+            &client.read(*offset, len).expect("a read"),
+            data,
+            &format!("at {offset}"),
+        );
     }
     client.disconnect();
     server.stop_clean();
@@ -46,11 +52,16 @@ struct Model {
 impl Model {
     fn new() -> Self {
         let sectors = usize::try_from(MODEL_BYTES / SECTOR).expect("64 bit");
-        Self { covered: vec![0; sectors], later: vec![Vec::new(); sectors] }
+        Self {
+            covered: vec![0; sectors],
+            later: vec![Vec::new(); sectors],
+        }
     }
 
     fn wrote(&mut self, sector: usize, count: usize, version: u64) {
-        self.later[sector..sector + count].iter_mut().for_each(|later| later.push(version));
+        self.later[sector..sector + count]
+            .iter_mut()
+            .for_each(|later| later.push(version));
     }
 
     fn cover(&mut self, sector: usize, count: usize) {
@@ -65,11 +76,19 @@ impl Model {
     /// Compares with what is there now, which from now on is the covered version.
     #[track_caller]
     fn check(&mut self, image: &[u8], round: u64) {
-        for (at, sector) in image.chunks(usize::try_from(SECTOR).expect("small")).enumerate() {
+        for (at, sector) in image
+            .chunks(usize::try_from(SECTOR).expect("small"))
+            .enumerate()
+        {
             let allowed = |&version: &u64| sector == content(at, version);
-            let found = Some(self.covered[at]).filter(allowed).or_else(|| self.later[at].iter().copied().find(allowed));
+            let found = Some(self.covered[at])
+                .filter(allowed)
+                .or_else(|| self.later[at].iter().copied().find(allowed));
             self.covered[at] = found.unwrap_or_else(|| {
-                panic!("round {round}, sector {at}: neither version {} nor {:?}", self.covered[at], self.later[at])
+                panic!(
+                    "round {round}, sector {at}: neither version {} nor {:?}",
+                    self.covered[at], self.later[at]
+                )
             });
             self.later[at].clear();
         }
@@ -79,13 +98,19 @@ impl Model {
 /// The bytes of a version of a sector; version 0 is the fresh image.
 fn content(sector: usize, version: u64) -> Vec<u8> {
     let len = usize::try_from(SECTOR).expect("small");
-    if version == 0 { vec![0; len] } else { bytes(version << 32 | sector as u64, len) }
+    if version == 0 {
+        vec![0; len]
+    } else {
+        bytes(version << 32 | sector as u64, len)
+    }
 }
 
 #[test]
 #[ignore = "needs Debian packages; run by tests/run"]
 fn sigkill_keeps_what_was_flushed() {
-    let rounds = std::env::var("WEIR_KILL_ROUNDS").map_or(KILL_ROUNDS, |n| n.parse().expect("WEIR_KILL_ROUNDS is a number"));
+    let rounds = std::env::var("WEIR_KILL_ROUNDS").map_or(KILL_ROUNDS, |n| {
+        n.parse().expect("WEIR_KILL_ROUNDS is a number")
+    });
     let fixture = Fixture::new();
     let mut model = Model::new();
     let sectors = MODEL_BYTES / SECTOR;
@@ -97,13 +122,18 @@ fn sigkill_keeps_what_was_flushed() {
             .option("--cache-size", MODEL_BYTES / 2)
             .start();
         let mut client = server.client();
-        let image = client.read(0, u32::try_from(MODEL_BYTES).expect("8 MiB")).expect("a read");
+        let image = client
+            .read(0, u32::try_from(MODEL_BYTES).expect("8 MiB"))
+            .expect("a read");
         model.check(&image, round);
 
         for _ in 0..40 + choose.below(60) {
             let count = 1 + choose.below(128);
             let at = choose.below(sectors - count);
-            let (first, n) = (usize::try_from(at).expect("64 bit"), usize::try_from(count).expect("64 bit"));
+            let (first, n) = (
+                usize::try_from(at).expect("64 bit"),
+                usize::try_from(count).expect("64 bit"),
+            );
             match choose.below(10) {
                 0 => {
                     client.flush().expect("a flush");
@@ -111,9 +141,13 @@ fn sigkill_keeps_what_was_flushed() {
                 }
                 kind => {
                     version += 1;
-                    let data: Vec<u8> = (first..first + n).flat_map(|sector| content(sector, version)).collect();
+                    let data: Vec<u8> = (first..first + n)
+                        .flat_map(|sector| content(sector, version))
+                        .collect();
                     let fua = kind == 1;
-                    client.write_flags(if fua { CMD_FLAG_FUA } else { 0 }, at * SECTOR, &data).expect("a write");
+                    client
+                        .write_flags(if fua { CMD_FLAG_FUA } else { 0 }, at * SECTOR, &data)
+                        .expect("a write");
                     model.wrote(first, n, version);
                     if fua {
                         model.cover(first, n);

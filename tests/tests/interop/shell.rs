@@ -33,7 +33,9 @@ def same(got, want):
 
 #[track_caller]
 fn script(uri: &str, before_connecting: &str, code: &str) {
-    let code = format!("{PRELUDE}\nh.set_handle_name('test')\n{before_connecting}\nh.connect_uri({uri:?})\n{code}\nh.shutdown()\nprint('fine')");
+    let code = format!(
+        "{PRELUDE}\nh.set_handle_name('test')\n{before_connecting}\nh.connect_uri({uri:?})\n{code}\nh.shutdown()\nprint('fine')"
+    );
     let output = weir_tests::tools::nbdsh_with(&["-c", &code]);
     assert!(output.ends_with("fine\n"), "{output}");
 }
@@ -68,7 +70,10 @@ same(h.pread(4, end - 4), b'\0\0\0x')
 #[ignore = "needs Debian packages; run by tests/run"]
 fn payloads_of_48_mib_pass_whole() {
     let fixture = Fixture::new();
-    let server = ServerBuilder::new(fixture.dir()).file(&fixture.image(), "100M").option("--cache-size", "16M").start();
+    let server = ServerBuilder::new(fixture.dir())
+        .file(&fixture.image(), "100M")
+        .option("--cache-size", "16M")
+        .start();
     for structured in ["True", "False"] {
         script(
             &server.uri(""),
@@ -175,7 +180,10 @@ assert status(65536, 65536, 'x-weir:cache', nbd.CMD_FLAG_REQ_ONE) == [(65536, 1)
 fn cache_brings_pages_in() {
     let fixture = Fixture::new();
     std::fs::write(fixture.image(), weir_tests::pattern::bytes(9, 4 << 20)).expect("an image");
-    let server = ServerBuilder::new(fixture.dir()).arg(fixture.image()).option("--cache-size", "16M").start();
+    let server = ServerBuilder::new(fixture.dir())
+        .arg(fixture.image())
+        .option("--cache-size", "16M")
+        .start();
     script(
         &server.uri(""),
         CONTEXTS,
@@ -293,7 +301,10 @@ fn a_read_only_export_refuses_every_change() {
     let fixture = Fixture::new();
     std::fs::write(fixture.image(), weir_tests::pattern::bytes(10, 1 << 20)).expect("an image");
     let before = std::fs::read(fixture.image()).expect("the image");
-    let server = ServerBuilder::new(fixture.dir()).arg(fixture.image()).arg("--read-only").start();
+    let server = ServerBuilder::new(fixture.dir())
+        .arg(fixture.image())
+        .arg("--read-only")
+        .start();
     script(
         &server.uri(""),
         NOT_STRICT,
@@ -308,7 +319,10 @@ same(h.pread(MiB, 0), data)
 ",
     );
     server.stop_clean();
-    assert!(std::fs::read(fixture.image()).expect("the image") == before, "a read-only image has changed");
+    assert!(
+        std::fs::read(fixture.image()).expect("the image") == before,
+        "a read-only image has changed"
+    );
 }
 
 #[test]
@@ -373,9 +387,16 @@ for got, want in zip(buffers, blocks):
 #[ignore = "needs Debian packages; run by tests/run"]
 fn tcp_serves_as_well_as_a_unix_socket() {
     let fixture = Fixture::new();
-    let server = fixture.builder().listen("127.0.0.1:0").listen(format!("unix:{}", fixture.path("s").display())).start();
+    let server = fixture
+        .builder()
+        .listen("127.0.0.1:0")
+        .listen(format!("unix:{}", fixture.path("s").display()))
+        .start();
     for index in 0..2 {
-        nbdsh(&server.uri_at(index, ""), "h.pwrite(b'x' * 100000, 7); assert h.pread(100000, 7) == b'x' * 100000");
+        nbdsh(
+            &server.uri_at(index, ""),
+            "h.pwrite(b'x' * 100000, 7); assert h.pread(100000, 7) == b'x' * 100000",
+        );
     }
     server.stop_clean();
 }

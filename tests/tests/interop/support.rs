@@ -15,7 +15,12 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::Builder::new().prefix("weir-interop-").tempdir().expect("a temporary folder") }
+        Self {
+            dir: tempfile::Builder::new()
+                .prefix("weir-interop-")
+                .tempdir()
+                .expect("a temporary folder"),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -33,7 +38,9 @@ impl Fixture {
 
     /// A server over a sparse image of [`IMAGE_BYTES`] with a cache that is smaller than it.
     pub(crate) fn builder(&self) -> ServerBuilder {
-        ServerBuilder::new(self.dir()).file(&self.image(), IMAGE_BYTES).option("--cache-size", "8M")
+        ServerBuilder::new(self.dir())
+            .file(&self.image(), IMAGE_BYTES)
+            .option("--cache-size", "8M")
     }
 
     #[track_caller]
@@ -48,7 +55,12 @@ pub(crate) fn write_sparse_file(path: &Path, seed: u64) -> u64 {
     let size = (40 << 20) + 512;
     let file = std::fs::File::create(path).expect("a file");
     file.set_len(size).expect("a length");
-    for (offset, len) in [(0, 100_000), (7 << 20, 3 << 20), ((20 << 20) + 4096, 4096), (size - 777, 777)] {
+    for (offset, len) in [
+        (0, 100_000),
+        (7 << 20, 3 << 20),
+        ((20 << 20) + 4096, 4096),
+        (size - 777, 777),
+    ] {
         let data = weir_tests::pattern::bytes(seed ^ offset, len);
         file.write_all_at(&data, offset).expect("room on the disk");
     }

@@ -39,5 +39,9 @@ fn btrfs() {
 fn ext4_over_a_backing_file_that_can_neither_punch_nor_bypass_the_cache() {
     let guest = Guest::new(GUEST_TIMEOUT);
     let image = guest.host_folder().join("image");
-    guest.variable("FS", "ext4").variable("IMAGE", image.display()).variable("CAN_PUNCH", 0).run("filesystem");
+    guest
+        .variable("FS", "ext4")
+        .variable("IMAGE", image.display())
+        .variable("CAN_PUNCH", 0)
+        .run("filesystem");
 }

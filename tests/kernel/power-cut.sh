@@ -1,0 +1,39 @@
+# Power cuts under load: after each, the journal is replayed and every file whose fsync had returned is whole.
+# $SEEDS: which cuts. $LOAD: the program that writes and verifies.
+
+export WEIR_ADMIN=127.0.0.1:10810
+systems=(ext4 xfs btrfs)
+
+for seed in $SEEDS; do
+    fs=${systems[seed % 3]}
+    files=$((20 + seed * 7 % 40))
+    step "seed $seed: $fs, cut after $files files"
+    rm -f "$disk/image" "$disk/log"
+    serve "$disk/image" --size 512M --cache-size 64M --power-cut --admin "$WEIR_ADMIN"
+    attach
+    make_fs "$fs"
+    mount_fs
+
+    exec {load_out}< <(exec "$LOAD" write "$mnt" "$disk/log" "$seed" 2>/run/load.log)
+    load=$!
+    for ((n = 0; n < files; n++)); do
+        read -r -t 60 -u "$load_out" _ || fail "the load ended early: $(cat /run/load.log)"
+    done
+    "$WEIR" device power-cut "" keep=random tear=512 seed="$seed"
+
+    # The kernel has lost its device; what it still holds in memory goes with the mount. The load's disk fails under it.
+    if wait "$load"; then fail "the load survived a power cut"; fi
+    exec {load_out}<&-
+    umount_fs
+    detach || true
+
+    attach
+    # Mounting replays the journal.
+    mount_fs
+    "$LOAD" verify "$mnt" "$disk/log" || fail "seed $seed on $fs lost what was fsynced"
+    umount_fs
+    check_fs "$fs"
+    detach
+    stop
+done
+step "done"
