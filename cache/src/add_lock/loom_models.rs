@@ -75,7 +75,7 @@ fn spawn(room: &Arc<Room>, visit: impl FnOnce(&Room) + 'static) -> thread::JoinH
 
 #[test]
 fn loom_a_whole_excludes_regions_of_every_shard() {
-    model(2, || {
+    model(3, || {
         let room = Room::new();
         let regions = [0, 1].map(|shard| spawn(&room, move |room| room.region(shard)));
         room.whole();
@@ -89,7 +89,7 @@ fn loom_a_whole_excludes_regions_of_every_shard() {
 /// Two that enter, and regions that come between: nobody holds what another of them waits for.
 #[test]
 fn loom_two_wholes_and_a_region_do_not_deadlock() {
-    model(2, || {
+    model(3, || {
         let room = Room::new();
         let whole = spawn(&room, Room::whole);
         let region = spawn(&room, |room| room.region(1));
@@ -102,7 +102,7 @@ fn loom_two_wholes_and_a_region_do_not_deadlock() {
 
 #[test]
 fn loom_an_exclusive_excludes_wholes_and_its_like() {
-    model(2, || {
+    model(3, || {
         let room = Room::new();
         let whole = spawn(&room, Room::whole);
         let exclusive = spawn(&room, Room::exclusive);
@@ -115,7 +115,7 @@ fn loom_an_exclusive_excludes_wholes_and_its_like() {
 
 #[test]
 fn loom_an_exclusive_excludes_regions() {
-    model(2, || {
+    model(3, || {
         let room = Room::new();
         let region = spawn(&room, |room| room.region(1));
         room.exclusive();
@@ -128,7 +128,7 @@ fn loom_an_exclusive_excludes_regions() {
 #[test]
 fn loom_a_cancelled_whole_or_exclusive_leaves_no_trace() {
     for is_exclusive in [false, true] {
-        model(2, move || {
+        model(3, move || {
             let room = Room::new();
             let canceller = spawn(&room, move |room| {
                 let mut context = Context::from_waker(Waker::noop());

@@ -1,0 +1,204 @@
+//! Private frames: memory that one holder may write.
+#![allow(unsafe_code)]
+
+use std::io::IoSliceMut;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{FrameId, FramePool, FrameRefs, PAGE_SIZE};
+use crate::page::{LockedPage, PRESENT};
+
+/// One private frame; freed when dropped.
+#[derive(Debug)]
+pub(crate) struct PrivateFrame<'p> {
+    pool: &'p FramePool,
+    frame: FrameId,
+}
+
+impl<'p> PrivateFrame<'p> {
+    /// Takes one frame of the pool, if there is one.
+    #[inline]
+    pub(crate) fn alloc(pool: &'p FramePool) -> Option<Self> {
+        pool.alloc().map(|frame| Self { pool, frame })
+    }
+
+    /// Its bytes, for writing.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8; PAGE_SIZE] {
+        // SAFETY: private to `self`, and `&mut self` excludes every other slice.
+        unsafe { self.pool.bytes_mut(self.frame) }
+    }
+
+    /// Copies the bytes of the page published in `slot` that are not in `valid`.
+    pub(crate) fn complete_from(&mut self, slot: &LockedPage<'_>, valid: &Range<usize>) {
+        assert!(slot.state.has(PRESENT) && slot.state.frame() != self.frame);
+        // SAFETY: published in a slot that is locked, so the slot's reference can't be dropped while the slice lives.
+        let old = unsafe { self.pool.bytes(slot.state.frame()) };
+        let new = self.bytes_mut();
+        new[..valid.start].copy_from_slice(&old[..valid.start]);
+        new[valid.end..].copy_from_slice(&old[valid.end..]);
+    }
+
+    /// Hands out the frame and its one reference.
+    #[inline]
+    pub(crate) fn into_id(self) -> FrameId {
+        let frame = self.frame;
+        std::mem::forget(self);
+        frame
+    }
+}
+
+impl Drop for PrivateFrame<'_> {
+    fn drop(&mut self) {
+        self.pool.unref(self.frame);
+    }
+}
+
+/// Stands in a [`FrameBuf`] for a frame that was taken out of the middle.
+const TAKEN: FrameId = FrameId::MAX;
+
+/// Private frames, in order: the buffer that a payload is received into or that a backend reads into.
+///
+/// Dropping it frees what it still holds.
+#[derive(Debug)]
+pub struct FrameBuf {
+    pool: Arc<FramePool>,
+    frames: Vec<FrameId>,
+}
+
+impl FrameBuf {
+    /// An empty buffer.
+    pub fn new(pool: Arc<FramePool>) -> Self {
+        Self {
+            pool,
+            frames: Vec::new(),
+        }
+    }
+
+    /// Allocates frames until it holds `frames` of them, or the pool has no more; says whether it is complete.
+    pub fn grow_to(&mut self, frames: usize) -> bool {
+        self.frames
+            .reserve(frames.saturating_sub(self.frames.len()));
+        while self.frames.len() < frames {
+            let Some(frame) = self.pool.alloc() else {
+                return false;
+            };
+            self.frames.push(frame);
+        }
+        true
+    }
+
+    /// How many frames it holds.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Whether it holds no frame.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// The bytes of frame `i`.
+    pub fn page(&self, i: usize) -> &[u8; PAGE_SIZE] {
+        // SAFETY: the frames of a FrameBuf are private to it, and `&self` excludes writers.
+        unsafe { self.pool.bytes(self.frames[i]) }
+    }
+
+    /// The bytes of frame `i`, for writing.
+    pub fn page_mut(&mut self, i: usize) -> &mut [u8; PAGE_SIZE] {
+        // SAFETY: the frames of a FrameBuf are private to it and distinct, and `&mut self` excludes every other slice.
+        unsafe { self.pool.bytes_mut(self.frames[i]) }
+    }
+
+    /// The bytes `start..end` of the buffer (counted from the first frame's first byte) as slices to read into.
+    pub fn io_slices_mut(&mut self, start: usize, end: usize, most: usize) -> Vec<IoSliceMut<'_>> {
+        assert!(start <= end && end <= self.frames.len() * PAGE_SIZE);
+        let mut slices = Vec::with_capacity((end - start).div_ceil(PAGE_SIZE).min(most) + 1);
+        let mut at = start;
+        while at < end && slices.len() < most {
+            let (index, within) = (at / PAGE_SIZE, at % PAGE_SIZE);
+            let length = (PAGE_SIZE - within).min(end - at);
+            // SAFETY: as in `page_mut`; the frames are distinct, each is visited once, so the slices don't overlap, and
+            // they borrow `self` mutably as long as they live.
+            let page = unsafe { self.pool.bytes_mut(self.frames[index]) };
+            slices.push(IoSliceMut::new(&mut page[within..within + length]));
+            at += length;
+        }
+        slices
+    }
+
+    /// Removes the frames from `at` on and returns them as a buffer of their own.
+    #[must_use]
+    pub fn split_off(&mut self, at: usize) -> Self {
+        Self {
+            pool: Arc::clone(&self.pool),
+            frames: self.frames.split_off(at),
+        }
+    }
+
+    /// Moves all frames of `other` behind one's own.
+    pub fn append(&mut self, mut other: Self) {
+        assert!(Arc::ptr_eq(&self.pool, &other.pool), "frames of two pools");
+        self.frames.append(&mut other.frames);
+    }
+
+    /// Gives up the right to write: the first `bytes` bytes as references, frames beyond them are freed.
+    #[must_use]
+    pub fn freeze(mut self, bytes: usize) -> FrameRefs {
+        assert!(bytes <= self.frames.len() * PAGE_SIZE);
+        let mut refs = FrameRefs::new(Arc::clone(&self.pool));
+        let used = bytes.div_ceil(PAGE_SIZE);
+        for (index, frame) in self.frames.drain(..used).enumerate() {
+            refs.push(frame, 0, PAGE_SIZE.min(bytes - index * PAGE_SIZE), false);
+        }
+        refs
+    }
+
+    /// Hands the last frame out, still private, with its one reference.
+    pub(crate) fn pop(&mut self) -> Option<FrameId> {
+        self.frames.pop()
+    }
+
+    /// Takes a private frame in.
+    pub(crate) fn push(&mut self, frame: FrameId) {
+        self.frames.push(frame);
+    }
+
+    /// Hands frame `i` out and leaves a gap. `None` if that was done before.
+    pub(crate) fn take_at<'p>(
+        &mut self,
+        i: usize,
+        pool: &'p FramePool,
+    ) -> Option<PrivateFrame<'p>> {
+        assert!(
+            std::ptr::eq(pool, &raw const *self.pool),
+            "frames of two pools"
+        );
+        let frame = std::mem::replace(&mut self.frames[i], TAKEN);
+        (frame != TAKEN).then(|| PrivateFrame { pool, frame })
+    }
+
+    /// Puts a frame back into the gap that [`FrameBuf::take_at`] left.
+    pub(crate) fn put_back(&mut self, i: usize, frame: PrivateFrame<'_>) {
+        let gap = std::mem::replace(&mut self.frames[i], frame.into_id());
+        assert_eq!(gap, TAKEN, "frame {i} was never taken");
+    }
+
+    /// Hands all frames out, still private.
+    pub(crate) fn take(&mut self) -> Vec<FrameId> {
+        std::mem::take(&mut self.frames)
+    }
+
+    /// The pool that the frames belong to.
+    pub fn pool(&self) -> &Arc<FramePool> {
+        &self.pool
+    }
+}
+
+impl Drop for FrameBuf {
+    fn drop(&mut self) {
+        for frame in self.frames.drain(..).filter(|frame| *frame != TAKEN) {
+            self.pool.unref(frame);
+        }
+    }
+}
