@@ -23,7 +23,7 @@ use range_set::RangeSet;
 /// What a disk remaps and loses at once, in bytes.
 pub const SECTOR: u64 = 512;
 
-/// The most separate ranges of bad sectors on one device; more is a device to throw away.
+/// The most separate ranges of bad sectors on one device; some megabytes, and more is a device to throw away.
 pub const BAD_RANGES_MAX: usize = 65_536;
 
 /// The words that `weir device` takes.
@@ -185,7 +185,7 @@ impl Device {
         if self.shared.armed.load(Ordering::Relaxed) {
             let end = offset.saturating_add(length) / SECTOR * SECTOR;
             let start = offset.div_ceil(SECTOR).saturating_mul(SECTOR);
-            self.change(|state| state.bad.remove(start..end));
+            self.change(|state| state.heal(start..end));
         }
     }
 
@@ -225,10 +225,7 @@ impl Device {
 
     /// Makes every sector that `range` touches a good one. The range is in bytes.
     pub fn remove_bad(&self, range: Range<u64>) {
-        self.change(|state| {
-            // A range in the middle of another leaves two, one more than the limit at worst.
-            state.bad.remove(sectors_touched(&range));
-        });
+        self.change(|state| state.heal(sectors_touched(&range)));
     }
 
     /// What is set.
@@ -263,6 +260,18 @@ impl Device {
             || *self.shared.frozen.borrow();
         self.shared.armed.store(armed, Ordering::Relaxed);
         result
+    }
+}
+
+impl State {
+    /// Makes these bytes good. In the middle of a bad range that leaves two; where that is one too many, the left one
+    /// becomes good, too.
+    fn heal(&mut self, range: Range<u64>) {
+        let start = range.start;
+        self.bad.remove(range);
+        if self.bad.len() > BAD_RANGES_MAX {
+            self.bad.remove_ending_at(start);
+        }
     }
 }
 

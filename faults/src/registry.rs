@@ -137,12 +137,8 @@ impl Shared {
     }
 
     /// Counts someone as paused at `point` until the guard is dropped.
-    pub(crate) fn enter_pause(
-        &self,
-        point: &'static FaultPoint,
-        ends: &crate::wait::Ends,
-    ) -> Paused<'_> {
-        let paused = self.points()[point.position()].enter_pause(ends.epoch());
+    pub(crate) fn enter_pause(&self, point: &'static FaultPoint, epoch: u64) -> Paused<'_> {
+        let paused = self.points()[point.position()].enter_pause(epoch);
         self.pauses.send_modify(|count| *count += 1);
         paused
     }

@@ -30,11 +30,6 @@ impl Ends {
         }
     }
 
-    /// The epoch that was current when the fault was decided.
-    pub(crate) fn epoch(&self) -> u64 {
-        *self.release.borrow()
-    }
-
     /// Waits for an end.
     pub(crate) async fn reached(&mut self) {
         if self.over {

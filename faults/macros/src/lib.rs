@@ -134,3 +134,6 @@ impl Parse for Arguments {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

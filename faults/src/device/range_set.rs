@@ -49,6 +49,18 @@ impl RangeSet {
         self.ends.insert(range.start, range.end);
     }
 
+    /// Removes the range that ends there, if there is one.
+    pub(super) fn remove_ending_at(&mut self, end: u64) {
+        if let Some((&start, _)) = self
+            .ends
+            .range(..end)
+            .next_back()
+            .filter(|(_, known)| **known == end)
+        {
+            self.ends.remove(&start);
+        }
+    }
+
     pub(super) fn remove(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;

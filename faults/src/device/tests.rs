@@ -1,4 +1,4 @@
-use super::{Device, SECTOR};
+use super::{BAD_RANGES_MAX, Device, SECTOR, TooManyBadRanges};
 use crate::errno::Errno;
 use crate::kind::RequestKind::{Flush, Read, Resize, Trim, Write, Zero};
 
@@ -71,4 +71,20 @@ async fn a_freeze_lasts_until_the_thaw() {
     device.thaw();
     request.await.expect("thawed");
     device.thawed().await;
+}
+
+#[test]
+fn separate_ranges_are_limited_whoever_makes_them() {
+    let device = Device::new("");
+    device.add_bad(0..1 << 40).expect("few");
+    for number in 0..BAD_RANGES_MAX as u64 + 10 {
+        device.rewritten((2 * number + 1) * SECTOR, SECTOR);
+    }
+    assert_eq!(device.listing().bad.len(), BAD_RANGES_MAX);
+    assert_eq!(
+        device.check(Read, 1 << 39, 1),
+        Err(Errno::EIO),
+        "the rest is still bad"
+    );
+    assert_eq!(device.add_bad(1 << 50..1 << 51), Err(TooManyBadRanges));
 }

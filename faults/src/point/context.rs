@@ -116,7 +116,7 @@ impl FaultContext {
             ends.within(delay).await;
         }
         if fire.pause {
-            let _paused = self.shared.enter_pause(point, &ends);
+            let _paused = self.shared.enter_pause(point, fire.epoch);
             ends.reached().await;
         }
         fire.error.map_or(Ok(()), Err)

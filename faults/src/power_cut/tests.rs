@@ -212,7 +212,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn a_cut_leaves_each_sector_covered_or_later(steps in prop::collection::vec(step(), 1..40)) {

@@ -35,8 +35,10 @@ pub(crate) struct Fire {
     pub(crate) error: Option<Errno>,
     pub(crate) delay: Option<Duration>,
     pub(crate) pause: bool,
-    /// Ends the delay and the pause.
+    /// Ends the delay and the pause: raised above `epoch`.
     pub(crate) release: watch::Receiver<u64>,
+    /// The epoch under which it was decided.
+    pub(crate) epoch: u64,
     /// The firing's number at this point.
     pub(crate) number: u64,
     /// The action's words.
@@ -103,8 +105,9 @@ impl PointState {
     }
 
     /// What a listing shows.
-    pub(crate) fn counts(&self) -> PointCounts {
-        let inner = lock(&self.inner);
+    pub(crate) fn counts(&self, armed: &AtomicUsize) -> PointCounts {
+        let mut inner = lock(&self.inner);
+        inner.expire(armed);
         PointCounts {
             hits: inner.hits,
             fires: inner.fires,
@@ -122,15 +125,8 @@ impl PointState {
     ) -> Option<Fire> {
         let mut inner = lock(&self.inner);
         inner.hits += 1;
+        inner.expire(armed);
         let arming = inner.arming.as_mut()?;
-        if arming
-            .trigger
-            .limit
-            .is_some_and(|limit| arming.since.elapsed() >= limit)
-        {
-            inner.disarm(armed);
-            return None;
-        }
         if !arming.within.intersects(within) || !arming.fires_now(point) {
             return None;
         }
@@ -148,6 +144,7 @@ impl PointState {
             delay: effect.delay,
             pause: effect.pause,
             release: inner.epoch.subscribe(),
+            epoch: *inner.epoch.borrow(),
             number: inner.fires,
             text,
         })
@@ -167,6 +164,19 @@ impl Inner {
     fn disarm(&mut self, armed: &AtomicUsize) {
         if self.arming.take().is_some() {
             armed.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Disarms what was armed for a time that is over.
+    fn expire(&mut self, armed: &AtomicUsize) {
+        let over = |arming: &Arming| {
+            arming
+                .trigger
+                .limit
+                .is_some_and(|limit| arming.since.elapsed() >= limit)
+        };
+        if self.arming.as_ref().is_some_and(over) {
+            self.disarm(armed);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Arming, listing and releasing points.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -33,6 +35,38 @@ pub struct PointListing {
     pub state: String,
     /// How many wait there to be released.
     pub paused: usize,
+}
+
+/// One line, which begins with `FILE:LINE` and is never cut.
+impl fmt::Display for PointListing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            line,
+            function,
+            module: _,
+            class,
+            kind,
+            errors,
+            hits,
+            fires,
+            state,
+            paused,
+        } = self;
+        let errors = if errors.is_empty() {
+            "-".to_owned()
+        } else {
+            errors.join(",")
+        };
+        write!(
+            f,
+            "{file}:{line} {function} {class} {kind} {errors} hits={hits} fires={fires} "
+        )?;
+        if *paused > 0 {
+            write!(f, "paused={paused} ")?;
+        }
+        write!(f, "state={state}")
+    }
 }
 
 /// The state of a point that is not armed.
@@ -153,7 +187,9 @@ impl Faults {
             let states = points
                 .iter()
                 .map(|point| &self.shared.points()[point.position()]);
-            let paused: usize = states.map(|state| state.counts().paused).sum();
+            let paused: usize = states
+                .map(|state| state.counts(&self.shared.points_armed).paused)
+                .sum();
             if paused >= count {
                 return Ok(paused);
             }
@@ -163,7 +199,7 @@ impl Faults {
     }
 
     fn listing(&self, point: &'static FaultPoint) -> PointListing {
-        let counts = self.shared.points()[point.position()].counts();
+        let counts = self.shared.points()[point.position()].counts(&self.shared.points_armed);
         PointListing {
             file: point.file.to_owned(),
             line: point.line,
