@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use weir_faults::{FaultContext, Faults, RequestKinds, pause_point};
+use weir_faults::Faults;
 use weir_protocol::Request;
 
 use crate::connection::{ConnectionGuard, ConnectionTable};
@@ -101,29 +101,17 @@ pub async fn serve(stream: Stream, peer: String, context: Arc<SessionContext>) {
 
 /// The whole life of a connection.
 async fn run(stream: &Stream, connection: &ConnectionGuard, context: &SessionContext) -> End {
-    let faults = context.faults.context(RequestKinds::CONNECT);
-    match begin(stream, connection, context, &faults).await {
-        Ok(transmission) => transmission.run().await,
-        Err(end) => end,
-    }
+    serve_export(stream, connection, context).await.unwrap_or_else(|end| end)
 }
 
-/// Everything before the first request.
-async fn begin<'a>(
-    stream: &'a Stream,
-    connection: &'a ConnectionGuard,
-    context: &'a SessionContext,
-    faults: &FaultContext,
-) -> Result<Transmission<'a>, End> {
-    if pause_point!(faults, "session:accept").await.is_err() {
-        return Err(End::Injected);
-    }
+/// As [`run`]; an error is an end before the first request.
+async fn serve_export(stream: &Stream, connection: &ConnectionGuard, context: &SessionContext) -> Result<End, End> {
     stream.set_nodelay()?;
-    let (negotiated, rest) = handshake::negotiate(stream, connection, context, faults).await?;
+    let (negotiated, rest) = handshake::negotiate(stream, connection, context).await?;
     let name = &negotiated.info.name;
     let export = context.exports.get(name).ok_or_else(|| End::ExportGone(name.clone()))?;
     connection.set_export(name);
-    Ok(Transmission::new(stream, connection, context, &export, &negotiated, &rest))
+    Ok(Transmission::new(stream, connection, context, &export, &negotiated, &rest).run().await)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ impl Transmission<'_> {
             if self.receiving.is_some() && !self.receive() {
                 return Ok(Taken::All);
             }
-            if matches!(self.phase, Phase::Disconnecting) {
+            if !self.takes_requests() {
                 return Ok(Taken::All);
             }
             if !self.may_take() {
@@ -122,6 +122,9 @@ impl Transmission<'_> {
                 self.output.queue().push_bytes(&chunk);
             }
             _ => self.output.queue().push_bytes(&SimpleReply { error, cookie }.encode()),
+        }
+        if error.is_none() {
+            self.rewritten(&ticket.request);
         }
         self.tally.answered(ticket, error.is_some());
     }

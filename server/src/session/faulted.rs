@@ -1,33 +1,302 @@
-//! Fault rules on requests: what they do to one.
+//! Fault rules on requests, and the state of the export as a device: what they do to a request.
 //!
-//! Nothing here is on the path of a request unless a rule is armed. A request that a rule has taken is carried out apart
-//! from the hot paths, with its data in one buffer of its own, so that any action is a few plain lines.
+//! Nothing here is on the path of a request unless something is set: a rule costs one relaxed load to ask for, a device two.
+//! A request that a rule has taken (or that a frozen device keeps waiting) is carried out apart from the hot paths, with
+//! its data in one buffer of its own, so that every action is a few plain lines. It waits for delays and hangs holding
+//! nothing but its payload.
 
-use super::Ticket;
-use super::transmission::Transmission;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use weir_cache::PageCache;
+use weir_faults::{Action, Decision, Device, Errno, FaultContext, RequestKind, RequestView};
+use weir_protocol::reply::{SimpleReply, offset_data_header};
+use weir_protocol::{ChunkFlags, Command, CommandFlags, MetaContextSet, NbdError, Request};
+
+use super::slow::{self, Finished, SlowFuture, wire_error};
+use super::transmission::{Phase, Transmission};
+use super::{Ticket, status};
+
+/// Turns a cookie into one that the client has hardly used.
+const COOKIE_GARBAGE: u64 = 0xdead_beef_0bad_cafe;
 
 /// Receives the payload of a WRITE that a rule has taken.
 pub(super) struct Collector {
     pub(super) data: Vec<u8>,
+    decision: Option<Decision>,
 }
 
 /// A request that a rule has taken, when it is done.
 #[derive(Debug)]
 pub(super) struct Faulted {
-    pub(super) ticket: Ticket,
+    ticket: Ticket,
+    /// What a READ has read, or a BLOCK_STATUS' chunks.
+    outcome: Result<Vec<u8>, NbdError>,
+    ending: Ending,
+}
+
+/// How a reply is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// As it is.
+    Sound,
+    /// With another cookie.
+    Garbage,
+    /// Not at all: the connection is closed.
+    Dropped,
+    /// The first half of it, then the connection is closed.
+    CutOff,
+}
+
+/// The kind of a command, as rules know it.
+fn kind_of(command: Command) -> Option<RequestKind> {
+    Some(match command {
+        Command::READ => RequestKind::Read,
+        Command::WRITE => RequestKind::Write,
+        Command::FLUSH => RequestKind::Flush,
+        Command::TRIM => RequestKind::Trim,
+        Command::CACHE => RequestKind::Cache,
+        Command::WRITE_ZEROES => RequestKind::Zero,
+        Command::BLOCK_STATUS => RequestKind::Status,
+        _ => return None,
+    })
+}
+
+/// The range that a request is about; FLUSH has none, whatever its fields say.
+fn range_of(request: &Request) -> (u64, u64) {
+    match request.command {
+        Command::FLUSH => (0, 0),
+        _ => (request.offset, request.length.into()),
+    }
 }
 
 impl Transmission<'_> {
-    /// Asks the rules about a request; says whether one has taken it.
-    pub(super) fn consult_rules(&mut self, _ticket: Ticket) -> bool {
-        false
+    /// Asks rules and device about a request; says whether it is taken care of.
+    #[inline]
+    pub(super) fn consult_rules(&mut self, ticket: Ticket) -> bool {
+        let request = &ticket.request;
+        let Some(kind) = kind_of(request.command) else { return false };
+        let (offset, length) = range_of(request);
+        let decision = self.context.faults.decide(&RequestView {
+            export: &self.export.name,
+            connection: self.connection.id(),
+            kind,
+            offset,
+            length,
+            fua: request.flags.contains(CommandFlags::FUA),
+        });
+        let stopped = self.device.as_ref().is_some_and(|device| {
+            device.check(kind, offset, length).is_err() || device.thawed().now_or_never().is_none()
+        });
+        if decision.is_none() && !stopped {
+            return false;
+        }
+        self.take_over(ticket, decision);
+        true
     }
 
-    /// The payload of a WRITE that a rule has taken is complete.
-    pub(super) fn run_collected(&mut self, _ticket: Ticket, _collector: Collector) {}
+    #[cold]
+    fn take_over(&mut self, ticket: Ticket, decision: Option<Decision>) {
+        let collector = Collector { data: Vec::new(), decision };
+        if ticket.request.command == Command::WRITE {
+            self.collect(ticket, collector);
+        } else {
+            self.run_collected(ticket, collector);
+        }
+    }
+
+    /// Carries out a request that a rule has taken; a WRITE's payload is complete.
+    pub(super) fn run_collected(&mut self, ticket: Ticket, collector: Collector) {
+        let Collector { data, decision } = collector;
+        if ticket.request.command == Command::READ {
+            self.slow_bytes += ticket.request.length as usize;
+        }
+        let work = Work {
+            cache: self.cache.clone(),
+            faults: self.contexts.of(ticket.request.command).clone(),
+            device: self.device.clone(),
+            contexts: self.limits.meta_contexts,
+        };
+        self.slow.push(carry_out(work, ticket, decision, data));
+    }
 
     /// Answers a request that a rule has taken.
     pub(super) fn finish_faulted(&mut self, faulted: Faulted) {
-        let _ = faulted.ticket;
+        let Faulted { mut ticket, outcome, ending } = faulted;
+        if ticket.request.command == Command::READ {
+            self.slow_bytes -= ticket.request.length as usize;
+        }
+        if ending == Ending::Garbage {
+            ticket.request.cookie ^= COOKIE_GARBAGE;
+        }
+        match ending {
+            Ending::Sound | Ending::Garbage => match outcome {
+                Ok(data) => {
+                    let reply = self.encode_reply(&ticket.request, data);
+                    self.output.queue().push_bytes(&reply);
+                    self.rewritten(&ticket.request);
+                    self.tally.answered(&ticket, false);
+                }
+                Err(error) => self.answer(&ticket, Err(error)),
+            },
+            Ending::Dropped => self.phase = Phase::Dropping,
+            Ending::CutOff => {
+                let data = outcome.unwrap_or_default();
+                let reply = self.encode_reply(&ticket.request, data);
+                self.output.queue().push_bytes(&reply[..reply.len() / 2]);
+                self.phase = Phase::Dropping;
+            }
+        }
+    }
+
+    /// A whole reply in one buffer.
+    fn encode_reply(&self, request: &Request, data: Vec<u8>) -> Vec<u8> {
+        let Request { cookie, command, .. } = *request;
+        let simple = SimpleReply { error: None, cookie }.encode();
+        let mut reply = match command {
+            Command::BLOCK_STATUS => return data,
+            Command::READ if !self.limits.reply_style.is_structured() => simple.to_vec(),
+            Command::READ if data.is_empty() => return weir_protocol::reply::none_chunk(cookie).to_vec(),
+            Command::READ => {
+                offset_data_header(ChunkFlags::DONE, cookie, request.offset, request.length).to_vec()
+            }
+            _ => return simple.to_vec(),
+        };
+        reply.extend_from_slice(&data);
+        reply
+    }
+
+    /// Tells the device that sectors were rewritten, which makes bad ones good.
+    #[inline]
+    pub(super) fn rewritten(&self, request: &Request) {
+        if matches!(request.command, Command::WRITE | Command::WRITE_ZEROES)
+            && let Some(device) = &self.device
+        {
+            device.rewritten(request.offset, request.length.into());
+        }
     }
 }
+
+/// What a request is carried out with.
+struct Work {
+    cache: Arc<PageCache>,
+    faults: FaultContext,
+    device: Option<Device>,
+    contexts: MetaContextSet,
+}
+
+/// Waits as decided, then does to the request what the decision says.
+fn carry_out(work: Work, ticket: Ticket, mut decision: Option<Decision>, data: Vec<u8>) -> SlowFuture {
+    Box::pin(async move {
+        if let Some(decision) = &mut decision {
+            decision.wait().await;
+        }
+        let action = decision.as_ref().and_then(|decision| decision.action);
+        let ending = match action {
+            Some(Action::Garbage) => Ending::Garbage,
+            Some(Action::Drop) => Ending::Dropped,
+            Some(Action::DropMid) => Ending::CutOff,
+            _ => Ending::Sound,
+        };
+        let outcome = match admitted(&work, &ticket.request).await {
+            Ok(()) if ending != Ending::Dropped => act(&work, &ticket.request, decision.as_ref(), data, ending).await,
+            outcome => outcome.map(|()| Vec::new()),
+        };
+        Finished::Faulted(Box::new(Faulted { ticket, outcome: outcome.map_err(wire_error), ending }))
+    })
+}
+
+/// Waits for the device and asks it.
+async fn admitted(work: &Work, request: &Request) -> Result<(), Errno> {
+    let (Some(device), Some(kind)) = (&work.device, kind_of(request.command)) else { return Ok(()) };
+    device.thawed().await;
+    let (offset, length) = range_of(request);
+    device.check(kind, offset, length)
+}
+
+/// Carries the request out, changed as decided.
+async fn act(
+    work: &Work,
+    request: &Request,
+    decision: Option<&Decision>,
+    mut data: Vec<u8>,
+    ending: Ending,
+) -> Result<Vec<u8>, Errno> {
+    let mut changed = *request;
+    if ending == Ending::Garbage {
+        changed.cookie ^= COOKIE_GARBAGE;
+    }
+    let action = decision.and_then(|decision| decision.action);
+    let damage = decision.and_then(|decision| Some((decision.damage()?, decision.seed)));
+    match action {
+        Some(Action::Error { errno, applied: false }) => return Err(errno),
+        Some(Action::Lose) => return Ok(Vec::new()),
+        Some(Action::Tear(most)) => {
+            changed.length = u32::try_from(most).map_or(changed.length, |most| most.min(changed.length));
+        }
+        Some(Action::Misdirect(offset)) => {
+            // What would lie beyond the end falls off it.
+            let room = work.cache.size().saturating_sub(offset);
+            changed.offset = offset;
+            changed.length = u32::try_from(room).map_or(changed.length, |room| room.min(changed.length));
+        }
+        _ => {}
+    }
+    if request.command == Command::WRITE {
+        data.truncate(changed.length as usize);
+        if let Some((damage, seed)) = damage {
+            damage.apply(seed, &mut data);
+        }
+    }
+    let mut outcome = apply(work, &changed, &data).await?;
+    if let Some(Action::Error { errno, applied: true }) = action {
+        return Err(errno);
+    }
+    if request.command == Command::READ
+        && let Some((damage, seed)) = damage
+    {
+        damage.apply(seed, &mut outcome);
+    }
+    Ok(outcome)
+}
+
+/// Carries a request out; returns what goes into its reply.
+async fn apply(work: &Work, request: &Request, data: &[u8]) -> Result<Vec<u8>, Errno> {
+    match request.command {
+        Command::READ => read(work, request).await,
+        Command::WRITE => write(work, request, data).await.map(|()| Vec::new()),
+        Command::BLOCK_STATUS => status::chunks(&work.cache, &work.faults, work.contexts, request).await,
+        _ => slow::apply(&work.cache, &work.faults, request).await.map(|()| Vec::new()),
+    }
+}
+
+async fn read(work: &Work, request: &Request) -> Result<Vec<u8>, Errno> {
+    let mut data = Vec::new();
+    let range = slow::range(request);
+    let mut at = range.start;
+    while at < range.end {
+        let slice = work.cache.slice_at(at, range.end - at);
+        let pages = work.cache.read(&work.faults, at, slice).await?;
+        let start = data.len();
+        data.resize(start + slice, 0);
+        pages.copy_to(&mut data[start..]);
+        at += slice as u64;
+    }
+    Ok(data)
+}
+
+async fn write(work: &Work, request: &Request, data: &[u8]) -> Result<(), Errno> {
+    let (mut at, mut left) = (request.offset, data);
+    while !left.is_empty() {
+        let slice = work.cache.slice_at(at, left.len() as u64);
+        let mut payload = work.cache.payload(at, slice).await;
+        payload.copy_from(&left[..slice]);
+        work.cache.write(&work.faults, payload).await?;
+        at += slice as u64;
+        left = &left[slice..];
+    }
+    slow::persist_if_asked(&work.cache, &work.faults, request).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, BytesMut};
-use weir_faults::{FaultContext, pause_point};
+use weir_faults::{Action, FaultContext, RequestKind, RequestKinds, RequestView, pause_point};
 use weir_protocol::ServerHandshake;
 use weir_protocol::handshake::server::{Negotiated, Step, TlsPolicy};
 
@@ -25,15 +25,37 @@ pub(super) async fn negotiate(
     stream: &Stream,
     connection: &Connection,
     context: &SessionContext,
-    faults: &FaultContext,
 ) -> Result<(Box<Negotiated>, BytesMut), End> {
+    let faults = context.faults.context(RequestKinds::CONNECT);
+    let work = async {
+        // Before the clock of the handshake starts: an injected delay isn't the client's fault.
+        inject(connection, context, &faults).await?;
+        let talk = talk(stream, connection, context, &faults);
+        tokio::time::timeout(context.timeouts.handshake, talk).await.unwrap_or(Err(End::HandshakeTimeout))
+    };
     tokio::select! {
         biased;
         end = stopped(connection) => Err(end),
-        outcome = tokio::time::timeout(context.timeouts.handshake, talk(stream, connection, context, faults)) => {
-            outcome.unwrap_or(Err(End::HandshakeTimeout))
-        }
+        outcome = work => outcome,
     }
+}
+
+/// What faults do to a connection as such.
+async fn inject(connection: &Connection, context: &SessionContext, faults: &FaultContext) -> Result<(), End> {
+    if pause_point!(faults, "session:accept").await.is_err() {
+        return Err(End::Injected);
+    }
+    let view = RequestView {
+        export: "",
+        connection: connection.id(),
+        kind: RequestKind::Connect,
+        offset: 0,
+        length: 0,
+        fua: false,
+    };
+    let Some(mut decision) = context.faults.decide(&view) else { return Ok(()) };
+    decision.wait().await;
+    if decision.action == Some(Action::Drop) { Err(End::Injected) } else { Ok(()) }
 }
 
 /// Ready when the handshake is to be given up.

@@ -92,14 +92,7 @@ impl Queue {
         self.extend(Source::Bytes, bytes.len());
     }
 
-    /// Appends pages.
-    pub(super) fn push_pages(&mut self, pages: FrameRefs) {
-        let length = pages.bytes();
-        self.pages.append(pages);
-        self.extend(Source::Pages, length);
-    }
-
-    /// For the hot path: where a read's pages are appended before their segment is.
+    /// Where a read's pages are appended before their segment is.
     ///
     /// What is put here becomes part of the queue by [`Self::commit_pages`] or [`Self::commit_skipped`], or is taken out
     /// again with [`FrameRefs::truncate`], before anything else is done with the queue.

@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use weir_cache::{FrameRefs, SLICE_BYTES};
-use weir_faults::Errno;
+use weir_faults::{Errno, fault_point};
 use weir_protocol::reply::{
     SimpleReply, encode_error, encode_error_offset, none_chunk, offset_data_header, offset_hole,
 };
@@ -190,11 +190,12 @@ impl Transmission<'_> {
                 stream.asked += slice as u64;
                 let staging = self.output.stream_queue().staging();
                 let pieces = staging.len();
-                if stream.slices.is_empty() && self.cache.try_read(at, slice, staging) {
+                let injected = fault_point!(self.contexts.read, "session:slice", [EIO, ENOMEM]);
+                if injected.is_ok() && stream.slices.is_empty() && self.cache.try_read(at, slice, staging) {
                     self.frame_slice(&mut stream, pieces, slice);
                 } else {
                     let context = self.contexts.read.clone();
-                    stream.slices.push_back(slow::read_slice(self.cache.clone(), context, at, slice));
+                    stream.slices.push_back(slow::read_slice(self.cache.clone(), context, at, slice, injected));
                 }
             }
             if stream.framed < stream.end {

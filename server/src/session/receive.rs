@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use weir_cache::{PAGE_SIZE, Payload, SLICE_BYTES};
+use weir_faults::fault_point;
 use weir_protocol::{CommandFlags, NbdError};
 
 use super::Ticket;
@@ -217,6 +218,9 @@ impl Transmission<'_> {
     /// Stores the slice that is complete.
     fn store(&self, receive: &mut Receive) {
         let Stage::Filling(payload) = std::mem::replace(&mut receive.stage, Stage::Allocate) else { return };
+        if let Err(errno) = fault_point!(self.contexts.write, "session:store", [EIO, ENOSPC, ENOMEM]) {
+            return receive.fail(wire_error(errno));
+        }
         if let Err(payload) = self.cache.try_install(&self.contexts.write, payload) {
             let (cache, context) = (self.cache.clone(), self.contexts.write.clone());
             receive.stored.push(Box::pin(async move { cache.write(&context, payload).await }));

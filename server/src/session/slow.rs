@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use weir_cache::{FrameRefs, PageCache, ZeroMode};
-use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
+use weir_faults::{Device, Errno, FaultContext, Faults, RequestKinds, pause_point};
 use weir_protocol::{Command, CommandFlags, NbdError, Request};
 
 use super::Ticket;
@@ -62,16 +62,20 @@ pub(super) struct FaultContexts {
 }
 
 impl FaultContexts {
-    pub(super) fn new(faults: &Faults) -> Self {
+    pub(super) fn new(faults: &Faults, device: Option<&Device>) -> Self {
+        let of = |kinds| {
+            let context = faults.context(kinds);
+            device.map_or_else(|| context.clone(), |device| context.on(device))
+        };
         Self {
-            connect: faults.context(RequestKinds::CONNECT),
-            read: faults.context(RequestKinds::READ),
-            write: faults.context(RequestKinds::WRITE),
-            trim: faults.context(RequestKinds::TRIM),
-            zero: faults.context(RequestKinds::ZERO),
-            flush: faults.context(RequestKinds::FLUSH),
-            cache: faults.context(RequestKinds::CACHE),
-            status: faults.context(RequestKinds::STATUS),
+            connect: of(RequestKinds::CONNECT),
+            read: of(RequestKinds::READ),
+            write: of(RequestKinds::WRITE),
+            trim: of(RequestKinds::TRIM),
+            zero: of(RequestKinds::ZERO),
+            flush: of(RequestKinds::FLUSH),
+            cache: of(RequestKinds::CACHE),
+            status: of(RequestKinds::STATUS),
         }
     }
 
@@ -100,14 +104,18 @@ pub(super) fn read(cache: Arc<PageCache>, context: FaultContext, ticket: Ticket)
     })
 }
 
-/// One slice of a larger READ.
+/// One slice of a larger READ, unless it is made to fail.
 pub(super) fn read_slice(
     cache: Arc<PageCache>,
     context: FaultContext,
     offset: u64,
     length: usize,
+    injected: Result<(), Errno>,
 ) -> PartFuture<FrameRefs> {
-    Box::pin(async move { cache.read(&context, offset, length).await })
+    Box::pin(async move {
+        injected?;
+        cache.read(&context, offset, length).await
+    })
 }
 
 /// The end of a WRITE: what is left of its slices, then FUA.
@@ -140,6 +148,7 @@ pub(super) fn operate(cache: Arc<PageCache>, context: FaultContext, ticket: Tick
 
 /// Carries out a request that has neither payload nor data in its reply.
 pub(super) async fn apply(cache: &Arc<PageCache>, context: &FaultContext, request: &Request) -> Result<(), Errno> {
+    pause_point!(context, "session:operate", [EIO, ENOMEM, ENOSPC]).await?;
     match request.command {
         Command::FLUSH => return cache.flush(context).await,
         // Nothing to be done, but the reply is due.

@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use weir_cache::PageCache;
-use weir_faults::fault_point;
+use weir_faults::{Device, fault_point};
 use weir_protocol::ExportLimits;
 use weir_protocol::constants::MAX_PAYLOAD;
 use weir_protocol::handshake::server::Negotiated;
@@ -55,6 +55,8 @@ pub(super) enum Phase {
     ShuttingDown(Pin<Box<Sleep>>),
     /// No more requests: the client said NBD_CMD_DISC.
     Disconnecting,
+    /// Nothing more is answered: a fault rule drops the connection when what is queued was sent.
+    Dropping,
 }
 
 /// A connection in the transmission phase.
@@ -62,6 +64,9 @@ pub(super) struct Transmission<'a> {
     pub(super) stream: &'a Stream,
     pub(super) connection: &'a Connection,
     pub(super) context: &'a SessionContext,
+    pub(super) export: &'a Export,
+    /// The export as a device that faults can be injected into, if the server made it one.
+    pub(super) device: Option<Device>,
     pub(super) cache: Arc<PageCache>,
     pub(super) limits: ExportLimits,
     pub(super) contexts: FaultContexts,
@@ -91,11 +96,12 @@ impl<'a> Transmission<'a> {
         stream: &'a Stream,
         connection: &'a Connection,
         context: &'a SessionContext,
-        export: &Export,
+        export: &'a Export,
         negotiated: &Negotiated,
         rest: &[u8],
     ) -> Self {
         let cache = Arc::clone(&export.cache);
+        let device = context.faults.device(&export.name);
         let mut input = Input::default();
         input.preload(rest);
         Self {
@@ -103,7 +109,9 @@ impl<'a> Transmission<'a> {
             connection,
             context,
             limits: negotiated.limits(MAX_PAYLOAD),
-            contexts: FaultContexts::new(&context.faults),
+            contexts: FaultContexts::new(&context.faults, device.as_ref()),
+            export,
+            device,
             input,
             output: Output::new(cache.pool()),
             receiving: None,
@@ -158,6 +166,7 @@ impl<'a> Transmission<'a> {
         self.publish();
         match self.phase {
             Phase::Disconnecting if self.is_settled() => Err(End::Disconnected),
+            Phase::Dropping if !self.output.can_send() => Err(End::Injected),
             _ => Ok(()),
         }
     }
@@ -183,6 +192,11 @@ impl<'a> Transmission<'a> {
         !self.output.is_full()
             && self.slow.len() + self.streams.len() < REQUESTS_IN_FLIGHT_MAX
             && self.slow_bytes < BYTES_IN_FLIGHT_MAX
+    }
+
+    /// Whether the client may go on.
+    pub(super) fn takes_requests(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::ShuttingDown(_))
     }
 
     /// Whether nothing is left to be done for the client.
@@ -230,7 +244,8 @@ impl<'a> Transmission<'a> {
     /// Requests that have finished.
     fn poll_slow(&mut self, task: &mut Context<'_>) -> bool {
         let mut finished = 0;
-        while finished < FINISHED_PER_TURN
+        while !matches!(self.phase, Phase::Dropping)
+            && finished < FINISHED_PER_TURN
             && let Poll::Ready(Some(done)) = self.slow.poll_next_unpin(task)
         {
             self.finish(done);
@@ -261,7 +276,7 @@ impl<'a> Transmission<'a> {
     fn wants_input(&self) -> bool {
         match &self.receiving {
             Some(receive) => receive.wants_input(),
-            None => self.taken == Taken::All && !matches!(self.phase, Phase::Disconnecting) && self.may_take(),
+            None => self.taken == Taken::All && self.takes_requests() && self.may_take(),
         }
     }
 

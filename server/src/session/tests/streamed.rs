@@ -1,0 +1,98 @@
+//! Requests larger than a slice, and caches smaller than requests.
+
+use super::*;
+
+const LENGTH: usize = 5 << 20;
+
+/// A cache in which a slice is a few pages.
+fn small() -> Setup {
+    Setup { cache_bytes: 2 << 20, ..Setup::default() }
+}
+
+#[tokio::test]
+async fn large_requests_go_in_slices() {
+    for setup in [Setup::default(), small()] {
+        let server = Server::with(setup);
+        let mut client = server.client(false).await;
+        let data = pattern(4097, LENGTH);
+        assert_eq!(client.write(1, 4097, &data).await, 0);
+        assert!(client.read(2, 4097, u32::try_from(LENGTH).unwrap()).await == data);
+    }
+}
+
+#[tokio::test]
+async fn nothing_comes_between_a_header_and_its_data() {
+    const LONG: u32 = 3 << 20;
+    let server = Server::with(small());
+    let mut client = server.client(false).await;
+    let data = pattern(0, LENGTH);
+    client.write(1, 0, &data).await;
+    let length = |cookie: u64| if cookie.is_multiple_of(5) { LONG } else { 512 };
+    let burst: Vec<_> =
+        (0..20).flat_map(|cookie| request(Command::READ, cookie, cookie * 512, length(cookie)).encode()).collect();
+    client.send(&burst).await;
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        let (error, cookie) = client.reply().await;
+        assert_eq!(error, 0);
+        let (length, at) = (length(cookie) as usize, usize::try_from(cookie * 512).unwrap());
+        assert!(client.take(length).await == data[at..at + length], "{cookie}");
+        seen.push(cookie);
+    }
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..20));
+}
+
+#[tokio::test]
+async fn structured_streams_cover_everything_once() {
+    for df in [CommandFlags::EMPTY, CommandFlags::DF] {
+        let server = Server::with(small());
+        let mut client = server.client(true).await;
+        let data = pattern(0, LENGTH);
+        client.write(1, 0, &data).await;
+        client.request(Request { flags: df, ..request(Command::READ, 2, 100, 4 << 20) }).await;
+        let chunks = client.chunks(2).await;
+        let mut at = 100;
+        for chunk in &chunks {
+            assert_eq!((chunk.kind, u64::from_be_bytes(chunk.data[..8].try_into().unwrap())), (1, at as u64));
+            assert!(chunk.data[8..] == data[at..at + chunk.data.len() - 8]);
+            at += chunk.data.len() - 8;
+        }
+        assert_eq!(at, 100 + (4 << 20));
+        assert_eq!(df == CommandFlags::DF, chunks.len() == 1);
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_a_slice_fails_the_write_and_drains_the_rest() {
+    let server = Server::with(small());
+    let mut client = server.client(false).await;
+    server.context.faults.set_points("class session:store after 2 oneshot error ENOSPC").expect("a good query");
+    assert_eq!(client.write(1, 0, &pattern(0, 1 << 20)).await, 28);
+    server.context.faults.reset_points();
+    assert_eq!(client.write(2, 0, &pattern(0, 1 << 20)).await, 0);
+    assert!(client.read(3, 0, 1 << 20).await == pattern(0, 1 << 20));
+}
+
+#[tokio::test]
+async fn an_error_after_the_header_disconnects_or_is_a_chunk() {
+    for structured in [false, true] {
+        let server = Server::with(small());
+        let mut client = server.client(structured).await;
+        client.write(1, 0, &pattern(0, LENGTH)).await;
+        server.context.faults.set_points("class session:slice after 3 oneshot error EIO").expect("a good query");
+        client.request(request(Command::READ, 2, 0, 4 << 20)).await;
+        if structured {
+            let chunks = client.chunks(2).await;
+            assert_eq!(chunks.last().map(|chunk| chunk.kind), Some(0x8002));
+            client.request(request(Command::READ, 3, 0, 1)).await;
+            client.chunks(3).await;
+        } else {
+            assert_eq!(client.reply().await, (0, 2));
+            let mut rest = Vec::new();
+            soon(client.socket.read_to_end(&mut rest)).await.expect("an orderly end");
+            assert!(!rest.is_empty() && rest.len() < 4 << 20);
+            soon(client.session).await.expect("no panic");
+        }
+    }
+}
