@@ -61,7 +61,6 @@ impl Faults {
     }
 
     /// The device of the export of that name, made if there was none.
-    #[must_use]
     pub fn add_device(&self, name: &str) -> Device {
         let mut devices = lock(&self.shared.devices);
         if let Some(device) = devices.iter().find(|device| device.name() == name) {

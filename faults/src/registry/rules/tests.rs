@@ -25,7 +25,7 @@ fn decide(faults: &Faults, kind: RequestKind, offset: u64, length: u64) -> Optio
 /// A registry with that rule, and an export `db`.
 fn with(rule: &str) -> Faults {
     let faults = Faults::new();
-    drop(faults.add_device("db"));
+    faults.add_device("db");
     faults
         .add_rule(rule)
         .unwrap_or_else(|error| panic!("{rule}: {error}"));
