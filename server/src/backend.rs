@@ -3,5 +3,8 @@
 pub mod file;
 pub mod memory;
 
+pub use file::FileBackend;
+pub use memory::MemoryBackend;
+
 #[cfg(test)]
 mod testing;
