@@ -121,6 +121,14 @@ impl Rules {
         }
     }
 
+    /// How many rules are in force.
+    fn len(&self) -> usize {
+        self.layers()
+            .iter()
+            .map(|set| lock(&set.inner).rules.len())
+            .sum()
+    }
+
     fn layers(&self) -> [&RuleSet; 2] {
         [&self.request, &self.backend]
     }
@@ -144,7 +152,7 @@ impl Faults {
                 what: "export",
             });
         }
-        if self.rules().len() >= RULES_MAX {
+        if self.shared.rules.len() >= RULES_MAX {
             return Err(LanguageError::refused(
                 text,
                 format!("{RULES_MAX} rules are in force already; remove some"),
