@@ -297,6 +297,3 @@ async fn write(work: &Work, request: &Request, data: &[u8]) -> Result<(), Errno>
     }
     slow::persist_if_asked(&work.cache, &work.faults, request).await
 }
-
-#[cfg(test)]
-mod tests;

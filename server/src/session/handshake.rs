@@ -132,6 +132,3 @@ async fn send(stream: &Stream, output: &mut BytesMut) -> io::Result<()> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

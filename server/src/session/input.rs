@@ -110,6 +110,3 @@ impl Input {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -358,6 +358,3 @@ impl Output {
         self.held.release();
     }
 }
-
-#[cfg(test)]
-mod tests;

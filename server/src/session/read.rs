@@ -296,6 +296,3 @@ fn frame_chunks(queue: &mut Queue, cookie: u64, offset: u64, pieces: usize, is_l
         piece += run.pieces;
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -107,6 +107,3 @@ impl Stream {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
