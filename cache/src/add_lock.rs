@@ -1,17 +1,21 @@
-//! The page cache's add lock, after bcachefs' pagecache add lock, in ranges: what adds data to a range and what shoots it down
-//! exclude each other; adders share, and so do blockers.
+//! The page cache's add lock, after bcachefs' pagecache add lock, in ranges: what adds data to a
+//! range and what shoots it down exclude each other; adders share, and so do blockers.
 //!
-//! The device is cut into regions of [`REGION_BYTES`], each with a [`TwoStateLock`]. An operation holds one region at a time and goes through
-//! its range with [`AddLock::regions`], so there are no convoys and no order to get wrong. In front stands a [gate](gate) with three
-//! modes: *region* (the above), *whole* (one lock for a blocker of any range, shared with its like) and *exclusive*.
+//! The device is cut into regions of [`REGION_BYTES`], each with a [`TwoStateLock`]. An operation
+//! holds one region at a time and goes through its range with [`AddLock::regions`], so there are no
+//! convoys and no order to get wrong. In front stands a gate with three modes: *region*
+//! (the above), *whole* (one lock for a blocker of any range, shared with its like) and
+//! *exclusive*.
 //!
 //! # Cost
-//! An uncontended [`AddLock::try_add`] is a compare-and-swap on the thread's own shard of the gate, a lookup, a compare-and-swap
-//! on the region, and one more reference to it: no allocation once the region is known. Dropping the guard undoes the three.
+//! An uncontended [`AddLock::try_add`] is a compare-and-swap on the thread's own shard of the gate,
+//! a lookup, a compare-and-swap on the region, and one more reference to it: no allocation once the
+//! region is known. Dropping the guard undoes the three.
 //!
 //! # Guards never nest
-//! A holder that asks for another guard may queue behind a waiter that waits for it. Functions that need the lock take the guard
-//! as a parameter. A request checks its range against the device's size after it is past the gate.
+//! A holder that asks for another guard may queue behind a waiter that waits for it. Functions that
+//! need the lock take the guard as a parameter. A request checks its range against the device's
+//! size after it is past the gate.
 //!
 //! # Wait-for graph
 //! | wait | held meanwhile | ended by | bound |
@@ -22,11 +26,14 @@
 //! | exclusive at `wholes` | turnstile | whole holders | the slowest of them |
 //! | whole or exclusive at the shards | turnstile, `wholes`, some shards | region operations past the gate | the slowest: its wait at its region, and its hold |
 //!
-//! Edges go only downwards in: holders of a guard → nothing of this lock; a region's waiters → its holders; shards → those past the gate; `wholes` → whole
-//! holders; turnstile → all of these. No cycle. Every edge into work that holds a guard ends when that work does, which is I/O with a deadline.
+//! Edges go only downwards in: holders of a guard → nothing of this lock; a region's waiters → its
+//! holders; shards → those past the gate; `wholes` → whole holders; turnstile → all of these. No
+//! cycle. Every edge into work that holds a guard ends when that work does, which is I/O with a
+//! deadline.
 //!
 //! # Cancel safety
-//! Every await is of a cancel safe future; what was gained before it is in a guard, so a dropped future gives it back.
+//! Every await is of a cancel safe future; what was gained before it is in a guard, so a dropped
+//! future gives it back.
 //!
 //! # Memory
 //! Regions are made when first touched and stay: about 128 bytes each, see [`AddLock::bytes`].
@@ -55,7 +62,8 @@ use guard::RegionHold;
 
 pub use guard::{AddGuard, BlockGuard, ExclusiveGuard};
 
-/// The bytes under one region's lock: as many as a large streaming request touches, few enough that a trim stalls only its neighbourhood.
+/// The bytes under one region's lock: as many as a large streaming request touches, few enough that
+/// a trim stalls only its neighbourhood.
 pub const REGION_BYTES: u64 = 64 << 20;
 
 /// The lock; see the module's documentation.
@@ -184,7 +192,8 @@ impl AddLock {
     /// Takes *block* on whole pages within one region, if no one has to be waited for.
     ///
     /// # Panics
-    /// If the range is empty, crosses a region's border or cuts a page. (The last page of a device counts as whole; give its full extent.)
+    /// If the range is empty, crosses a region's border or cuts a page. (The last page of a device
+    /// counts as whole; give its full extent.)
     pub fn try_block(&self, range: Range<u64>) -> Option<BlockGuard> {
         self.assert_whole_pages(&range);
         let hold = self.try_region(&range, Side::Block)?;
@@ -201,8 +210,8 @@ impl AddLock {
         BlockGuard::of_region(range, hold)
     }
 
-    /// Takes *block* on whole pages of any range, for the price of one lock that keeps adders and region blockers out
-    /// everywhere: hold it for a slice of the work at a time. Cancel safe.
+    /// Takes *block* on whole pages of any range, for the price of one lock that keeps adders and
+    /// region blockers out everywhere: hold it for a slice of the work at a time. Cancel safe.
     ///
     /// # Panics
     /// If the range is empty or cuts a page.
@@ -213,7 +222,8 @@ impl AddLock {
         BlockGuard::of_gate(range, Arc::clone(&self.gate), pass)
     }
 
-    /// Keeps everyone else out, for what changes the device itself: resize, insert and collapse range, power cut. Cancel safe.
+    /// Keeps everyone else out, for what changes the device itself: resize, insert and collapse
+    /// range, power cut. Cancel safe.
     pub async fn exclusive(&self) -> ExclusiveGuard {
         self.waits.exclusive.fetch_add(1, Ordering::Relaxed);
         let pass = self.gate.exclusive().await;
@@ -288,7 +298,8 @@ impl AddLock {
         RegionHold::new(region, side, shard)
     }
 
-    /// The shard of the gate that this thread passes through. A guard may be dropped on another thread: it remembers.
+    /// The shard of the gate that this thread passes through. A guard may be dropped on another
+    /// thread: it remembers.
     fn shard(&self) -> usize {
         thread_number() % self.gate.shards()
     }

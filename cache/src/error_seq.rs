@@ -1,9 +1,10 @@
 //! Errors that must be seen, as Linux' `errseq_t` (lib/errseq.c) keeps them.
 //!
-//! Data that is lost behind its writer's back is reported once to every connection that was open when it happened,
-//! and, if nobody has seen it, to the next one to come. One word does it: the error's number, a *seen* bit, and a
-//! counter that moves when an error follows one that was seen. An error that follows an unseen one replaces it, so
-//! any number of errors may pass without the counter moving.
+//! Data that is lost behind its writer's back is reported once to every connection that was open
+//! when it happened, and, if nobody has seen it, to the next one to come. One word does it: the
+//! error's number, a *seen* bit, and a counter that moves when an error follows one that was seen.
+//! An error that follows an unseen one replaces it, so any number of errors may pass without the
+//! counter moving.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::const_unless_loom;
@@ -92,8 +93,8 @@ impl ErrorSeq {
         }
         let seen = word | SEEN;
         if word != seen {
-            // Lost to another cursor that saw it too: then it is marked. Lost to a newer error: then the word
-            // differs from what this cursor remembers, and the next check reports it.
+            // Lost to another cursor that saw it too: then it is marked. Lost to a newer error:
+            // then the word differs from what this cursor remembers, and the next check reports it.
             let _ = self
                 .word
                 .compare_exchange(word, seen, Ordering::AcqRel, Ordering::Relaxed);

@@ -1,11 +1,13 @@
-//! A lock in shards: the local shard for the fast path, all of them for the slow path that needs the total.
+//! A lock in shards: the local shard for the fast path, all of them for the slow path that needs
+//! the total.
 //!
-//! The kernel's lglock, which kept bcachefs' space accounting cheap. Each shard is a mutex on a cache line of its own;
-//! a thread keeps to one shard, so that two threads rarely meet. `global` locks all shards in ascending order,
-//! which is why two of them can't deadlock, and why a thread that holds a `local` guard must not ask for either: the
-//! guards never nest.
+//! The kernel's lglock, which kept bcachefs' space accounting cheap. Each shard is a mutex on a
+//! cache line of its own; a thread keeps to one shard, so that two threads rarely meet. `global`
+//! locks all shards in ascending order, which is why two of them can't deadlock, and why a thread
+//! that holds a `local` guard must not ask for either: the guards never nest.
 //!
-//! Guards hold blocking mutexes: keep them for a few instructions, and never across an await (they are not `Send`).
+//! Guards hold blocking mutexes: keep them for a few instructions, and never across an await (they
+//! are not `Send`).
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

@@ -1,4 +1,5 @@
-//! The gate before the regions: many region operations, or many whole-device blockers, or one alone.
+//! The gate before the regions: many region operations, or many whole-device blockers, or one
+//! alone.
 //!
 //! The modes and what they take, in this order:
 //!
@@ -8,21 +9,24 @@
 //! | whole | while entering | *add* | *block* on all |
 //! | exclusive | held | *block* | *block* on all |
 //!
-//! **Exclusion.** A region holds *add* on one shard and the others hold *block* on all of them, so a region excludes, and is excluded by, both.
-//! Two wholes share `wholes` and the shards. An exclusive holds `wholes` against every whole, and the turnstile against its like.
+//! **Exclusion.** A region holds *add* on one shard and the others hold *block* on all of them, so
+//! a region excludes, and is excluded by, both. Two wholes share `wholes` and the shards. An
+//! exclusive holds `wholes` against every whole, and the turnstile against its like.
 //!
-//! **No deadlock.** Whoever enters the shards for *block* is alone in doing so (turnstile), so all shards are asked at once: they drain
-//! in parallel, rather than one after the other. What it waits for there are region holders, who never wait at the gate, and wholes that are
-//! inside, who don't either. An exclusive waits for `wholes` without any shard in its hands, so regions
-//! go on meanwhile. Who waits at the turnstile holds nothing.
+//! **No deadlock.** Whoever enters the shards for *block* is alone in doing so (turnstile), so all
+//! shards are asked at once: they drain in parallel, rather than one after the other. What it waits
+//! for there are region holders, who never wait at the gate, and wholes that are inside, who don't
+//! either. An exclusive waits for `wholes` without any shard in its hands, so regions go on
+//! meanwhile. Who waits at the turnstile holds nothing.
 //!
-//! **Fairness.** The turnstile is first come, first served, and every shard is phase-fair. One who enters waits for those before it at the
-//! turnstile, then for the slowest region holder of the moment. A region that comes meanwhile waits until that one has
-//! entered and left, and goes before any whole that comes later. The phase of a whole, as a shard sees it, begins when that whole has the shard,
-//! and so includes the wait for its other shards.
+//! **Fairness.** The turnstile is first come, first served, and every shard is phase-fair. One who
+//! enters waits for those before it at the turnstile, then for the slowest region holder of the
+//! moment. A region that comes meanwhile waits until that one has entered and left, and goes before
+//! any whole that comes later. The phase of a whole, as a shard sees it, begins when that whole has
+//! the shard, and so includes the wait for its other shards.
 //!
-//! **Cancel safety.** Each await is for a future that is cancel safe, and what was gained before it is held by guards, dropped
-//! in the reverse order.
+//! **Cancel safety.** Each await is for a future that is cancel safe, and what was gained before it
+//! is held by guards, dropped in the reverse order.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -69,7 +73,8 @@ impl Gate {
         self.shards[shard].try_lock(Side::Add)
     }
 
-    /// The shard that a region operation passes through. The guard is leaked into a [`Pass::Region`].
+    /// The shard that a region operation passes through. The guard is leaked into a
+    /// [`Pass::Region`].
     pub(super) fn region(&self, shard: usize) -> Acquire<'_> {
         self.shards[shard].lock(Side::Add)
     }

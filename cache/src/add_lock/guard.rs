@@ -9,7 +9,8 @@ use crate::two_state_lock::Side;
 use super::Region;
 use super::gate::{Gate, Pass};
 
-/// One hold of a region: of its lock, and of the gate's shard that was passed. Given back when dropped, region first.
+/// One hold of a region: of its lock, and of the gate's shard that was passed. Given back when
+/// dropped, region first.
 pub(super) struct RegionHold {
     region: Arc<Region>,
     side: Side,
@@ -17,7 +18,8 @@ pub(super) struct RegionHold {
 }
 
 impl RegionHold {
-    /// Takes over what the caller has leaked: a hold of `side` on the region's lock, and of *add* on the gate's shard.
+    /// Takes over what the caller has leaked: a hold of `side` on the region's lock, and of *add*
+    /// on the gate's shard.
     pub(super) fn new(region: Arc<Region>, side: Side, shard: usize) -> Self {
         Self {
             region,

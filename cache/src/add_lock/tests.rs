@@ -74,7 +74,11 @@ fn regions_do_not_know_each_other() {
 fn a_range_is_cut_at_the_borders_of_regions() {
     let cut = |range| AddLock::regions(range).collect::<Vec<_>>();
     assert_eq!(cut(7..7), []);
-    assert_eq!(cut(0..REGION_BYTES), [0..REGION_BYTES]);
+    assert!(
+        cut(0..REGION_BYTES)
+            .into_iter()
+            .eq(std::iter::once(0..REGION_BYTES))
+    );
     assert_eq!(
         cut(REGION_BYTES - 1..2 * REGION_BYTES + 1),
         [
@@ -83,7 +87,8 @@ fn a_range_is_cut_at_the_borders_of_regions() {
             2 * REGION_BYTES..2 * REGION_BYTES + 1
         ]
     );
-    assert_eq!(cut(u64::MAX - 1..u64::MAX), [u64::MAX - 1..u64::MAX]);
+    let last = u64::MAX - 1..u64::MAX;
+    assert!(cut(last.clone()).into_iter().eq(std::iter::once(last)));
     for piece in cut(1..u64::MAX / (1 << 30)) {
         region_number(&piece);
     }
@@ -137,8 +142,8 @@ fn an_exclusive_one_waits_for_wholes_and_goes_before_later_ones() {
     assert_idle(&lock);
 }
 
-/// Race 24: a slow fill in one region, a whole-device trim waits for it. Others wait for those two, and no longer: not
-/// for the next trim, however many follow.
+/// Race 24: a slow fill in one region, a whole-device trim waits for it. Others wait for those two,
+/// and no longer: not for the next trim, however many follow.
 #[test]
 fn behind_a_slow_fill_and_a_whole_trim_other_regions_go_on_within_the_bound() {
     let lock = new_lock();
@@ -167,7 +172,8 @@ fn behind_a_slow_fill_and_a_whole_trim_other_regions_go_on_within_the_bound() {
 #[test]
 fn a_future_dropped_at_any_await_leaves_no_trace() {
     let lock = new_lock();
-    let holders: [fn(&Arc<AddLock>) -> Box<dyn std::any::Any>; 4] = [
+    type Hold = fn(&Arc<AddLock>) -> Box<dyn std::any::Any>;
+    let holders: [Hold; 4] = [
         |lock| Box::new(lock.try_add(page_of(0)).unwrap()),
         |lock| Box::new(lock.try_block(page_of(0)).unwrap()),
         |lock| Box::new(now(lock.block_whole(page_of(0)))),
@@ -275,10 +281,11 @@ fn an_empty_range_is_refused() {
     new_lock().try_add(3..3);
 }
 
-/// Guards that live in tasks, on several threads, in all modes: each page's count shows who is there.
+/// Guards that live in tasks, on several threads, in all modes: each page's count shows who is
+/// there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn tasks_in_all_modes_exclude_each_other() {
-    const ROUNDS: u64 = 300;
+    const ROUNDS: usize = 300;
     let lock = new_lock();
     // Adders count up, blockers down; by region.
     let inside: Arc<[std::sync::atomic::AtomicI64; 2]> = Arc::default();
@@ -288,12 +295,12 @@ async fn tasks_in_all_modes_exclude_each_other() {
             assert!(before * step >= 0, "met {before}");
         }
     };
-    let tasks: Vec<JoinHandle<()>> = (0..8_u64)
+    let tasks: Vec<JoinHandle<()>> = (0..8_usize)
         .map(|task| {
             let (lock, inside) = (Arc::clone(&lock), Arc::clone(&inside));
             tokio::spawn(async move {
                 for round in 0..ROUNDS {
-                    let at = (task / 2 % 2) as usize;
+                    let at = task / 2 % 2;
                     let region = at as u64;
                     let (cells, step, guard): (_, _, Box<dyn std::any::Any + Send>) =
                         match (task, round % 16) {

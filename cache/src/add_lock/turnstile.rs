@@ -1,7 +1,8 @@
 //! A fair asynchronous mutex for those who pass rarely: first come, first served.
 //!
-//! Cancel safe: a waiter that is dropped leaves the queue, and one that was let in but never polled again lets
-//! the next one in. It is a few lines over a queue, rather than tokio's, so that loom can run it with the gate.
+//! Cancel safe: a waiter that is dropped leaves the queue, and one that was let in but never polled
+//! again lets the next one in. It is a few lines over a queue, rather than tokio's, so that loom
+//! can run it with the gate.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -68,7 +69,8 @@ pub(super) struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// Stays inside without the guard; whoever leaks it owes the turnstile one [`Turnstile::leave`].
+    /// Stays inside without the guard; whoever leaks it owes the turnstile one
+    /// [`Turnstile::leave`].
     pub(super) fn leak(self) {
         mem::forget(self);
     }

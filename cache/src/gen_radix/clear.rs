@@ -13,10 +13,12 @@ use super::tags::last_leaf_below;
 use super::{GenRadix, Tag};
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
-    /// Empties the entries of the range, takes their tags off, and frees the leaves that lie in it whole.
+    /// Empties the entries of the range, takes their tags off, and frees the leaves that lie in it
+    /// whole.
     ///
-    /// A freed leaf takes its occupants with it: they must not be vacated any more. Occupied entries of a leaf
-    /// that lies in the range only in part are emptied but stay occupied, until they are vacated.
+    /// A freed leaf takes its occupants with it: they must not be vacated any more. Occupied
+    /// entries of a leaf that lies in the range only in part are emptied but stay occupied, until
+    /// they are vacated.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;

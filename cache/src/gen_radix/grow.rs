@@ -38,7 +38,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         }
     }
 
-    /// The path to a leaf, made where it doesn't exist; none if a node on it was dead, and is now unlinked.
+    /// The path to a leaf, made where it doesn't exist; none if a node on it was dead, and is now
+    /// unlinked.
     fn create_path(&self, leaf_number: u64, pin: &Guard) -> Result<Option<Path>, GenRadixError> {
         let root = self.root_reaching(leaf_number)?;
         let mut path = Path::new(root, leaf_number);
@@ -57,7 +58,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         Ok(Some(path))
     }
 
-    /// Makes the child of the path's node at `level`, unless someone else does first; none if that node is dead.
+    /// Makes the child of the path's node at `level`, unless someone else does first; none if that
+    /// node is dead.
     fn add_child(
         &self,
         path: &Path,
@@ -123,7 +125,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
                     root = grown;
                 }
                 Err(current) => {
-                    // SAFETY: allocated above, never linked; the child is the old root, which stays.
+                    // SAFETY: allocated above, never linked; the child is the old root, which
+                    // stays.
                     unsafe { node::free::<T>(node, level) };
                     root = Root(current);
                 }

@@ -1,8 +1,8 @@
 //! Every interleaving of growth, tags and reclaim, on nodes of 16 children and leaves of 2 entries.
 //!
-//! Entries are std's atomics here, which loom doesn't see: the models ask where they are, not when their values
-//! arrive. Reclaimed nodes are kept until the array goes (loom knows no epochs), so what an epoch guarantees is assumed:
-//! that no node is freed, and no address reused, under a pin.
+//! Entries are std's atomics here, which loom doesn't see: the models ask where they are, not when
+//! their values arrive. Reclaimed nodes are kept until the array goes (loom knows no epochs), so
+//! what an epoch guarantees is assumed: that no node is freed, and no address reused, under a pin.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -79,7 +79,8 @@ fn loom_growing_together_loses_nothing() {
         store(&array, FAR, 8);
         other.join().unwrap();
         assert_eq!((load(&array, 0), load(&array, FAR)), (Some(7), Some(8)));
-        // A root, two interior nodes, two leaves; or, if the low index came first, the nodes that it grew from.
+        // A root, two interior nodes, two leaves; or, if the low index came first, the nodes that
+        // it grew from.
         let nodes = array.bytes();
         let interiors = (nodes - 2 * node::bytes::<AtomicU64>(0)) / node::bytes::<AtomicU64>(1);
         assert_eq!(

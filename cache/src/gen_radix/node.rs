@@ -1,9 +1,10 @@
 //! The nodes of a [`GenRadix`](super::GenRadix): their layout, allocation and typed access.
 //!
-//! A node is a [`Header`] followed by its slots: a leaf's entries, or an interior node's child pointers. Which of the
-//! two it is, only its level says (0 is a leaf), and the level is known from the root pointer; so a pointer to a node
-//! is a pointer to its header, and turning it into a [`Leaf`] or an [`Interior`] is the unsafe step, done here alone.
-//! All-zero bytes are an empty node of either kind.
+//! A node is a [`Header`] followed by its slots: a leaf's entries, or an interior node's child
+//! pointers. Which of the two it is, only its level says (0 is a leaf), and the level is known from
+//! the root pointer; so a pointer to a node is a pointer to its header, and turning it into a
+//! [`Leaf`] or an [`Interior`] is the unsafe step, done here alone. All-zero bytes are an empty
+//! node of either kind.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
@@ -88,7 +89,8 @@ impl Population {
         before == 1
     }
 
-    /// Declares an empty node dead: true for the one caller that did. No one occupies it from then on.
+    /// Declares an empty node dead: true for the one caller that did. No one occupies it from then
+    /// on.
     pub(super) fn kill(&self) -> bool {
         self.0
             .compare_exchange(0, DEAD, Ordering::AcqRel, Ordering::Relaxed)
@@ -111,7 +113,8 @@ impl Interior {
     /// # Safety
     /// `node` is an interior node's pointer as [`allocate`] returned it, and outlives `'g`.
     pub(super) unsafe fn from_raw<'g>(node: *mut Header) -> &'g Self {
-        // SAFETY: the caller's promise; an interior node is only ever shared, and changes through atomics.
+        // SAFETY: the caller's promise; an interior node is only ever shared, and changes through
+        // atomics.
         unsafe { &*node.cast::<Self>() }
     }
 
@@ -169,7 +172,8 @@ impl<'g, T> Leaf<'g, T> {
     }
 
     pub(super) fn header(self) -> &'g Header {
-        // SAFETY: the promise of `from_raw`; a header is only ever shared, and changes through atomics.
+        // SAFETY: the promise of `from_raw`; a header is only ever shared, and changes through
+        // atomics.
         unsafe { self.header.as_ref() }
     }
 
@@ -189,7 +193,8 @@ impl<'g, T> Leaf<'g, T> {
     {
         assert!(slot < Self::ENTRIES);
         let entry = self.entry_ptr(slot);
-        // SAFETY: the promise of `from_raw`, the slot lies within the entries, and the caller is alone with it.
+        // SAFETY: the promise of `from_raw`, the slot lies within the entries, and the caller is
+        // alone with it.
         unsafe {
             ptr::drop_in_place(entry);
             entry.write(T::zeroed());
@@ -252,13 +257,15 @@ fn initialise_for_loom(node: *mut u8, level: u32) {
 /// Frees one node, its entries dropped, its children left alone.
 ///
 /// # Safety
-/// [`allocate`] returned `node` for this very `T` and level, nobody uses it any more, and it is freed once.
+/// [`allocate`] returned `node` for this very `T` and level, nobody uses it any more, and it is
+/// freed once.
 pub(super) unsafe fn free<T>(node: *mut Header, level: u32) {
     if level == 0 && mem::needs_drop::<T>() {
         // SAFETY: the caller's promise.
         let leaf = unsafe { Leaf::<T>::from_raw(node) };
         for slot in 0..Leaf::<T>::ENTRIES {
-            // SAFETY: all entries are initialised (to zero at least), and the caller is alone with them.
+            // SAFETY: all entries are initialised (to zero at least), and the caller is alone with
+            // them.
             unsafe { ptr::drop_in_place(leaf.entry_ptr(slot)) };
         }
     }

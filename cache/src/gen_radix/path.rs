@@ -1,4 +1,5 @@
-//! Where things are: the root pointer with its level, which slots lead to a leaf, and the nodes on the way.
+//! Where things are: the root pointer with its level, which slots lead to a leaf, and the nodes on
+//! the way.
 
 use std::ptr;
 

@@ -12,7 +12,8 @@ use super::node::{self, Header, Interior};
 use super::path::Path;
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
-    /// Takes one off the count of the path's node at `level`, and reclaims what is empty from there upwards.
+    /// Takes one off the count of the path's node at `level`, and reclaims what is empty from there
+    /// upwards.
     pub(super) fn release(&self, path: &Path, level: u32, pin: &Guard) {
         let mut level = level;
         loop {
@@ -36,8 +37,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         }
     }
 
-    /// Takes a dead node out of its parent; true for the one caller that did. An address can't come back as another
-    /// node's while anyone who knew it is pinned.
+    /// Takes a dead node out of its parent; true for the one caller that did. An address can't come
+    /// back as another node's while anyone who knew it is pinned.
     fn unlink(&self, path: &Path, level: u32, pin: &Guard) -> bool {
         let node = path.nodes[level as usize];
         // SAFETY: the parent is an interior node, and the pin keeps it.
@@ -60,8 +61,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     #[cfg(not(loom))]
     #[allow(clippy::unused_self)] // As under loom.
     unsafe fn retire(&self, node: *mut Header, level: u32, pin: &Guard) {
-        // SAFETY: whoever may know the node is pinned by now; no one can learn of it any more. `T` is `Send` and
-        // `'static`, so that its entries may be dropped later and elsewhere.
+        // SAFETY: whoever may know the node is pinned by now; no one can learn of it any more. `T`
+        // is `Send` and `'static`, so that its entries may be dropped later and elsewhere.
         unsafe { pin.defer_unchecked(move || node::free::<T>(node, level)) };
     }
 

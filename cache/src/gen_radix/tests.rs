@@ -269,12 +269,10 @@ fn tidying_clears_what_is_stale_and_nothing_else() {
     let marked = |index: u64| {
         let path = array.path(index / LEAF, &pin).unwrap();
         (1..=path.root.level())
-            // SAFETY: the nodes of a path above its leaf are interior ones, and the pin keeps them.
             .map(|level| {
-                unsafe { Interior::from_raw(path.nodes[level as usize]) }
-                    .header
-                    .tags(Tag::Dirty)
-                    .is_set(path.slot(level))
+                // SAFETY: the nodes of a path above its leaf are interior ones, kept by the pin.
+                let node = unsafe { Interior::from_raw(path.nodes[level as usize]) };
+                node.header.tags(Tag::Dirty).is_set(path.slot(level))
             })
             .collect::<Vec<bool>>()
     };

@@ -1,4 +1,5 @@
-//! The lock, polled by hand: who is admitted when, in which order, and what cancelled waiters leave behind.
+//! The lock, polled by hand: who is admitted when, in which order, and what cancelled waiters leave
+//! behind.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -260,8 +261,8 @@ enum Party<'a> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: sides exclude each other, whoever waits has an opponent to wait for or behind,
-    /// and at the end nothing is left.
+    /// Whatever happens in whatever order: sides exclude each other, whoever waits has an opponent
+    /// to wait for or behind, and at the end nothing is left.
     #[test]
     fn any_sequence_keeps_the_invariants(steps in prop::collection::vec(any_step(), 1..80)) {
         let lock = TwoStateLock::new();

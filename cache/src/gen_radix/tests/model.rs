@@ -1,4 +1,5 @@
-//! The array against a `BTreeMap`: any sequence of operations, at indexes close together and far apart.
+//! The array against a `BTreeMap`: any sequence of operations, at indexes close together and far
+//! apart.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -69,9 +70,9 @@ impl Model {
             .then(|| *at.get(&self.entries.keys().collect::<Vec<_>>()).to_owned())
     }
 
-    fn apply(&mut self, step: Step) -> Result<(), TestCaseError> {
+    fn apply(&mut self, step: &Step) -> Result<(), TestCaseError> {
         let pin = epoch::pin();
-        match step {
+        match *step {
             Step::Occupy(u64::MAX) => {
                 let overflow = GenRadixError::Overflow { index: u64::MAX };
                 prop_assert_eq!(self.array.occupy(u64::MAX, &pin).unwrap_err(), overflow);
@@ -192,7 +193,7 @@ proptest! {
     fn any_sequence_does_as_a_map_does(steps in prop::collection::vec(any_step(), 1..120)) {
         let mut model = Model::default();
         for step in steps {
-            model.apply(step)?;
+            model.apply(&step)?;
         }
         let pin = epoch::pin();
         for tag in [Tag::Present, Tag::Dirty] {

@@ -9,14 +9,14 @@ use crossbeam_epoch as epoch;
 use super::super::*;
 use super::{LEAF, Slot, borders};
 
-const THREADS: u64 = 4;
+const THREADS: usize = 4;
 const ROUNDS: u64 = 300;
 
 #[test]
 fn threads_that_grow_the_array_together_share_one() {
     for _ in 0..ROUNDS / 10 {
         let array = GenRadix::<Slot>::new();
-        let start = Barrier::new(THREADS as usize);
+        let start = Barrier::new(THREADS);
         thread::scope(|scope| {
             for _ in 0..THREADS {
                 scope.spawn(|| {
@@ -33,7 +33,7 @@ fn threads_that_grow_the_array_together_share_one() {
         for index in borders() {
             assert_eq!(
                 array.get(index, &pin).unwrap()[0].load(Ordering::Relaxed),
-                THREADS
+                THREADS as u64
             );
         }
         let nodes = array.bytes();
@@ -50,14 +50,14 @@ fn threads_that_grow_the_array_together_share_one() {
 #[test]
 fn what_is_occupied_stays_until_it_is_vacated() {
     let array = GenRadix::<Slot>::new();
-    let start = Barrier::new(THREADS as usize);
+    let start = Barrier::new(THREADS);
     thread::scope(|scope| {
         for thread in 0..THREADS {
             let (array, start) = (&array, &start);
             scope.spawn(move || {
                 start.wait();
                 for round in 0..ROUNDS * 20 {
-                    let index = (round % 3) * 1_000 * LEAF + thread;
+                    let index = (round % 3) * 1_000 * LEAF + thread as u64;
                     let value = round + 1;
                     let pin = epoch::pin();
                     let slot = array.occupy(index, &pin).unwrap();
@@ -81,17 +81,19 @@ fn what_is_occupied_stays_until_it_is_vacated() {
     );
 }
 
-/// Race: the tidier sees an empty leaf, a writer tags it, the tidier clears the tag above. Scans wait for the tidier
-/// to end, as they must; every tag set before a scan began is found by it.
+/// Race: the tidier sees an empty leaf, a writer tags it, the tidier clears the tag above. Scans
+/// wait for the tidier to end, as they must; every tag set before a scan began is found by it.
 #[test]
 fn tags_set_while_a_tidier_runs_are_found_afterwards() {
     let array = GenRadix::<Slot>::new();
-    let indexes: Vec<u64> = (0..THREADS).map(|thread| thread * 700 * LEAF).collect();
+    let indexes: Vec<u64> = (0..THREADS as u64)
+        .map(|thread| thread * 700 * LEAF)
+        .collect();
     for index in &indexes {
         array.occupy(*index, &epoch::pin()).unwrap();
     }
-    let round_starts = Barrier::new(THREADS as usize + 1);
-    let round_ends = Barrier::new(THREADS as usize + 1);
+    let round_starts = Barrier::new(THREADS + 1);
+    let round_ends = Barrier::new(THREADS + 1);
     let finished = AtomicBool::new(false);
     thread::scope(|scope| {
         for index in &indexes {
