@@ -18,7 +18,8 @@ const MODEL_BYTES: u64 = 8 << 20;
 fn sigterm_keeps_what_was_never_flushed() {
     let fixture = Fixture::new();
     let places: Vec<(u64, Vec<u8>)> = (0..20)
-        .map(|i| (i * 1_700_001, bytes(i, 10_000 + 7_000 * i as usize)))
+        .zip(1_usize..)
+        .map(|(i, n)| (i * 1_700_001, bytes(i, 7_000 * n)))
         .collect();
     let server = fixture.serve();
     let mut client = server.client();
