@@ -25,6 +25,8 @@ pub struct Export {
     pub cache: Arc<PageCache>,
     /// Whether everything that changes data is refused.
     pub read_only: bool,
+    /// What its user should know about the store, for the start.
+    pub remarks: Vec<String>,
 }
 
 impl Export {

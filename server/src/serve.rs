@@ -20,6 +20,7 @@ use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
 use crate::session::SessionContext;
 use crate::settings::Settings;
 use crate::shutdown::{StopSignals, finish};
+use crate::size::Size;
 use crate::{config, logging, process};
 
 mod announce;
@@ -102,14 +103,19 @@ async fn bind(settings: &Settings) -> Result<Vec<Listener>, Error> {
     Ok(listeners)
 }
 
+/// Arms the fault rules, then opens the exports, so that a rule that isn't understood creates no file. Logs nothing before
+/// all is open: a refusal is one line.
 fn open(settings: &Settings) -> Result<Server, Error> {
-    if let Some(memory) = settings.memory {
-        tracing::info!(
-            "--cache-size defaults to a share of {} MiB of memory",
-            memory.bytes >> 20
-        );
-    }
     let faults = Faults::new();
+    for export in &settings.exports {
+        faults.add_device(&export.name);
+    }
+    for rule in &settings.faults {
+        faults.add_rule(rule).map_err(|error| Error::Fault {
+            rule: rule.clone(),
+            reason: error.to_string(),
+        })?;
+    }
     let exports = settings.exports.iter().map(|settings| {
         export::open(settings, &faults).map_err(|source| Error::Export {
             name: settings.name.clone(),
@@ -117,12 +123,40 @@ fn open(settings: &Settings) -> Result<Server, Error> {
         })
     });
     let exports: Arc<ExportTable> = Arc::new(exports.collect::<Result<_, _>>()?);
+    report(settings, &exports);
     Ok(Server {
         exports,
         faults,
         connections: Arc::default(),
         stop: CancellationToken::new(),
     })
+}
+
+/// What was opened, and what its user should know about it.
+fn report(settings: &Settings, exports: &ExportTable) {
+    if let Some(memory) = settings.memory {
+        tracing::info!(
+            "--cache-size defaults to a share of {} MiB of memory",
+            memory.bytes >> 20
+        );
+    }
+    for settings in &settings.exports {
+        let Some(export) = exports.get(&settings.name) else {
+            continue;
+        };
+        let size = export.cache.size();
+        tracing::info!(
+            "export {:?}: {}, {size} bytes ({}), cache {} MiB ({:?})",
+            export.name,
+            export.source,
+            Size(size),
+            settings.cache_bytes >> 20,
+            settings.mode,
+        );
+        for remark in &export.remarks {
+            tracing::warn!("{}: {remark}", export.source);
+        }
+    }
 }
 
 /// The seam for the admin port: starts it on `settings.admin` and returns its URL. There is none yet.

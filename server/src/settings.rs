@@ -77,7 +77,7 @@ pub struct ExportSettings {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the texts say it
 pub enum SettingsError {
-    #[error("two exports are named {0:?}; rename one of them")]
+    #[error("export {0:?} is named twice; rename one of them")]
     SameName(String),
     #[error("an export's name has {0} bytes, NBD allows {MAX_NAME}; shorten it")]
     LongName(usize),

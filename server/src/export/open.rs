@@ -41,7 +41,7 @@ pub enum OpenExportError {
 /// # Errors
 /// Whatever is wrong with the store or the cache.
 pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenExportError> {
-    let backend = open_backend(settings, faults)?;
+    let (backend, remarks) = open_backend(settings, faults)?;
     let options = CacheOptions {
         cache_bytes: settings.cache_bytes,
         mode: settings.mode,
@@ -49,28 +49,20 @@ pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenEx
         quota: settings.quota,
     };
     let cache = PageCache::open(backend, &options, faults)?;
-    tracing::info!(
-        "export {:?}: {}, {} bytes ({}), cache {} bytes ({:?})",
-        settings.name,
-        settings.source,
-        cache.size(),
-        Size(cache.size()),
-        settings.cache_bytes,
-        settings.mode,
-    );
     Ok(Export {
         name: settings.name.clone(),
         description: settings.description.clone(),
         source: settings.source.to_string(),
         cache,
         read_only: settings.read_only,
+        remarks,
     })
 }
 
 fn open_backend(
     settings: &ExportSettings,
     faults: &Faults,
-) -> Result<Arc<dyn Backend>, OpenExportError> {
+) -> Result<(Arc<dyn Backend>, Vec<String>), OpenExportError> {
     let asked = settings.size;
     match &settings.source {
         Source::File(path) => open_file(path, settings, faults),
@@ -84,7 +76,7 @@ fn open_backend(
             if size.0 == 0 || size.0 > DEVICE_BYTES_MAX {
                 return Err(OpenExportError::MemoryUnusable(*size));
             }
-            Ok(Arc::new(MemoryBackend::new(size.0)))
+            Ok((Arc::new(MemoryBackend::new(size.0)), Vec::new()))
         }
     }
 }
@@ -93,7 +85,7 @@ fn open_file(
     path: &Path,
     settings: &ExportSettings,
     faults: &Faults,
-) -> Result<Arc<dyn Backend>, OpenExportError> {
+) -> Result<(Arc<dyn Backend>, Vec<String>), OpenExportError> {
     let access = if settings.read_only {
         Access::ReadOnly
     } else {
@@ -106,8 +98,6 @@ fn open_file(
     };
     let context = faults.context(RequestKinds::NONE);
     let backend = FileBackend::open(path, &options, &context)?;
-    for remark in backend.remarks() {
-        tracing::warn!("{}: {remark}", path.display());
-    }
-    Ok(Arc::new(backend))
+    let remarks = backend.remarks().to_vec();
+    Ok((Arc::new(backend), remarks))
 }

@@ -65,6 +65,7 @@ impl Server {
             source: "memory".into(),
             cache: Arc::clone(&cache),
             read_only: setup.read_only,
+            remarks: Vec::new(),
         };
         let context = SessionContext {
             exports: Arc::new([export].into_iter().collect::<ExportTable>()),

@@ -99,8 +99,8 @@ fn the_servers_options_are_the_exports_defaults() {
 
 #[test]
 fn contradictions_are_refused_by_name() {
-    assert!(refusal("x --export =y").contains("two exports are named \"\""));
-    assert!(refusal("--export a=x --export a=y").contains("two exports are named \"a\""));
+    assert!(refusal("x --export =y").contains("export \"\" is named twice"));
+    assert!(refusal("--export a=x --export a=y").contains("export \"a\" is named twice"));
     assert!(refusal("--cache-size 512k").contains("512K"));
     assert!(refusal("--export a=x,cache-size=1").contains("\"a\""));
     assert!(refusal("--max-connections 0").contains("--max-connections"));
