@@ -23,7 +23,7 @@ use weir_faults::{Errno, FaultContext, pause_point};
 
 use crate::add_lock::{AddLock, BlockGuard};
 use crate::backend::ZeroMode;
-use crate::frame::PAGE_BYTES;
+use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
 use crate::options::{CacheMode, WHOLE_REGIONS};
 use crate::page::{DIRTY, DROPPED, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
@@ -31,10 +31,12 @@ use crate::page_cache::{PageCache, bytes_of, page_of};
 use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
 
 /// What the backend is to do with the blocked range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Change {
+#[derive(Debug)]
+pub(crate) enum Change {
     Discard,
     Zero(ZeroMode),
+    /// A direct write of whole pages.
+    Write(FrameRefs),
 }
 
 impl PageCache {
@@ -54,7 +56,7 @@ impl PageCache {
         if !self.backend.capabilities().discard {
             return Err(Errno::ENOTSUP);
         }
-        self.change(context, &whole, Change::Discard, Errno::EINVAL)
+        self.change(context, &whole, || Change::Discard, Errno::EINVAL)
             .await?;
         self.after_change(context, range).await
     }
@@ -87,7 +89,7 @@ impl PageCache {
             self.write_zero_pages(context, range.start..whole.start)
                 .await?;
             let changed = self
-                .change(context, &whole, Change::Zero(mode), Errno::ENOSPC)
+                .change(context, &whole, || Change::Zero(mode), Errno::ENOSPC)
                 .await;
             match changed {
                 // The backend thought it could: write instead, unless only fast will do.
@@ -140,35 +142,34 @@ impl PageCache {
         Ok(())
     }
 
-    /// Lets the backend change `range` under block. `past_end` is the error if the device has become smaller.
+    /// Lets the backend change `range` under block, part by part, each as `change` says. `past_end` is the error if the device
+    /// has become smaller.
     async fn change(
         self: &Arc<Self>,
         context: &FaultContext,
         range: &Range<u64>,
-        change: Change,
+        change: impl Fn() -> Change,
         past_end: Errno,
     ) -> Result<(), Errno> {
         if range.is_empty() {
             return Ok(());
         }
-        if AddLock::regions(range.clone())
-            .nth(usize::try_from(WHOLE_REGIONS).expect("small"))
-            .is_some()
-        {
+        let mut regions = AddLock::regions(range.clone());
+        if regions.nth(WHOLE_REGIONS).is_some() {
             let guard = self.add_lock.block_whole(range.clone()).await;
             return self
-                .spawn_change(context, guard, range.clone(), change, past_end)
+                .spawn_change(context, guard, range.clone(), change(), past_end)
                 .await;
         }
         for part in AddLock::regions(range.clone()) {
             let guard = self.add_lock.block(part.clone()).await;
-            self.spawn_change(context, guard, part, change, past_end)
+            self.spawn_change(context, guard, part, change(), past_end)
                 .await?;
         }
         Ok(())
     }
 
-    async fn spawn_change(
+    pub(crate) async fn spawn_change(
         self: &Arc<Self>,
         context: &FaultContext,
         guard: BlockGuard,
@@ -188,6 +189,7 @@ impl PageCache {
         task.await.expect("a panic aborts the process")
     }
 
+    /// Steps 1 to 6 of the module documentation, without giving the guard back.
     async fn change_blocked(
         &self,
         context: &FaultContext,
@@ -223,6 +225,11 @@ impl PageCache {
         let result = match change {
             Change::Discard => self.backend.discard(context, range).await,
             Change::Zero(mode) => self.backend.write_zeroes(context, range, mode).await,
+            Change::Write(data) => {
+                self.backend
+                    .write_vectored_at(context, range.start, data)
+                    .await
+            }
         };
         result.and(pause_point!(context, "cache:discard:complete", [EIO]).await)
     }

@@ -10,7 +10,7 @@
 //!   [`two_state_lock`] is the lock under it.
 //! - [`gen_radix`]: the sparse array of page slots; [`page`] tells what a slot's bits mean.
 //! - [`frame`]: page memory, and how a reader takes a reference without a lock.
-//! - [`read`] and [`fill`], [`write`], [`discard`]: the requests. [`flush`] and [`writeback`]: durability.
+//! - [`read`] and [`fill`], [`write`], [`discard`], [`direct`], [`resize`]: the requests. [`flush`] and [`writeback`]: durability.
 //! - [`reclaim`], [`throttle`], [`readahead`], [`background`]: what keeps it within its size and ahead of its readers.
 //!
 //! The table of who waits for whom is in [`page_cache`].
@@ -27,6 +27,8 @@ pub mod two_state_lock;
 mod backend;
 #[cfg(not(loom))]
 mod background;
+#[cfg(not(loom))]
+mod direct;
 #[cfg(not(loom))]
 mod discard;
 #[cfg(not(loom))]
@@ -49,6 +51,8 @@ mod read;
 mod readahead;
 #[cfg(not(loom))]
 mod reclaim;
+#[cfg(not(loom))]
+mod resize;
 #[cfg(not(loom))]
 mod stats;
 #[cfg(not(loom))]

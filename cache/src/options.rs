@@ -66,7 +66,7 @@ pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const RETRY_LAST: Duration = Duration::from_secs(5);
 /// A blocker whose range spans more regions than this takes the whole-device gate instead of region after region.
-pub(crate) const WHOLE_REGIONS: u64 = 8;
+pub(crate) const WHOLE_REGIONS: usize = 8;
 
 /// Thresholds in frames, computed once.
 #[derive(Clone, Copy, Debug)]

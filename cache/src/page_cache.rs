@@ -62,6 +62,8 @@ pub struct PageCache {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) limits: Limits,
     pub(crate) mode: CacheMode,
+    /// Requests of at least so many bytes bypass the cache.
+    pub(crate) direct_threshold: u64,
     pub(crate) memory: Memory,
     pub(crate) throttle: Throttle,
     pub(crate) fills: Fills,
@@ -143,6 +145,10 @@ impl PageCache {
             backend,
             limits,
             mode: options.mode,
+            direct_threshold: match options.mode {
+                CacheMode::None => 0,
+                _ => options.direct_threshold.unwrap_or(u64::MAX),
+            },
             throttle: Throttle::default(),
             fills: Fills::default(),
             writeback: Writeback::default(),

@@ -24,7 +24,7 @@ use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 
 use crate::add_lock::AddGuard;
 use crate::fill::{Fill, FillPurpose};
-use crate::frame::{FrameBuf, FrameId, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
+use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::options::{CacheMode, SLICE_BYTES};
 use crate::page::{DIRTY, FILLING, IN_FLIGHT, PRESENT, PageState};
 use crate::page_cache::{PageCache, PageGuard, bytes_of, page_of, pages_of};
@@ -41,7 +41,9 @@ pub struct Payload {
     spare: FrameBuf,
     /// The end of the device if the slice reaches it inside its last page: the rest of that page is zero, always.
     zero_tail: bool,
-    _budget: OwnedSemaphorePermit,
+    /// Its share of the payload budget; the edges of a direct write go without.
+    #[allow(dead_code)] // held, not read
+    budget: Option<OwnedSemaphorePermit>,
 }
 
 impl Payload {
@@ -128,6 +130,48 @@ impl Payload {
         }
     }
 
+    /// Takes it apart for a direct write: the partial head and tail as payloads of their own, and between them whole pages,
+    /// with the offset at which they go. What ends at the device's end inside a page counts as whole.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn split_edges(mut self) -> (Option<Self>, Option<(u64, FrameRefs)>, Option<Self>) {
+        let range = self.range();
+        let tail_partial = within(range.end) != 0 && !self.zero_tail;
+        let head_partial = self.lead() != 0;
+        let pages = self.frames.len();
+        let whole_start = usize::from(head_partial);
+        let whole_end = pages - usize::from(tail_partial);
+        if whole_start >= whole_end {
+            // No whole page: all of it is edge.
+            return (Some(self), None, None);
+        }
+        let tail = self.frames.split_off(whole_end);
+        let whole = self.frames.split_off(whole_start);
+        let start = range.start.next_multiple_of(PAGE_BYTES);
+        let end = if tail_partial {
+            range.end - range.end % PAGE_BYTES
+        } else {
+            range.end
+        };
+        let head = self.frames.split_off(0);
+        let mut edge = |offset: u64, end: u64, frames: FrameBuf| {
+            let length = usize::try_from(end - offset).expect("less than a page");
+            let spare = self.spare.split_off(self.spare.len() - 1);
+            Self {
+                offset,
+                length,
+                received: length,
+                frames,
+                spare,
+                zero_tail: false,
+                budget: None,
+            }
+        };
+        let head = head_partial.then(|| edge(range.start, start, head));
+        let tail = tail_partial.then(|| edge(end, range.end, tail));
+        let length = usize::try_from(end - start).expect("at most a slice");
+        (head, Some((start, whole.into_refs(0, length))), tail)
+    }
+
     fn edges(&self) -> impl Iterator<Item = usize> + use<> {
         let last = self.frames.len() - 1;
         let partial = [0, last].map(|i| (self.valid(i) != (0..PAGE_SIZE)).then_some(i));
@@ -205,7 +249,7 @@ impl PageCache {
             frames,
             spare,
             zero_tail,
-            _budget: budget,
+            budget: Some(budget),
         }
     }
 

@@ -127,6 +127,23 @@ impl FrameBuf {
         slices
     }
 
+    /// Turns all frames into references to `length` bytes from `start` on: nobody writes them any more.
+    #[must_use]
+    pub(crate) fn into_refs(mut self, start: usize, length: usize) -> FrameRefs {
+        let mut refs = FrameRefs::new(Arc::clone(&self.pool));
+        let (mut at, end) = (start, start + length);
+        for (i, frame) in self.take().into_iter().enumerate() {
+            let until = end.min((i + 1) * PAGE_SIZE);
+            if at < until {
+                refs.push(frame, at - i * PAGE_SIZE, until - at, false);
+                at = until;
+            } else {
+                self.pool.unref(frame);
+            }
+        }
+        refs
+    }
+
     /// Removes the frames from `at` on and returns them as a buffer of their own.
     #[must_use]
     pub fn split_off(&mut self, at: usize) -> Self {

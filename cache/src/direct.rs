@@ -1,0 +1,118 @@
+//! Direct I/O: requests that bypass the cache and stay coherent with it.
+//!
+//! `--cache none` makes every request direct, `--direct-threshold` those of at least that size: one long copy should not
+//! evict what everyone else uses.
+//!
+//! **A direct write** is a change behind the cache's back like a trim: the whole pages of the range go under block from before
+//! they are shot down until the backend has them, dirty ones are held for the case that it fails, and writeback in flight is
+//! waited for. Its partial edges are ordinary cached writes, before and after, never while block is held; so two direct
+//! writes to the halves of one page both survive.
+//!
+//! **A direct read** takes no lock: it writes the dirty pages of its range back, then reads the backend into private frames.
+//! What was replied to before it came in was dirty, in flight, held or on the backend, and all of these are waited for.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use weir_faults::{Errno, FaultContext};
+
+use crate::discard::Change;
+use crate::frame::{FrameRefs, PAGE_BYTES, PAGE_SIZE};
+use crate::page_cache::{PageCache, pages_of};
+use crate::write::Payload;
+
+impl PageCache {
+    /// Whether a request of `length` bytes bypasses the cache.
+    #[inline]
+    pub fn is_direct(&self, length: u64) -> bool {
+        length >= self.direct_threshold
+    }
+
+    /// Reads `offset..offset + length`, at most a slice, past the cache. Cancel safe.
+    ///
+    /// # Errors
+    /// What the backend said, to the read or to writing dirty pages of the range back; `EINVAL` when the device has become
+    /// smaller than the range.
+    pub async fn read_direct(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        offset: u64,
+        length: usize,
+    ) -> Result<FrameRefs, Errno> {
+        let range = offset..offset + length as u64;
+        let pages = pages_of(&range);
+        if range.end > self.size() {
+            return Err(Errno::EINVAL);
+        }
+        self.settle(context, &pages).await?;
+        let frames = usize::try_from(pages.end - pages.start).expect("at most a slice");
+        let buffer = self.reserve(frames).await;
+        let (cache, task_context) = (Arc::clone(self), context.clone());
+        // A task of its own: the transfer must not lose its buffer half-way.
+        let task = self.tasks.spawn(async move {
+            cache
+                .backend
+                .read_vectored_at(&task_context, pages.start * PAGE_BYTES, buffer)
+                .await
+        });
+        let (buffer, result) = task.await.expect("a panic aborts the process");
+        result?;
+        Ok(buffer.into_refs(within(offset), length))
+    }
+
+    /// Waits until the backend has what was replied to in `pages`.
+    async fn settle(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        pages: &Range<u64>,
+    ) -> Result<(), Errno> {
+        loop {
+            let failures = self.writeback.failures();
+            let pass = self.write_back(context, pages.clone(), u64::MAX).await;
+            if let Some(errno) = pass.error {
+                return Err(errno);
+            }
+            for operation in self.writeback.under_way(pages) {
+                operation.done.wait().await;
+            }
+            if !pass.busy && self.writeback.failures() == failures {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes a received slice past the cache, its partial edges through it. Cancel safe.
+    ///
+    /// # Errors
+    /// As [`PageCache::write`]; when the backend fails, what the cache held of the range is as before.
+    pub async fn write_direct(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        payload: Payload,
+    ) -> Result<(), Errno> {
+        assert_eq!(payload.remaining(), 0, "written before it was received");
+        let range = payload.range();
+        let (head, whole, tail) = payload.split_edges();
+        if let Some(head) = head {
+            self.write(context, head).await?;
+        }
+        if let Some((start, data)) = whole {
+            let blocked = start..start + data.bytes() as u64;
+            let guard = self.add_lock.block(blocked.clone()).await;
+            self.spawn_change(context, guard, blocked, Change::Write(data), Errno::ENOSPC)
+                .await?;
+        }
+        if let Some(tail) = tail {
+            self.write(context, tail).await?;
+        }
+        if self.mode == crate::options::CacheMode::Writethrough {
+            self.persist(context, range).await?;
+        }
+        Ok(())
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)] // less than a page
+fn within(offset: u64) -> usize {
+    (offset % PAGE_SIZE as u64) as usize
+}

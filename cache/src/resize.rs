@@ -1,0 +1,233 @@
+//! Operations that need the device to themselves: resize, insert and collapse range, dropping caches.
+//!
+//! They take the gate exclusively: no fill, no cached write, no blocker is under way, and whoever comes next checks its range
+//! against the new size. Writeback takes no guard, so what is in flight is waited for after its pages were shot down, and
+//! nothing of them can be submitted again: no write can land past the new end and lengthen a file that was just cut.
+//!
+//! A page that the new end cuts is put back with zeroes past the end, so that nothing old shows after a shrink and a grow.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_epoch as epoch;
+use weir_faults::{Errno, RequestKinds, pause_point};
+
+use crate::add_lock::{BlockGuard, ExclusiveGuard};
+use crate::frame::{PAGE_BYTES, PAGE_SIZE, PrivateFrame};
+use crate::gen_radix::Tag;
+use crate::page::{DIRTY, IN_FLIGHT, PageState};
+use crate::page_cache::{PageCache, page_of};
+use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
+
+/// Moves what follows: fallocate's insert and collapse range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shift {
+    Insert,
+    Collapse,
+}
+
+impl PageCache {
+    /// Changes the size of the device. Growing shows zeroes; shrinking forgets what was past the new end, dirty or not. Cancel
+    /// safe: once begun it runs to its end.
+    ///
+    /// # Errors
+    /// What the backend said; then nothing has changed. `ENOTSUP` from a backend that can't.
+    pub async fn resize(self: &Arc<Self>, size: u64) -> Result<(), Errno> {
+        let cache = Arc::clone(self);
+        let context = self.background.within(RequestKinds::RESIZE);
+        let task = self.tasks.spawn(async move {
+            let guard = cache.add_lock.exclusive().await;
+            pause_point!(context, "cache:resize:begin", [EIO, ENOSPC]).await?;
+            let old = cache.size();
+            // The page that either end cuts, and everything after it.
+            let pages = page_of(size.min(old))..old.div_ceil(PAGE_BYTES);
+            let operation = Operation::new(OperationKind::Blocker, pages.clone());
+            cache.writeback.begin(&operation);
+            let held = cache.shoot_down(guard.as_block(), &pages);
+            cache.wait_for(OperationKind::Run, &pages).await;
+            let result = cache.backend.resize(&context, size).await;
+            cache.generations.completed();
+            if result.is_ok() {
+                cache.size.store(size, Ordering::SeqCst);
+            }
+            for page in held {
+                cache.release_resized(page, result.is_ok(), size);
+            }
+            if result.is_err() {
+                cache.writeback.count_failure();
+            }
+            cache.writeback.end(&operation);
+            drop(guard);
+            result
+        });
+        task.await.expect("a panic aborts the process")
+    }
+
+    /// Puts a page back if it is still on the device; its bytes past the end become zeroes.
+    fn release_resized(&self, page: u64, resized: bool, size: u64) {
+        let start = page * PAGE_BYTES;
+        if resized && start >= size {
+            return self.release_held(page, true);
+        }
+        self.release_held(page, false);
+        let room = usize::try_from((size - start).min(PAGE_BYTES)).expect("at most a page");
+        if !resized || room == PAGE_SIZE {
+            return;
+        }
+        // Exclusive: memory can't be waited for. The free list is served by every reader that finishes, and one frame is
+        // taken from the eviction of a clean page otherwise.
+        let mut zeroed = loop {
+            if let Some(frame) = PrivateFrame::alloc(&self.pool) {
+                break frame;
+            }
+            self.evict(1);
+            std::thread::yield_now();
+        };
+        let pin = epoch::pin();
+        let mut slot = self.lock_page(page, &pin).expect("just put back");
+        zeroed.complete_from(&slot, &(room..PAGE_SIZE));
+        zeroed.bytes_mut()[room..].fill(0);
+        let old = slot.state.frame();
+        let frame = zeroed.into_id();
+        self.pool.set_owner(frame, page);
+        // Writeback may have taken it since it was put back.
+        let in_flight = if slot.state.has(IN_FLIGHT) {
+            IN_FLIGHT
+        } else {
+            0
+        };
+        slot.state = PageState::present(frame, DIRTY | in_flight);
+        slot.set_detail(OLDEST_EPOCH);
+        drop(slot);
+        self.pool.unref(old);
+    }
+
+    /// Inserts `length` zero bytes at `offset`, moving what follows; the device grows by that. Both are multiples of the
+    /// allocation unit. Cancel safe: once begun it runs to its end.
+    ///
+    /// # Errors
+    /// `EINVAL` for a place that is not aligned or past the end, `ENOTSUP` from a backend that can't, what the backend said.
+    pub async fn insert_range(self: &Arc<Self>, offset: u64, length: u64) -> Result<(), Errno> {
+        self.shift(offset, length, Shift::Insert).await
+    }
+
+    /// Removes `length` bytes at `offset`, moving what follows; the device shrinks by that.
+    ///
+    /// # Errors
+    /// As [`PageCache::insert_range`].
+    pub async fn collapse_range(self: &Arc<Self>, offset: u64, length: u64) -> Result<(), Errno> {
+        self.shift(offset, length, Shift::Collapse).await
+    }
+
+    async fn shift(self: &Arc<Self>, offset: u64, length: u64, shift: Shift) -> Result<(), Errno> {
+        if !self.backend.capabilities().shift {
+            return Err(Errno::ENOTSUP);
+        }
+        let cache = Arc::clone(self);
+        let context = self.background.within(RequestKinds::RESIZE);
+        let task = self.tasks.spawn(async move {
+            let guard = cache.add_lock.exclusive().await;
+            let size = cache.shifted_size(offset, length, shift)?;
+            // Written back first, under the guard: nobody can dirty anything in between.
+            cache.flush(&context).await?;
+            let pages = page_of(offset)..cache.size().div_ceil(PAGE_BYTES);
+            let held = cache.shoot_down(guard.as_block(), &pages);
+            assert!(
+                held.is_empty(),
+                "flushed under the exclusive gate, and yet {} pages were not clean",
+                held.len()
+            );
+            match shift {
+                Shift::Insert => cache.backend.insert_range(&context, offset, length).await?,
+                Shift::Collapse => {
+                    cache
+                        .backend
+                        .collapse_range(&context, offset, length)
+                        .await?
+                }
+            }
+            cache.generations.completed();
+            cache.size.store(size, Ordering::SeqCst);
+            drop(guard);
+            Ok(())
+        });
+        task.await.expect("a panic aborts the process")
+    }
+
+    fn shifted_size(&self, offset: u64, length: u64, shift: Shift) -> Result<u64, Errno> {
+        let unit = u64::from(self.backend.geometry().allocation_unit).max(PAGE_BYTES);
+        let size = self.size();
+        let inside = match shift {
+            Shift::Insert => offset < size,
+            // As fallocate: a range that reaches the end is a truncation.
+            Shift::Collapse => offset.checked_add(length).is_some_and(|end| end < size),
+        };
+        if length == 0 || offset % unit != 0 || length % unit != 0 || !inside {
+            return Err(Errno::EINVAL);
+        }
+        match shift {
+            Shift::Insert => size.checked_add(length).ok_or(Errno::EINVAL),
+            Shift::Collapse => Ok(size - length),
+        }
+    }
+
+    /// Writes everything back and drops every page that is clean then. Cancel safe.
+    ///
+    /// # Errors
+    /// What kept the flush from succeeding; then nothing is dropped.
+    pub async fn drop_clean(self: &Arc<Self>) -> Result<(), Errno> {
+        self.flush(&self.background.within(RequestKinds::DROP))
+            .await?;
+        let range = 0..self.size();
+        let guard = self.add_lock.block_whole(range.clone()).await;
+        self.drop_clean_pages(&guard, &(0..range.end.div_ceil(PAGE_BYTES)));
+        drop(guard);
+        Ok(())
+    }
+
+    fn drop_clean_pages(&self, guard: &BlockGuard, pages: &Range<u64>) {
+        guard.assert_covers(pages.start * PAGE_BYTES..pages.end * PAGE_BYTES);
+        let mut next = pages.start;
+        loop {
+            let pin = epoch::pin();
+            let Some(page) = self
+                .slots
+                .next_tagged(next, Tag::Present, &pin)
+                .filter(|page| *page < pages.end)
+            else {
+                return;
+            };
+            next = page + 1;
+            if let Some(mut slot) = self.lock_page(page, &pin)
+                && slot.state.is_clean()
+            {
+                let frame = slot.state.frame();
+                slot.state = PageState::EMPTY;
+                drop(slot);
+                self.pool.unref(frame);
+            }
+        }
+    }
+
+    /// Drops every page, dirty ones too, and runs `cut` while the device is still: what a power failure does to volatile
+    /// memory. Requests that were waiting go on afterwards and find what `cut` left in the backend.
+    ///
+    /// The caller has ended whatever kept the backend from completing: fills and writes in flight are waited for.
+    pub async fn lose_power<T>(self: &Arc<Self>, cut: impl AsyncFnOnce() -> T) -> T {
+        let guard: ExclusiveGuard = self.add_lock.exclusive().await;
+        let pages = 0..self.size().div_ceil(PAGE_BYTES);
+        let operation = Operation::new(OperationKind::Blocker, pages.clone());
+        self.writeback.begin(&operation);
+        let held = self.shoot_down(guard.as_block(), &pages);
+        self.wait_for(OperationKind::Run, &pages).await;
+        let result = cut().await;
+        self.generations.completed();
+        for page in held {
+            self.release_held(page, true);
+        }
+        self.writeback.end(&operation);
+        drop(guard);
+        result
+    }
+}
