@@ -207,6 +207,15 @@ impl Transmission<'_> {
         Ok(())
     }
 
+    /// Whether [`Self::pump_streams`] has something to do: what stopped it was sent meanwhile.
+    pub(super) fn can_pump(&self) -> bool {
+        let room = !self.output.is_stream_full();
+        self.streams.front().is_some_and(|stream| {
+            stream.framed == stream.end
+                || (stream.asked < stream.end && stream.slices.len() < SLICES_AHEAD && room)
+        })
+    }
+
     /// Takes finished slices of the streamed READ.
     pub(super) fn poll_streams(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
         let Some(mut stream) = self.streams.pop_front() else { return Ok(false) };

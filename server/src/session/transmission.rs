@@ -144,8 +144,10 @@ impl<'a> Transmission<'a> {
             if let Err(end) = self.turn() {
                 return end;
             }
-            if self.taken == Taken::Budget || (self.taken == Taken::Limit && self.may_take()) {
-                // Others are to have their turn, and what is in the buffer isn't announced by the socket.
+            let can_go_on = self.taken == Taken::Budget || (self.taken == Taken::Limit && self.may_take());
+            if can_go_on || self.can_pump() {
+                // Others are to have their turn first. Nothing would announce what there is to be done: it became
+                // possible when the replies were sent.
                 tokio::task::yield_now().await;
                 if self.connection.is_killed() {
                     return End::Killed;
