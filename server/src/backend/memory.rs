@@ -19,6 +19,8 @@ use weir_faults::{Errno, FaultContext, pause_point};
 use crate::limits::DEVICE_BYTES_MAX;
 
 const PAGE_BYTES: u64 = PAGE_SIZE as u64;
+/// Space comes and goes by the page.
+const ALLOCATION_UNIT: u32 = 4096;
 /// Pages in a region: 1 MiB, a typical large request.
 const REGION_PAGES: u64 = 256;
 /// More than any machine's number of parallel writers needs.
@@ -203,7 +205,7 @@ impl Backend for MemoryBackend {
     fn geometry(&self) -> Geometry {
         Geometry {
             size: self.size(),
-            allocation_unit: PAGE_SIZE as u32,
+            allocation_unit: ALLOCATION_UNIT,
             rotational: false,
         }
     }

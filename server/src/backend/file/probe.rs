@@ -26,8 +26,8 @@ use super::calls::{COLLAPSE, PUNCH, ZERO};
 use super::open::same_file;
 use crate::limits::IO_SLICES_MAX;
 
-/// Of a file system that doesn't tell a sensible one.
-const ALLOCATION_UNIT_DEFAULT: u32 = PAGE_SIZE as u32;
+/// Of a file system that doesn't tell a sensible one: a page.
+const ALLOCATION_UNIT_DEFAULT: u32 = 4096;
 /// Larger ones are a hint for streaming I/O, not for allocation.
 const ALLOCATION_UNIT_MAX: u32 = 1 << 20;
 
