@@ -277,7 +277,8 @@ impl<'a> Transmission<'a> {
 
     fn wants_input(&self) -> bool {
         match &self.receiving {
-            Some(receive) => receive.wants_input(),
+            // Memory may just have come for a payload whose beginning is in the buffer: that is taken first.
+            Some(receive) => receive.wants_input() && self.input.unread().is_empty(),
             None => self.taken == Taken::All && self.takes_requests() && self.may_take(),
         }
     }
