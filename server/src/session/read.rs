@@ -195,7 +195,7 @@ impl Transmission<'_> {
                     self.frame_slice(&mut stream, pieces, slice);
                 } else {
                     let context = self.contexts.read.clone();
-                    stream.slices.push_back(slow::read_slice(self.cache.clone(), context, at, slice, injected));
+                    stream.slices.push_back(slow::read_slice(self.cache.clone(), context, stream.ticket.request, at, slice, injected));
                 }
             }
             if stream.framed < stream.end {

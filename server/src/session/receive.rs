@@ -123,7 +123,9 @@ impl Transmission<'_> {
         }
         if complete && self.cache.slice_at(ticket.request.offset, length as u64) == length {
             let data = &self.input.unread()[..length];
-            if self.cache.try_write(&self.contexts.write, ticket.request.offset, data) {
+            if !self.cache.is_direct(length as u64)
+                && self.cache.try_write(&self.contexts.write, ticket.request.offset, data)
+            {
                 self.input.consume(length);
                 return self.stored(ticket, None, None);
             }
@@ -221,8 +223,10 @@ impl Transmission<'_> {
         if let Err(errno) = fault_point!(self.contexts.write, "session:store", [EIO, ENOSPC, ENOMEM]) {
             return receive.fail(wire_error(errno));
         }
-        if let Err(payload) = self.cache.try_install(&self.contexts.write, payload) {
-            let (cache, context) = (self.cache.clone(), self.contexts.write.clone());
+        let (cache, context) = (self.cache.clone(), self.contexts.write.clone());
+        if self.cache.is_direct(receive.ticket.request.length.into()) {
+            receive.stored.push(Box::pin(async move { cache.write_direct(&context, payload).await }));
+        } else if let Err(payload) = self.cache.try_install(&self.contexts.write, payload) {
             receive.stored.push(Box::pin(async move { cache.write(&context, payload).await }));
         }
     }

@@ -99,7 +99,7 @@ impl FaultContexts {
 pub(super) fn read(cache: Arc<PageCache>, context: FaultContext, ticket: Ticket) -> SlowFuture {
     Box::pin(async move {
         let Request { offset, length, .. } = ticket.request;
-        let pages = cache.read(&context, offset, length as usize).await;
+        let pages = read_part(&cache, &context, &ticket.request, offset, length as usize).await;
         Finished::Read(ticket, pages.map_err(wire_error))
     })
 }
@@ -108,14 +108,30 @@ pub(super) fn read(cache: Arc<PageCache>, context: FaultContext, ticket: Ticket)
 pub(super) fn read_slice(
     cache: Arc<PageCache>,
     context: FaultContext,
+    request: Request,
     offset: u64,
     length: usize,
     injected: Result<(), Errno>,
 ) -> PartFuture<FrameRefs> {
     Box::pin(async move {
         injected?;
-        cache.read(&context, offset, length).await
+        read_part(&cache, &context, &request, offset, length).await
     })
+}
+
+/// A slice of `request` through the cache, or past it if the request is large enough for that.
+async fn read_part(
+    cache: &Arc<PageCache>,
+    context: &FaultContext,
+    request: &Request,
+    offset: u64,
+    length: usize,
+) -> Result<FrameRefs, Errno> {
+    if cache.is_direct(request.length.into()) {
+        cache.read_direct(context, offset, length).await
+    } else {
+        cache.read(context, offset, length).await
+    }
 }
 
 /// The end of a WRITE: what is left of its slices, then FUA.
