@@ -216,13 +216,18 @@ impl FramePool {
     /// Gives one reference back; `true` when it was the last one and the frame is free now.
     #[inline]
     pub(crate) fn unref(&self, frame: FrameId) -> bool {
-        let before = self.refs[frame as usize].fetch_sub(1, Ordering::Release);
+        // SeqCst: ordered before the look at whether someone waits for memory.
+        let before = self.refs[frame as usize].fetch_sub(1, Ordering::SeqCst);
         assert!(before & COUNT > 0, "frame {frame} was freed twice");
         if before & COUNT == 1 {
             std::sync::atomic::fence(Ordering::Acquire);
             self.push(frame);
             self.wake_waiter();
             return true;
+        }
+        if before & COUNT == 2 {
+            // The reference that is left may be the slot's: the page can be evicted now.
+            self.wake_waiter();
         }
         false
     }
@@ -242,6 +247,8 @@ impl FramePool {
     /// Announces a wait: frames freed from now on wake [`FramePool::freed`].
     pub(crate) fn announce_wait(&self) -> MemoryWait<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
+        // Whoever gives a reference back either sees the wait or is seen by the search that follows.
+        std::sync::atomic::fence(Ordering::SeqCst);
         MemoryWait(self)
     }
 
