@@ -27,7 +27,7 @@ use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
 use crate::options::{CacheMode, WHOLE_REGIONS};
 use crate::page::{DIRTY, DROPPED, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
-use crate::page_cache::{PageCache, bytes_of, page_of};
+use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
 
 /// What the backend is to do with the blocked range.
@@ -52,12 +52,19 @@ impl PageCache {
         range: Range<u64>,
     ) -> Result<(), Errno> {
         let unit = u64::from(self.backend.geometry().allocation_unit).max(PAGE_BYTES);
-        let whole = self.whole_units(&range, unit);
         if !self.backend.capabilities().discard {
             return Err(Errno::ENOTSUP);
         }
-        self.change(context, &whole, || Change::Discard, Errno::EINVAL)
-            .await?;
+        loop {
+            let whole = self.whole_units(&range, unit);
+            let changed = self
+                .change(context, &whole, || Change::Discard, Errno::EINVAL)
+                .await;
+            match changed {
+                Err(_) if self.has_outgrown(&whole) => {}
+                other => break other?,
+            }
+        }
         self.after_change(context, range).await
     }
 
@@ -92,6 +99,10 @@ impl PageCache {
                 .change(context, &whole, || Change::Zero(mode), Errno::ENOSPC)
                 .await;
             match changed {
+                // What is left is no longer whole pages only.
+                Err(_) if self.has_outgrown(&whole) => {
+                    self.write_zero_pages(context, whole.clone()).await?
+                }
                 // The backend thought it could: write instead, unless only fast will do.
                 Err(Errno::ENOTSUP) if !fast_only => {
                     self.write_zero_pages(context, whole.clone()).await?
@@ -125,6 +136,12 @@ impl PageCache {
         start..end.max(start)
     }
 
+    /// Whether the device has grown since `range` was cut to whole pages: then its last one isn't any more, and what
+    /// follows in it must not be shot down.
+    fn has_outgrown(&self, range: &Range<u64>) -> bool {
+        range.end % PAGE_BYTES != 0 && range.end < self.size()
+    }
+
     /// Writes zeroes through the cache.
     async fn write_zero_pages(
         self: &Arc<Self>,
@@ -156,13 +173,13 @@ impl PageCache {
         }
         let mut regions = AddLock::regions(range.clone());
         if regions.nth(WHOLE_REGIONS).is_some() {
-            let guard = self.add_lock.block_whole(range.clone()).await;
+            let guard = self.add_lock.block_whole(bytes_of(&pages_of(range))).await;
             return self
                 .spawn_change(context, guard, range.clone(), change(), past_end)
                 .await;
         }
         for part in AddLock::regions(range.clone()) {
-            let guard = self.add_lock.block(part.clone()).await;
+            let guard = self.add_lock.block(bytes_of(&pages_of(&part))).await;
             self.spawn_change(context, guard, part, change(), past_end)
                 .await?;
         }
@@ -179,6 +196,9 @@ impl PageCache {
     ) -> Result<(), Errno> {
         if range.end > self.size() {
             return Err(past_end);
+        }
+        if self.has_outgrown(&range) {
+            return Err(Errno::EAGAIN);
         }
         let (cache, context) = (Arc::clone(self), context.clone());
         let task = self.tasks.spawn(async move {

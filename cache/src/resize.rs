@@ -17,7 +17,7 @@ use crate::add_lock::{BlockGuard, ExclusiveGuard};
 use crate::frame::{PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::gen_radix::Tag;
 use crate::page::{DIRTY, IN_FLIGHT, PageState};
-use crate::page_cache::{PageCache, page_of};
+use crate::page_cache::{PageCache, bytes_of, page_of};
 use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
 
 /// Moves what follows: fallocate's insert and collapse range.
@@ -179,9 +179,9 @@ impl PageCache {
     pub async fn drop_clean(self: &Arc<Self>) -> Result<(), Errno> {
         self.flush(&self.background.within(RequestKinds::DROP))
             .await?;
-        let range = 0..self.size();
-        let guard = self.add_lock.block_whole(range.clone()).await;
-        self.drop_clean_pages(&guard, &(0..range.end.div_ceil(PAGE_BYTES)));
+        let pages = 0..self.size().div_ceil(PAGE_BYTES);
+        let guard = self.add_lock.block_whole(bytes_of(&pages)).await;
+        self.drop_clean_pages(&guard, &pages);
         drop(guard);
         Ok(())
     }
