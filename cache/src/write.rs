@@ -131,11 +131,11 @@ impl Payload {
     }
 
     /// Takes it apart for a direct write: the partial head and tail as payloads of their own, and between them whole pages,
-    /// with the offset at which they go. What ends at the device's end inside a page counts as whole.
+    /// with the offset at which they go. The device's short last page is an edge, too: the device may grow meanwhile.
     #[allow(clippy::type_complexity)]
     pub(crate) fn split_edges(mut self) -> (Option<Self>, Option<(u64, FrameRefs)>, Option<Self>) {
         let range = self.range();
-        let tail_partial = within(range.end) != 0 && !self.zero_tail;
+        let tail_partial = within(range.end) != 0;
         let head_partial = self.lead() != 0;
         let pages = self.frames.len();
         let whole_start = usize::from(head_partial);
@@ -155,14 +155,14 @@ impl Payload {
         let head = self.frames.split_off(0);
         let mut edge = |offset: u64, end: u64, frames: FrameBuf| {
             let length = usize::try_from(end - offset).expect("less than a page");
-            let spare = self.spare.split_off(self.spare.len() - 1);
+            let spare = self.spare.split_off(self.spare.len().saturating_sub(1));
             Self {
                 offset,
                 length,
                 received: length,
                 frames,
                 spare,
-                zero_tail: false,
+                zero_tail: self.zero_tail && end == range.end,
                 budget: None,
             }
         };
@@ -170,6 +170,11 @@ impl Payload {
         let tail = tail_partial.then(|| edge(end, range.end, tail));
         let length = usize::try_from(end - start).expect("at most a slice");
         (head, Some((start, whole.into_refs(0, length))), tail)
+    }
+
+    /// Under an add guard: where the device has grown since the slice was prepared, its last page isn't zero past the slice.
+    fn forget_old_end(&mut self, size: u64) {
+        self.zero_tail &= self.range().end == size;
     }
 
     fn edges(&self) -> impl Iterator<Item = usize> + use<> {
@@ -322,6 +327,7 @@ impl PageCache {
         let Some(guard) = self.add_lock.try_add(bytes_of(&pages_of(&payload.range()))) else {
             return Err(payload);
         };
+        payload.forget_old_end(self.size());
         if payload.range().end > self.size()
             || self.install_payload(context, &guard, &mut payload).is_err()
         {
@@ -354,6 +360,7 @@ impl PageCache {
             if range.end > self.size() {
                 return Err(Errno::ENOSPC);
             }
+            payload.forget_old_end(self.size());
             let guard = Arc::new(guard);
             // The filled pages stay referenced, and so in the cache, until they are merged.
             let filled = self.fill_edges(context, &guard, &mut payload).await;
@@ -389,10 +396,17 @@ impl PageCache {
         payload: &mut Payload,
     ) -> Result<Vec<Arc<Fill>>, Obstacle> {
         let mut planned = Vec::new();
+        let mut obstacle = None;
         for i in payload.edges() {
             let page = page_of(payload.offset) + i as u64;
             let pin = epoch::pin();
-            let mut slot = self.lock_or_create(page, &pin).map_err(Obstacle::Failed)?;
+            let mut slot = match self.lock_or_create(page, &pin) {
+                Ok(slot) => slot,
+                Err(errno) => {
+                    obstacle = Some(Obstacle::Failed(errno));
+                    break;
+                }
+            };
             if slot.state.has(PRESENT) {
                 continue;
             }
@@ -407,16 +421,17 @@ impl PageCache {
                 return Err(Obstacle::Filling(fill));
             }
             if !self.plan_page(page, &mut slot, &mut payload.spare, &mut planned) {
-                debug_assert!(
-                    planned.is_empty(),
-                    "spare frames for both edges or for neither"
-                );
-                return Err(Obstacle::NoSpare);
+                obstacle = Some(Obstacle::NoSpare);
+                break;
             }
         }
+        // What is planned must be read whatever stands in the way: its slots are `FILLING`.
         let fills: Vec<_> = planned.iter().map(|run| Arc::clone(&run.fill)).collect();
         for run in planned {
             self.spawn_fill(context, Arc::clone(guard), run, FillPurpose::Demand);
+        }
+        if let Some(obstacle) = obstacle {
+            return Err(obstacle);
         }
         for fill in &fills {
             fill.wait().await.map_err(Obstacle::Failed)?;
