@@ -78,4 +78,6 @@ pub use crate::{
 };
 
 #[cfg(all(test, not(loom)))]
+mod races;
+#[cfg(all(test, not(loom)))]
 mod testing;

@@ -162,6 +162,8 @@ impl PageCache {
     /// Gives the page in `frame` up if it is clean and nobody uses it.
     fn evict_frame(&self, frame: FrameId) -> bool {
         let page = self.pool.owner(frame);
+        #[cfg(test)]
+        crate::testing::interleave::at("reclaim:chosen");
         let pin = epoch::pin();
         let Some(mut slot) = self.lock_page(page, &pin) else {
             return false;

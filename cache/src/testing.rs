@@ -270,3 +270,33 @@ impl Backend for TestBackend {
         Box::pin(async { Ok(()) })
     }
 }
+
+/// Steps of a test between two steps of code that has no await between them.
+pub(crate) mod interleave {
+    use std::cell::RefCell;
+
+    type Step = (&'static str, Box<dyn Fn()>);
+
+    thread_local! {
+        static STEP: RefCell<Option<Step>> = const { RefCell::new(None) };
+    }
+
+    /// Runs `step` whenever this thread comes by `place`, until [`clear`].
+    pub(crate) fn set(place: &'static str, step: impl Fn() + 'static) {
+        STEP.set(Some((place, Box::new(step))));
+    }
+
+    /// Forgets the step.
+    pub(crate) fn clear() {
+        STEP.set(None);
+    }
+
+    /// The code under test is at `place`. What it does inside the step is not interrupted again.
+    pub(crate) fn at(place: &'static str) {
+        let Some(step) = STEP.take() else { return };
+        if step.0 == place {
+            step.1();
+        }
+        STEP.set(Some(step));
+    }
+}

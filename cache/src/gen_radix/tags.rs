@@ -171,6 +171,8 @@ fn tidy_slot(node: &Interior, slot: usize, tags: &Bitmap, tag: Tag) {
     if has_tag_below(node, slot, tag) {
         return;
     }
+    #[cfg(all(test, not(loom)))]
+    crate::testing::interleave::at("tags:seen empty");
     tags.clear(slot);
     // Whoever tagged something below before this fence is seen now; whoever does so later sees the
     // bit cleared.

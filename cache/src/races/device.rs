@@ -1,0 +1,278 @@
+//! Changes of size, direct writes, and the end of the device: rows 7 to 10, 17, 18 and 23.
+
+use super::*;
+use crate::testing::Behaviour;
+use std::collections::BTreeMap;
+
+impl Race {
+    fn resize(&self, size: u64) -> Running<()> {
+        let cache = Arc::clone(&self.cache);
+        tokio::spawn(async move { cache.resize(size).await })
+    }
+
+    fn write_direct(&self, offset: u64, data: &[u8]) -> Running<()> {
+        let (cache, context) = (Arc::clone(&self.cache), self.context(RequestKinds::WRITE));
+        let data = data.to_vec();
+        tokio::spawn(async move {
+            let mut payload = cache.payload(offset, data.len()).await;
+            assert_eq!(payload.copy_from(&data), data.len());
+            cache.write_direct(&context, payload).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_07_shrink_while_a_fill_past_the_end_is_under_way() {
+    let race = Race::new(64, 7);
+    race.stop_next("cache:fill:complete");
+    let reader = race.read(40 * PAGE..41 * PAGE);
+    race.stopped("cache:fill:complete").await;
+    let shrink = race.resize(32 * PAGE);
+    waits(&shrink, "a shrink over a fill").await;
+    race.go("cache:fill:complete");
+    done(reader).await;
+    done(shrink).await;
+    assert_eq!(
+        outcome(race.read(40 * PAGE..41 * PAGE)).await,
+        Err(Errno::EINVAL)
+    );
+    done(race.resize(64 * PAGE)).await;
+    assert_eq!(race.bytes(31..42).await, [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_07_a_shrink_forgets_the_end_of_the_page_that_it_cuts() {
+    for dirty in [false, true] {
+        let race = Race::new(64, 7);
+        if dirty {
+            done(race.write(8 * PAGE, &[9; 4 * PAGE_SIZE])).await;
+        } else {
+            done(race.read(8 * PAGE..12 * PAGE)).await;
+        }
+        let end = 8 * PAGE + 100;
+        done(race.resize(end)).await;
+        done(race.resize(64 * PAGE)).await;
+        let page = done(race.read(8 * PAGE..10 * PAGE)).await;
+        assert_eq!(page[..100], [if dirty { 9 } else { 7 }; 100]);
+        assert_eq!(uniform(&page[100..]), Some(0), "old data showed again");
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_08_grow_while_the_tail_is_read_ahead() {
+    let race = Race::sized(8 * PAGE + 100, 7);
+    done(race.read(0..PAGE)).await;
+    race.stop_next("cache:fill:complete within readahead");
+    done(race.read(PAGE..2 * PAGE)).await;
+    race.stopped("cache:fill:complete").await;
+    let grow = race.resize(16 * PAGE);
+    waits(&grow, "a grow over a fill of the tail").await;
+    race.go("cache:fill:complete");
+    done(grow).await;
+    // Another party writes to the backend's new part: only what is not cached shows it.
+    assert!(
+        race.cached(8 * PAGE..9 * PAGE).is_none(),
+        "a zero tail is cached"
+    );
+    done(race.write(8 * PAGE + 200, &[9; 100])).await;
+    let page = done(race.read(8 * PAGE..9 * PAGE)).await;
+    assert_eq!((page[99], page[100], page[200], page[300]), (7, 0, 9, 0));
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_08_grow_while_a_write_of_the_short_tail_waits() {
+    let race = Race::sized(8 * PAGE + 100, 7);
+    race.stop_next("cache:write:begin");
+    // Prepared for a device that ends with it: the rest of its page is to be zero.
+    let late = race.write(8 * PAGE, &[1; 100]);
+    race.stopped("cache:write:begin").await;
+    done(race.resize(16 * PAGE)).await;
+    done(race.write(8 * PAGE + 100, &[2; 100])).await;
+    race.go("cache:write:begin");
+    done(late).await;
+    let page = done(race.read(8 * PAGE..9 * PAGE)).await;
+    assert_eq!((page[0], page[99]), (1, 1));
+    assert_eq!(page[100..200], [2; 100], "acknowledged data was zeroed");
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_08_grow_while_a_blocker_of_the_short_tail_waits() {
+    for direct in [false, true] {
+        let race = Race::sized(8 * PAGE + 100, 7);
+        let hold = race.cache.add_lock.add(0..PAGE).await;
+        let grow = race.resize(16 * PAGE);
+        idle().await;
+        // What waits behind the grow was cut for a device that ends inside page 8.
+        let blocker = if direct {
+            race.write_direct(8 * PAGE, &[1; 100])
+        } else {
+            race.zero(8 * PAGE..8 * PAGE + 100)
+        };
+        let writer = race.write(8 * PAGE + 100, &[2; 100]);
+        idle().await;
+        drop(hold);
+        done(grow).await;
+        done(blocker).await;
+        if outcome(writer).await.is_ok() {
+            let page = done(race.read(8 * PAGE..9 * PAGE)).await;
+            assert_eq!(page[100..200], [2; 100], "acknowledged data is gone");
+        }
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_09_shrink_while_writeback_past_the_new_end_is_in_flight() {
+    for point in ["cache:writeback:submit", "cache:writeback:complete"] {
+        let race = Race::new(64, 7);
+        done(race.write(30 * PAGE, &[9; 4 * PAGE_SIZE])).await;
+        race.stop_next(point);
+        let flush = race.flush();
+        race.stopped(point).await;
+        let shrink = race.resize(32 * PAGE);
+        waits(&shrink, "a shrink over writeback").await;
+        race.go(point);
+        done(shrink).await;
+        done(flush).await;
+        assert_eq!(race.backend.volatile().len(), 32 * PAGE_SIZE);
+        done(race.resize(64 * PAGE)).await;
+        assert_eq!(race.bytes(29..35).await, [7, 9, 9, 0, 0, 0]);
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_09_shrink_while_a_direct_write_past_the_new_end_is_in_flight() {
+    let race = Race::new(64, 7);
+    race.stop_next("cache:discard:submit");
+    let writer = race.write_direct(40 * PAGE, &[9; 2 * PAGE_SIZE]);
+    race.stopped("cache:discard:submit").await;
+    let shrink = race.resize(32 * PAGE);
+    waits(&shrink, "a shrink over a direct write").await;
+    let late = race.write_direct(50 * PAGE, &[9; 2 * PAGE_SIZE]);
+    idle().await;
+    race.go("cache:discard:submit");
+    done(writer).await;
+    done(shrink).await;
+    assert_eq!(outcome(late).await, Err(Errno::ENOSPC));
+    assert_eq!(race.backend.volatile().len(), 32 * PAGE_SIZE);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shrink_needs_no_memory_that_is_not_there() {
+    let race = Race::new(512, 7);
+    done(race.write(8 * PAGE, &[9; PAGE_SIZE])).await;
+    let free = usize::try_from(race.cache.stats().free_frames).unwrap();
+    let hoard = race.cache.reserve(free).await;
+    let shrink = race.resize(8 * PAGE + 100);
+    idle().await;
+    drop(hoard);
+    done(shrink).await;
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_10_a_fill_waits_for_a_direct_write() {
+    for (point, gone) in [
+        ("cache:discard:submit", false),
+        ("cache:discard:submit", true),
+        ("cache:discard:complete", true),
+    ] {
+        let race = Race::new(64, 7);
+        race.stop_next(point);
+        let writer = race.write_direct(0, &[9; 2 * PAGE_SIZE]);
+        race.stopped(point).await;
+        if gone {
+            // Its client has died: the write runs on, and so does what protects it.
+            writer.abort();
+            idle().await;
+        }
+        let reader = race.read(0..2 * PAGE);
+        waits(&reader, "a fill of what is being written directly").await;
+        race.go(point);
+        assert_eq!(uniform(&done(reader).await), Some(9), "old data was cached");
+        if !gone {
+            done(writer).await;
+        }
+        assert_eq!(race.bytes(0..3).await, [9, 9, 7]);
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_17_a_flush_waits_for_what_a_direct_write_holds() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[9; PAGE_SIZE])).await;
+    race.stop_next("cache:discard:submit");
+    let writer = race.write_direct(0, &[8; PAGE_SIZE]);
+    race.stopped("cache:discard:submit").await;
+    let flush = race.flush();
+    waits(&flush, "a flush of a page that is held").await;
+    race.go("cache:discard:submit");
+    done(flush).await;
+    let durable = race.backend.durable()[0];
+    assert!([8, 9].contains(&durable), "{durable} after a flush");
+    done(writer).await;
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_18_a_failed_direct_write_puts_back_what_it_shot_down() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[9; PAGE_SIZE])).await;
+    race.backend.behave(Behaviour {
+        failures_per_mille: BTreeMap::from([("write", 1000)]),
+        ..Behaviour::default()
+    });
+    let written = outcome(race.write_direct(0, &[8; 2 * PAGE_SIZE])).await;
+    assert_eq!(written, Err(Errno::EIO));
+    race.backend.behave(Behaviour::default());
+    assert_eq!(race.bytes(0..2).await, [9, 7]);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_23_two_direct_writes_to_halves_of_a_page_both_survive() {
+    let race = Race::new(64, 7);
+    race.faults
+        .set_points("class cache:fill:submit pause")
+        .unwrap();
+    // Each has a whole page, and half of page 2.
+    let lower = race.write_direct(PAGE, &[1; PAGE_SIZE + 2048]);
+    let upper = race.write_direct(2 * PAGE + 2048, &[2; PAGE_SIZE + 2048]);
+    idle().await;
+    race.faults.reset_points();
+    done(lower).await;
+    done(upper).await;
+    let read = done(race.read(0..5 * PAGE)).await;
+    let mut expected = vec![7; 5 * PAGE_SIZE];
+    expected[PAGE_SIZE..2 * PAGE_SIZE + 2048].fill(1);
+    expected[2 * PAGE_SIZE + 2048..4 * PAGE_SIZE].fill(2);
+    assert!(read == expected, "half of a page was lost");
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_reach_the_end_of_a_device_that_ends_inside_a_page() {
+    let size = 8 * PAGE + 100;
+    for change in 0..3 {
+        let race = Race::sized(size, 7);
+        done(race.write(7 * PAGE, &[9; PAGE_SIZE + 100])).await;
+        let running = match change {
+            0 => race.trim(7 * PAGE..size),
+            1 => race.zero(7 * PAGE..size),
+            _ => race.write_direct(7 * PAGE, &[0; PAGE_SIZE + 100]),
+        };
+        done(running).await;
+        let read = done(race.read(6 * PAGE..size)).await;
+        assert_eq!(uniform(&read[..PAGE_SIZE]), Some(7));
+        assert_eq!(uniform(&read[PAGE_SIZE..]), Some(0));
+        race.cache.drop_clean().await.unwrap();
+        race.check_quiescent().await;
+    }
+}

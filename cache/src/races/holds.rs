@@ -1,0 +1,140 @@
+//! Blockers and what they hold: rows 3, 17 and 18.
+
+use super::*;
+use crate::testing::Behaviour;
+use std::collections::BTreeMap;
+
+#[tokio::test(start_paused = true)]
+async fn race_03_trim_punches_while_writeback_is_in_flight() {
+    for point in ["cache:writeback:submit", "cache:writeback:complete"] {
+        let race = Race::new(64, 7);
+        done(race.write(0, &[9; 2 * PAGE_SIZE])).await;
+        race.stop_next(point);
+        let flush = race.flush();
+        race.stopped(point).await;
+        let trim = race.trim(0..PAGE);
+        waits(&trim, "a trim of a page in flight").await;
+        race.go(point);
+        done(flush).await;
+        done(trim).await;
+        assert_eq!(
+            race.backend.volatile()[0],
+            0,
+            "trimmed data was resurrected"
+        );
+        assert_eq!(race.bytes(0..3).await, [0, 9, 7]);
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_17_a_flush_waits_for_what_a_blocker_holds() {
+    for point in ["cache:discard:submit", "cache:discard:complete"] {
+        let race = Race::new(64, 7);
+        done(race.write(0, &[9; PAGE_SIZE])).await;
+        race.stop_next(point);
+        let zero = race.zero(0..PAGE);
+        race.stopped(point).await;
+        assert_eq!(race.cache.stats().held_pages, 1);
+        let flush = race.flush();
+        waits(&flush, "a flush of a page that is held").await;
+        race.go(point);
+        done(flush).await;
+        // The power fails now: the page was written, or zeroed, but it is not what it was before.
+        let durable = race.backend.durable()[0];
+        assert!([0, 9].contains(&durable), "{durable} after a flush");
+        done(zero).await;
+        assert_eq!(race.bytes(0..1).await, [0]);
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_17_a_flush_covers_what_a_blocker_puts_back() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[9; PAGE_SIZE])).await;
+    race.faults
+        .set_points("class cache:discard:submit oneshot pause error EIO")
+        .unwrap();
+    let zero = race.zero(0..PAGE);
+    race.stopped("cache:discard:submit").await;
+    let flush = race.flush();
+    waits(&flush, "a flush of a page that is held").await;
+    race.go("cache:discard:submit");
+    done(flush).await;
+    assert_eq!(
+        race.backend.durable()[0],
+        9,
+        "a flush missed what was put back"
+    );
+    assert_eq!(outcome(zero).await, Err(Errno::EIO));
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_18_a_failed_zero_puts_back_what_it_shot_down() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[9; PAGE_SIZE])).await;
+    // One that is written and not synced, one that is clean.
+    let context = race.context(RequestKinds::WRITEBACK);
+    _ = race.cache.write_back(&context, 0..1, u64::MAX).await;
+    done(race.write(PAGE, &[8; PAGE_SIZE])).await;
+    done(race.read(2 * PAGE..3 * PAGE)).await;
+    for error in ["EIO", "ENOSPC"] {
+        race.faults
+            .set_points(&format!("class cache:discard:submit oneshot error {error}"))
+            .unwrap();
+        let errno = Errno::from_name(error).unwrap();
+        assert_eq!(outcome(race.zero(0..3 * PAGE)).await, Err(errno));
+        assert_eq!(
+            race.bytes(0..3).await,
+            [9, 8, 7],
+            "acknowledged data is gone"
+        );
+    }
+    done(race.flush()).await;
+    let durable = race.backend.durable();
+    assert_eq!([durable[0], durable[PAGE_SIZE]], [9, 8]);
+    race.check_quiescent().await;
+}
+
+/// Two blockers hold a dirty page, one before and one after its call of the backend; they end in either order.
+async fn two_blockers(fails: [bool; 2], second_ends_first: bool) {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[9; PAGE_SIZE])).await;
+    let points = ["cache:discard:submit", "cache:discard:complete"];
+    for (point, fails) in points.iter().zip(fails) {
+        let error = if fails { "error EIO" } else { "" };
+        race.faults
+            .set_points(&format!("class {point} oneshot pause {error}"))
+            .unwrap();
+    }
+    let first = race.zero(0..PAGE);
+    race.stopped(points[0]).await;
+    let second = race.trim(0..PAGE);
+    race.stopped(points[1]).await;
+    let mut ends = [(points[0], first, fails[0]), (points[1], second, fails[1])];
+    if second_ends_first {
+        ends.reverse();
+    }
+    for (point, running, fails) in ends {
+        race.go(point);
+        let expected = if fails { Err(Errno::EIO) } else { Ok(()) };
+        assert_eq!(outcome(running).await, expected);
+    }
+    let left = if fails == [true, true] { 9 } else { 0 };
+    assert_eq!(
+        race.bytes(0..1).await,
+        [left],
+        "{fails:?}, the second first: {second_ends_first}"
+    );
+    race.check_quiescent().await;
+    assert_eq!(race.backend.durable()[0], left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_18_a_page_held_twice_comes_back_only_if_both_fail() {
+    for case in 0..8 {
+        two_blockers([case & 1 != 0, case & 2 != 0], case & 4 != 0).await;
+    }
+}

@@ -1,0 +1,144 @@
+//! Reclaim, tags and memory: rows 12 and 21, and waits for memory.
+
+use super::*;
+use crate::testing::interleave;
+
+#[tokio::test(start_paused = true)]
+async fn race_12_a_page_is_dirtied_when_reclaim_has_chosen_it() {
+    let race = Race::new(64, 7);
+    done(race.read(0..PAGE)).await;
+    race.cache.evict(1);
+    done(race.read(0..PAGE)).await;
+    let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::WRITE));
+    let written = std::rc::Rc::new(std::cell::Cell::new(0));
+    let count = std::rc::Rc::clone(&written);
+    // Part of a page: it stays in the same slot, in another frame, while reclaim holds the old frame's number.
+    interleave::set("reclaim:chosen", move || {
+        assert!(
+            cache.try_write(&context, 8, &[9; 8]),
+            "nothing is in the way"
+        );
+        count.set(count.get() + 1);
+    });
+    race.evict_all();
+    interleave::clear();
+    assert!(written.get() > 0, "reclaim chose nothing");
+    let page = race.cached(0..PAGE).expect("a dirty page was evicted");
+    assert_eq!(page[8..16], [9; 8]);
+    race.check_quiescent().await;
+    assert_eq!(race.backend.durable()[8..16], [9; 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_12_reclaim_leaves_what_is_not_clean() {
+    let race = Race::new(64, 7);
+    // Dirty, in flight, held; and unsynced.
+    done(race.write(3 * PAGE, &[4; PAGE_SIZE])).await;
+    let context = race.context(RequestKinds::WRITEBACK);
+    _ = race.cache.write_back(&context, 3..4, u64::MAX).await;
+    done(race.write(PAGE, &[2; PAGE_SIZE])).await;
+    race.stop_next("cache:writeback:complete");
+    let flush = race.flush();
+    race.stopped("cache:writeback:complete").await;
+    done(race.write(2 * PAGE, &[3; PAGE_SIZE])).await;
+    race.stop_next("cache:discard:submit");
+    let zero = race.zero(2 * PAGE..3 * PAGE);
+    race.stopped("cache:discard:submit").await;
+    // One clean page, so that reclaim has a reason to look.
+    let stats = race.cache.stats();
+    let before = (
+        stats.in_flight_pages,
+        stats.held_pages,
+        stats.unstable_pages,
+    );
+    assert_eq!(before, (1, 1, 1));
+    race.evict_all();
+    let stats = race.cache.stats();
+    let after = (
+        stats.in_flight_pages,
+        stats.held_pages,
+        stats.unstable_pages,
+    );
+    assert_eq!(after, before, "reclaim took a page that is not clean");
+    race.go("cache:writeback:complete");
+    race.go("cache:discard:submit");
+    done(flush).await;
+    done(zero).await;
+    assert_eq!(race.bytes(0..4).await, [7, 2, 0, 4]);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_21_a_page_is_dirtied_while_a_tag_above_it_is_cleared() {
+    // Far enough apart for two leaves.
+    let race = Race::new(2048, 7);
+    done(race.write(0, &[1; PAGE_SIZE])).await;
+    done(race.write(2000 * PAGE, &[1; PAGE_SIZE])).await;
+    let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::WRITE));
+    let written = std::rc::Rc::new(std::cell::Cell::new(0));
+    let count = std::rc::Rc::clone(&written);
+    interleave::set("tags:seen empty", move || {
+        assert!(cache.try_write(&context, 2000 * PAGE, &[2; PAGE_SIZE]));
+        count.set(count.get() + 1);
+    });
+    done(race.flush()).await;
+    interleave::clear();
+    assert!(written.get() > 0, "no tag was cleared");
+    assert_eq!(race.cache.stats().dirty_pages, 1);
+    done(race.flush()).await;
+    let durable = race.backend.durable();
+    assert_eq!(
+        durable[2000 * PAGE_SIZE],
+        2,
+        "a flush missed a page under a cleared tag"
+    );
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_is_handed_on_when_a_reader_lets_go_of_a_page_in_the_cache() {
+    let race = Race::new(512, 7);
+    let context = race.context(RequestKinds::READ);
+    let mut held = Vec::new();
+    let mut page = 0;
+    // Readers, such as slow clients, refer to every page that fits in.
+    while race.cache.stats().free_frames > 0 {
+        let read = race.cache.read(&context, page * PAGE, PAGE_SIZE).await;
+        held.push(read.unwrap());
+        page += 2;
+    }
+    let reader = race.read(511 * PAGE..512 * PAGE);
+    waits(&reader, "a read without memory").await;
+    held.pop();
+    settle().await;
+    assert!(
+        reader.is_finished(),
+        "a page became evictable, and nobody was told"
+    );
+    done(reader).await;
+    drop(held);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_short_of_memory_for_its_edges_leaves_no_fill_behind() {
+    let race = Race::new(64, 7);
+    race.stop_next("cache:fill:submit within read");
+    let reader = race.read(PAGE..2 * PAGE);
+    race.stopped("cache:fill:submit").await;
+    // Fills its head, installs it, waits for its tail, which the reader fills.
+    let writer = race.write(100, &[9; PAGE_SIZE]);
+    waits(&writer, "a partial write of a page that is being filled").await;
+    assert_eq!(race.cache.stats().dirty_pages, 1, "the head is installed");
+    // Takes both away before the writer comes again, with memory for one fill only.
+    let trim = race.trim(0..2 * PAGE);
+    waits(&trim, "a trim of a page that is being filled").await;
+    race.go("cache:fill:submit");
+    done(reader).await;
+    done(trim).await;
+    done(writer).await;
+    let read = done(race.read(0..2 * PAGE)).await;
+    assert_eq!(read[PAGE_SIZE..PAGE_SIZE + 100], [9; 100]);
+    assert_eq!(uniform(&read[PAGE_SIZE + 100..]), Some(0));
+    race.check_quiescent().await;
+}
