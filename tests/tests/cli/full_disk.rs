@@ -1,9 +1,13 @@
 //! A host that has no room: the client hears of it, the server lives, and nothing that was flushed is lost.
 //!
 //! No room is made with RLIMIT_FSIZE on the server, which any user may set: writes past it fail with EFBIG. A small tmpfs
-//! in a namespace of its own, where the machine permits one, gives the real ENOSPC.
+//! in a mount namespace of its own gives the real ENOSPC.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use weir_tests::client::Errno;
 use weir_tests::client::wire::{EIO, ENOSPC};
@@ -26,7 +30,7 @@ fn folder() -> tempfile::TempDir {
 /// A server over an image that was made without a limit: even its length would be past it.
 fn limited(dir: &Path) -> Server {
     let image = dir.join("x.img");
-    std::fs::File::create(&image)
+    fs::File::create(&image)
         .and_then(|f| f.set_len(EXPORT_BYTES))
         .expect("an image");
     ServerBuilder::new(dir)
@@ -59,7 +63,7 @@ fn a_flush_that_fails_says_so_and_what_was_flushed_stays() {
     );
     server.assert_serving();
     server.kill();
-    assert!(std::fs::read(dir.path().join("x.img")).expect("the image")[..1 << 20] == kept);
+    assert!(fs::read(dir.path().join("x.img")).expect("the image")[..1 << 20] == kept);
 }
 
 #[test]
@@ -100,30 +104,34 @@ fn a_final_flush_that_fails_ends_with_1_and_says_what_is_dirty() {
         last.contains("8192") || last.contains("8 KiB") || last.contains("2 pages"),
         "and how much is dirty: {last:?}"
     );
-    assert!(std::fs::read(dir.path().join("x.img")).expect("the image")[..4096] == bytes(4, 4096));
+    assert!(fs::read(dir.path().join("x.img")).expect("the image")[..4096] == bytes(4, 4096));
 }
 
-/// True where a user may mount a tmpfs in a namespace of its own.
-fn namespaces() -> bool {
-    let mut command = std::process::Command::new("unshare");
-    command.args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]);
-    run(&mut command, std::time::Duration::from_secs(10))
-        .status
-        .success()
+/// The words that start a program where it may mount what it likes: in a mount namespace of its own for root, in a user
+/// namespace too for anybody else. None where the machine gives users none.
+fn unshare() -> Option<[&'static str; 2]> {
+    let root = fs::metadata("/proc/self").expect("/proc").uid() == 0;
+    let words = ["unshare", if root { "-m" } else { "-rm" }];
+    let mut command = Command::new(words[0]);
+    command.args([words[1], "mount", "-t", "tmpfs", "none", "/mnt"]);
+    let done = run(&mut command, Duration::from_secs(10));
+    // Root can be kept from mounting as well, but such a machine is no place for these tests.
+    assert!(!root || done.status.success(), "{done:?}");
+    done.status.success().then_some(words)
 }
 
 #[test]
 #[ignore = "needs the release build; run by tests/run"]
 fn a_full_file_system_is_no_space_until_there_is_room_again() {
-    if !namespaces() {
-        println!("skipped: this machine gives users no mount namespaces");
+    let Some(unshare) = unshare() else {
+        println!("skipped: this machine gives users no namespaces, and this user isn't root");
         return;
-    }
+    };
     let dir = folder();
-    std::fs::create_dir(dir.path().join("small")).expect("a folder");
+    fs::create_dir(dir.path().join("small")).expect("a folder");
     let script = format!("mount -t tmpfs -o size={ROOM_BYTES} none small && exec \"$@\"");
     let server = ServerBuilder::new(dir.path())
-        .wrapper(["unshare", "-rm", "sh", "-c", &script, "sh"])
+        .wrapper(unshare.into_iter().chain(["sh", "-c", &script, "sh"]))
         .arg("small/x.img")
         .option("--size", EXPORT_BYTES)
         .option("--cache-size", "16M")

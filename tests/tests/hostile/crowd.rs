@@ -19,6 +19,8 @@ const CROWD_MIN: u64 = 1_000;
 const SPARE_FILES: u64 = 200;
 /// What an idle connection may cost: two pages of buffers and its task.
 const IDLE_KIB_MAX: u64 = 16;
+/// What the whole server may take up with [`CROWD_MIN`] idle clients.
+const SMALL_CROWD_KIB_MAX: u64 = 50_000;
 /// How long the server may take to notice that a client is gone.
 const NOTICE: Duration = Duration::from_secs(10);
 
@@ -47,7 +49,14 @@ fn a_crowd_of_idle_clients_costs_little_and_others_are_served() {
         victim.server.open_files(),
     );
 
-    let idle: Vec<Client> = (0..crowd).map(|_| victim.server.client()).collect();
+    let mut idle: Vec<Client> = (0..CROWD_MIN).map(|_| victim.server.client()).collect();
+    let resident = victim.server.memory().resident_kib;
+    println!("{CROWD_MIN} idle clients: {resident} KiB, {memory} of them without");
+    assert!(
+        resident <= SMALL_CROWD_KIB_MAX,
+        "{resident} KiB with {CROWD_MIN} idle clients"
+    );
+    idle.extend((CROWD_MIN..crowd).map(|_| victim.server.client()));
     let per_client = victim.server.memory().resident_kib.saturating_sub(memory) / crowd;
     println!("{crowd} idle clients: {per_client} KiB each");
     assert!(
