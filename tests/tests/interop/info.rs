@@ -68,9 +68,9 @@ fn an_export_has_its_size_and_every_capability() {
     assert_eq!(json["protocol"], "newstyle-fixed");
     assert_eq!(json["structured"], true);
     let export = &json["exports"][0];
-    assert_eq!(export["block_minimum"], 1);
-    assert_eq!(export["block_preferred"], 4096);
-    assert_eq!(export["block_maximum"], 64 << 20);
+    assert_eq!(export["block_size_minimum"], 1);
+    assert_eq!(export["block_size_preferred"], 4096);
+    assert_eq!(export["block_size_maximum"], 64 << 20);
     let contexts: Vec<&str> = export["contexts"]
         .as_array()
         .expect("a list")
