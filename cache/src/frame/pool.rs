@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::allocation::zeroed_slice_box;
 use crossbeam_utils::CachePadded;
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Advice, MmapMut, MmapOptions};
 use tokio::sync::Notify;
 
 use super::{FrameId, MAX_FRAMES, PAGE_SIZE};
@@ -98,6 +98,9 @@ impl FramePool {
             .len(frames as usize * PAGE_SIZE)
             .no_reserve_swap()
             .map_anon()?;
+        // Sending from random 4 KiB pages is bound by address translation. Frames are first used in order, so large pages
+        // cost no memory that would not be used anyway. A system without them is as well.
+        let _ = map.advise(Advice::HugePage);
         let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Arc::new(Self {
             base,
