@@ -156,7 +156,11 @@ impl ExportSettings {
         if let Some(size) = cache_size.filter(|size| size.0 < CACHE_BYTES_MIN) {
             return Err(SettingsError::SmallCache(size, spec.name));
         }
-        let size = spec.size.or(server.size);
+        let size = spec.size.or(match spec.source {
+            Source::File(_) => server.size,
+            // It says a size itself.
+            Source::Memory(_) => None,
+        });
         Ok(Self {
             create_size: first_try
                 .then_some(Size(FIRST_TRY_SIZE))
@@ -190,7 +194,7 @@ fn export_specs(options: &ServeOptions) -> Vec<ExportSpec> {
     let default = default_source.map(|source| ExportSpec {
         name: String::new(),
         source,
-        size: None,
+        size: options.size,
         cache_size: None,
         cache: None,
         read_only: None,

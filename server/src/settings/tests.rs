@@ -98,6 +98,19 @@ fn the_servers_options_are_the_exports_defaults() {
 }
 
 #[test]
+fn memory_beside_a_file_keeps_its_own_size() {
+    let sizes = |words| -> Vec<_> {
+        let exports = settings(words).exports;
+        exports.iter().map(|export| export.size).collect()
+    };
+    let (one, two) = (Some(Size(1 << 20)), Some(Size(2 << 20)));
+    assert_eq!(sizes("x --size 1M --export a=memory:2M"), [one, None]);
+    // What was said of it, and not of all, is a contradiction that opening it refuses.
+    assert_eq!(sizes("memory:1M --size 2M"), [two]);
+    assert_eq!(sizes("--export a=memory:1M,size=2M"), [two]);
+}
+
+#[test]
 fn contradictions_are_refused_by_name() {
     assert!(refusal("x --export =y").contains("export \"\" is named twice"));
     assert!(refusal("--export a=x --export a=y").contains("export \"a\" is named twice"));
