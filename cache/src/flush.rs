@@ -18,7 +18,7 @@
 //! failed meanwhile, it looks again, so that no success is reported over pages that became dirty behind it.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_epoch as epoch;
 use tokio::sync::Mutex as FairMutex;
@@ -73,11 +73,11 @@ impl Generations {
         self.completed.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    pub(crate) fn push_unstable(&self, page: u64, generation: u64) {
-        self.unstable
-            .lock()
-            .expect("not poisoned")
-            .push((page, generation));
+    /// As [`Generations::completed`], for pages that become unstable: they are entered into the list before it is unlocked, so
+    /// no sync takes the list without them and yet counts their generation.
+    pub(crate) fn completed_pages(&self) -> (u64, MutexGuard<'_, Vec<(u64, u64)>>) {
+        let unstable = self.unstable.lock().expect("not poisoned");
+        (self.completed(), unstable)
     }
 
     /// Takes the pages out whose generation is at most `synced`.
@@ -176,8 +176,9 @@ impl PageCache {
         self.counters.syncs.add(1);
         match result {
             Ok(()) => {
-                self.generations.synced.store(covers, Ordering::SeqCst);
+                // Settled first: whoever finds that nothing needs a sync finds the pages clean.
                 self.settle_unstable(covers, true);
+                self.generations.synced.store(covers, Ordering::SeqCst);
             }
             Err(errno) => {
                 tracing::warn!(%errno, "sync failed; what it was to cover is written again");

@@ -270,9 +270,13 @@ impl PageCache {
         let result =
             result.and(pause_point!(context, "cache:writeback:complete", [EIO, ENOSPC]).await);
         // After the backend's completion, before the pages show it: a sync submitted from here on covers the write.
-        let generation = self.generations.completed();
-        for page in operation.pages.clone() {
-            self.complete_page(page, result.is_ok(), generation);
+        {
+            let (generation, mut unstable) = self.generations.completed_pages();
+            for page in operation.pages.clone() {
+                if self.complete_page(page, result.is_ok(), generation) {
+                    unstable.push((page, generation));
+                }
+            }
         }
         self.counters.writeback_runs.add(1);
         match result {
@@ -292,7 +296,8 @@ impl PageCache {
         result
     }
 
-    fn complete_page(&self, page: u64, written: bool, generation: u64) {
+    /// Settles the state of one page of a run; says whether it is unstable now.
+    fn complete_page(&self, page: u64, written: bool, generation: u64) -> bool {
         let pin = epoch::pin();
         let mut slot = self
             .lock_page(page, &pin)
@@ -312,11 +317,11 @@ impl PageCache {
         } else if written {
             slot.state = slot.state.with(UNSTABLE);
             slot.set_detail(generation);
-            self.generations.push_unstable(page, generation);
         } else {
             slot.state = slot.state.with(DIRTY);
             slot.set_detail(OLDEST_EPOCH);
         }
+        slot.state.has(UNSTABLE)
     }
 
     fn tidy_dirty_tags(&self, pages: &Range<u64>) {
