@@ -9,11 +9,27 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
+pub mod client;
+mod connection;
+mod device;
+mod export;
 pub mod export_spec;
+mod fault;
+mod inject;
+mod point;
 pub mod serve;
+mod status;
+mod table;
 pub mod time;
 
+pub use connection::ConnectionCommand;
+pub use device::DeviceCommand;
+pub use export::ExportCommand;
+pub use fault::FaultCommand;
+pub use inject::InjectCommand;
+pub use point::PointCommand;
 use serve::ServeOptions;
+pub use status::StatusCommand;
 
 /// A network block device server with a coherent write-back cache, breakable on purpose
 #[derive(Parser, Debug)]
@@ -35,6 +51,20 @@ pub struct Cli {
 pub enum Command {
     /// Serves files, block devices or memory to NBD clients
     Serve(Box<ServeOptions>),
+    /// Shows a running server's exports, connections and caches
+    Status(StatusCommand),
+    /// Shows exports, flushes, empties and resizes them
+    Export(ExportCommand),
+    /// Shows connections and closes them
+    Connection(ConnectionCommand),
+    /// Makes requests go wrong, by rules
+    Fault(FaultCommand),
+    /// Makes code go wrong, at points in it
+    Point(PointCommand),
+    /// Makes an export go wrong as a device
+    Device(DeviceCommand),
+    /// Makes one function fail while a command runs
+    Inject(InjectCommand),
     /// Works on configuration files
     #[command(subcommand)]
     Config(ConfigCommand),

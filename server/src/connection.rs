@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 mod counts;
@@ -114,6 +115,8 @@ pub struct ConnectionInfo {
 pub struct ConnectionTable {
     next_id: AtomicU64,
     inner: Mutex<Inner>,
+    /// Raised whenever one leaves the table.
+    departures: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -172,6 +175,23 @@ impl ConnectionTable {
         open.len()
     }
 
+    /// Closes every connection to `export` at once and waits until they have left the table; says how many there were.
+    /// Cancel safe: they are closed all the same.
+    pub async fn close_export(&self, export: &str) -> usize {
+        let mut departures = self.departures.subscribe();
+        let ours: Vec<_> = {
+            let inner = self.lock();
+            let ours = inner.open.values().filter(|connection| connection.export() == Some(export));
+            ours.cloned().collect()
+        };
+        ours.iter().for_each(|connection| connection.kill());
+        while ours.iter().any(|connection| self.lock().open.contains_key(&connection.id)) {
+            // The sender lives in `self`: this can only be a departure.
+            drop(departures.changed().await);
+        }
+        ours.len()
+    }
+
     /// What all connections to an export have done, open and closed.
     pub fn export_counts(&self, export: &str) -> Counts {
         let inner = self.lock();
@@ -191,6 +211,8 @@ impl ConnectionTable {
         if let Some(export) = connection.export.get() {
             inner.closed.entry(export.clone()).or_default().add(&connection.counters.load());
         }
+        drop(inner);
+        self.departures.send_modify(|count| *count += 1);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::admin::AdminError;
+use crate::cli::client::ClientError;
 use crate::config::ConfigError;
 use crate::export::OpenExportError;
 use crate::listener::BindError;
@@ -18,6 +20,10 @@ pub enum Error {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("export {name:?}: {source}")]
     Export {
         name: String,

@@ -8,6 +8,8 @@ use weir_protocol::handshake::{ExportDirectory, Refusal};
 use weir_protocol::info::{BlockSizes, ExportInfo};
 use weir_protocol::{MetaContextSet, TransmissionFlags};
 
+use crate::backend::power_cut::PowerCutBackend;
+
 mod open;
 
 pub use open::{OpenExportError, open};
@@ -25,6 +27,8 @@ pub struct Export {
     pub cache: Arc<PageCache>,
     /// Whether everything that changes data is refused.
     pub read_only: bool,
+    /// The part of its backend that can lose its power, if `--power-cut` asked for one.
+    pub power_cut: Option<Arc<PowerCutBackend>>,
     /// What its user should know about the store, for the start.
     pub remarks: Vec<String>,
 }

@@ -3,8 +3,10 @@
 //! - [`cli`] and [`config`] say what is wanted, [`settings`] what that comes to, [`serve`] does it, [`shutdown`] ends it.
 //! - [`listener`] takes connections, [`session`] speaks NBD on each, [`connection`] counts them, [`export`] is what they
 //!   are served.
+//! - [`admin`] is the port for scripts, statistics and faults.
 //! - [`backend`] has the stores behind the cache.
 
+pub mod admin;
 pub mod backend;
 pub mod cli;
 pub mod config;

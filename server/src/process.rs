@@ -8,6 +8,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
 
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -15,6 +17,19 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// `PR_SET_IO_FLUSHER` of linux/prctl.h, which the libc crate doesn't name for every target.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
+/// What shells add to the number of the signal that ended a command.
+const SIGNAL_STATUS_BASE: i32 = 128;
+
+/// The status of a command that has ended, as a shell would report it.
+#[must_use]
+pub fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| SIGNAL_STATUS_BASE + signal));
+    code.and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from)
+}
 
 /// Prepares the process. To be called before it starts threads.
 pub fn prepare() {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_faults::Faults;
 
+use crate::admin::AdminListener;
 use crate::cli::serve::ServeOptions;
 use crate::connection::ConnectionTable;
 use crate::error::Error;
@@ -74,11 +75,16 @@ fn with_file(options: ServeOptions) -> Result<ServeOptions, Error> {
 async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
     let mut signals = StopSignals::install().map_err(Error::System)?;
     let listeners = bind(settings).await?;
+    let admin = AdminListener::bind(settings).await?;
     let server = open(settings)?;
-    let announcement = Announcement::new(&listeners, &server, start_admin(settings, &server))
-        .map_err(Error::System)?;
+    let admin_url = admin.as_ref().map(|admin| admin.url().to_owned());
+    let announcement =
+        Announcement::new(&listeners, &server, admin_url).map_err(Error::System)?;
     let sessions = TaskTracker::new();
     let acceptors = accept(settings, &server, listeners, &sessions);
+    if let Some(admin) = admin {
+        acceptors.spawn(admin.serve(&server, server.stop.clone()));
+    }
     announcement.print();
     notify_service_manager(&[sd_notify::NotifyState::Ready]);
 
@@ -157,11 +163,6 @@ fn report(settings: &Settings, exports: &ExportTable) {
             tracing::warn!("{}: {remark}", export.source);
         }
     }
-}
-
-/// The seam for the admin port: starts it on `settings.admin` and returns its URL. There is none yet.
-fn start_admin(_settings: &Settings, _server: &Server) -> Option<String> {
-    None
 }
 
 fn accept(

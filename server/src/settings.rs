@@ -22,6 +22,8 @@ use crate::source::Source;
 const FIRST_TRY_PATH: &str = "weir.img";
 /// The port that is registered for NBD, on loopback: serving others takes a word.
 const LISTEN_DEFAULT: &str = "127.0.0.1:10809";
+/// The port after it.
+const ADMIN_DEFAULT: &str = "127.0.0.1:10810";
 
 /// A server.
 #[derive(Clone, Debug)]
@@ -71,6 +73,8 @@ pub struct ExportSettings {
     pub direct_threshold: Option<u64>,
     /// `--quota`
     pub quota: Option<u64>,
+    /// `--power-cut`
+    pub power_cut: bool,
 }
 
 /// What is wrong with the options, taken together.
@@ -129,7 +133,10 @@ impl Settings {
             faults: options.fault,
             run: options.run,
             memory,
-            admin: options.admin,
+            admin: match options.no_admin {
+                Some(true) => None,
+                _ => Some(options.admin.unwrap_or_else(Self::admin_default)),
+            },
             admin_token_file: options.admin_token_file,
         };
         if settings.max_connections == 0 {
@@ -142,6 +149,12 @@ impl Settings {
     #[must_use]
     pub fn listen_default() -> Address {
         LISTEN_DEFAULT.parse().expect("a good constant")
+    }
+
+    /// Where the admin port listens, and is looked for, when nobody says it.
+    #[must_use]
+    pub fn admin_default() -> Address {
+        ADMIN_DEFAULT.parse().expect("a good constant")
     }
 }
 
@@ -180,6 +193,7 @@ impl ExportSettings {
                 .or(server.direct_threshold)
                 .map(|size| size.0),
             quota: spec.quota.or(server.quota).map(|size| size.0),
+            power_cut: spec.power_cut.or(server.power_cut).unwrap_or(false),
         })
     }
 }
@@ -227,20 +241,9 @@ fn check_names(specs: &[ExportSpec]) -> Result<(), SettingsError> {
 
 /// An option that would be ignored is refused instead.
 fn refuse_unavailable(options: &ServeOptions) -> Result<(), SettingsError> {
-    let power_cut = options.power_cut == Some(true)
-        || options
-            .export
-            .iter()
-            .any(|spec| spec.power_cut == Some(true));
-    let refusals = [
-        (power_cut, "--power-cut"),
-        (options.sandbox == Some(Switch::On), "--sandbox on"),
-        (options.admin.is_some(), "--admin"),
-        (options.admin_token_file.is_some(), "--admin-token-file"),
-    ];
-    match refusals.into_iter().find(|(given, _)| *given) {
-        Some((_, option)) => Err(SettingsError::Unavailable(option)),
-        None => Ok(()),
+    match options.sandbox {
+        Some(Switch::On) => Err(SettingsError::Unavailable("--sandbox on")),
+        Some(Switch::Off) | None => Ok(()),
     }
 }
 

@@ -20,9 +20,13 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(backend: impl Backend) -> Self {
+        Self::over(Arc::new(backend))
+    }
+
+    pub(crate) fn over(backend: Arc<dyn Backend>) -> Self {
         let pool = FramePool::new(FRAMES).expect("address space");
         Self {
-            backend: Arc::new(backend),
+            backend,
             context: FaultContext::disarmed(),
             pool,
         }

@@ -7,8 +7,10 @@ use weir_cache::{Backend, CacheOptions, OpenError, PageCache};
 use weir_faults::{Faults, RequestKinds};
 
 use super::Export;
+use crate::backend::faulted::FaultedBackend;
 use crate::backend::file::{Access, FileBackend, FileOptions, OpenFileError};
 use crate::backend::memory::MemoryBackend;
+use crate::backend::power_cut::PowerCutBackend;
 use crate::limits::DEVICE_BYTES_MAX;
 use crate::settings::ExportSettings;
 use crate::size::Size;
@@ -31,6 +33,9 @@ pub enum OpenExportError {
     /// A device that nobody can address, or without a byte.
     #[error("memory:{0} can't be served; a device has from one byte to {DEVICE_BYTES_MAX}")]
     MemoryUnusable(Size),
+    /// What stands between cache and store.
+    #[error("there is no address space for the export's buffers: {0}; check the limits of memory")]
+    Buffers(#[from] std::io::Error),
     /// The cache over it.
     #[error("{0}; change --cache-size")]
     Cache(#[from] OpenError),
@@ -41,7 +46,8 @@ pub enum OpenExportError {
 /// # Errors
 /// Whatever is wrong with the store or the cache.
 pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenExportError> {
-    let (backend, remarks) = open_backend(settings, faults)?;
+    let (store, remarks) = open_backend(settings, faults)?;
+    let (backend, power_cut) = decorated(store, settings, faults)?;
     let options = CacheOptions {
         cache_bytes: settings.cache_bytes,
         mode: settings.mode,
@@ -55,8 +61,27 @@ pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenEx
         source: settings.source.to_string(),
         cache,
         read_only: settings.read_only,
+        power_cut,
         remarks,
     })
+}
+
+/// Puts what can be made to go wrong around the store.
+fn decorated(
+    store: Arc<dyn Backend>,
+    settings: &ExportSettings,
+    faults: &Faults,
+) -> std::io::Result<(Arc<dyn Backend>, Option<Arc<PowerCutBackend>>)> {
+    let power_cut = match settings.power_cut {
+        true => Some(Arc::new(PowerCutBackend::new(Arc::clone(&store))?)),
+        false => None,
+    };
+    let powered: Arc<dyn Backend> = match &power_cut {
+        Some(power_cut) => Arc::clone(power_cut) as _,
+        None => store,
+    };
+    let faulted = FaultedBackend::new(powered, power_cut.clone(), &settings.name, faults)?;
+    Ok((Arc::new(faulted), power_cut))
 }
 
 fn open_backend(

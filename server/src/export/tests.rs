@@ -20,6 +20,7 @@ fn settings(source: Source) -> ExportSettings {
         read_only: false,
         direct_threshold: None,
         quota: None,
+        power_cut: false,
     }
 }
 

@@ -1,18 +1,14 @@
 //! `--run CMD`: a shell command for which the server runs.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
 use super::announce::Announcement;
-use crate::process::starting_another;
-
-/// What shells add to the number of the signal that ended a command.
-const SIGNAL_STATUS_BASE: i32 = 128;
+use crate::process::{exit_code, starting_another};
 
 /// A command that was started. Dropping it kills it.
 #[derive(Debug)]
@@ -55,12 +51,4 @@ impl RunningCommand {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
     }
-}
-
-fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| SIGNAL_STATUS_BASE + signal));
-    code.and_then(|code| u8::try_from(code).ok())
-        .map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -65,6 +65,7 @@ impl Server {
             source: "memory".into(),
             cache: Arc::clone(&cache),
             read_only: setup.read_only,
+            power_cut: None,
             remarks: Vec::new(),
         };
         let context = SessionContext {

@@ -118,9 +118,28 @@ fn contradictions_are_refused_by_name() {
     assert!(refusal("--export a=x,cache-size=1").contains("\"a\""));
     assert!(refusal("--max-connections 0").contains("--max-connections"));
     assert!(refusal(&format!("--export {}=x", "n".repeat(4097))).contains("4097"));
-    assert!(refusal("--power-cut").contains("--power-cut"));
-    assert!(refusal("--export a=x,power-cut").contains("--power-cut"));
     assert!(refusal("--sandbox on").contains("--sandbox"));
+}
+
+#[test]
+fn power_cuts_are_asked_for_by_export_or_for_all() {
+    let of = |words| -> Vec<_> {
+        let exports = settings(words).exports;
+        exports.iter().map(|export| export.power_cut).collect()
+    };
+    assert_eq!(of("x --export a=y,power-cut"), [false, true]);
+    assert_eq!(
+        of("x --power-cut --export a=y,power-cut=false"),
+        [true, false]
+    );
+}
+
+#[test]
+fn the_admin_port_is_on_loopback_unless_told_otherwise() {
+    assert_eq!(settings("").admin, Some(Settings::admin_default()));
+    assert_eq!(settings("--no-admin").admin, None);
+    let elsewhere = settings("--admin unix:/run/a").admin;
+    assert_eq!(elsewhere.unwrap().to_string(), "unix:/run/a");
 }
 
 #[test]

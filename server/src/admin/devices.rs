@@ -1,0 +1,126 @@
+//! `/v1/device`: an export as a device that can fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use weir_faults::{Device, DeviceListing, PowerCutOptions, RequestKinds, words};
+
+use super::exports::find;
+use super::extract::{Body, NameQuery, Words};
+use super::wire::{Count, DeviceAction, PowerCutReport};
+use super::{AdminState, ApiError};
+use crate::backend::power_cut::PowerCutBackend;
+use crate::export::Export;
+
+/// How often whoever waits for an injected fault is let go during a power cut: some only begin to wait meanwhile.
+const LET_GO_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long the answer to a power cut may take. The cut itself goes on beyond it.
+const POWER_CUT_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) async fn show(
+    State(state): State<Arc<AdminState>>,
+    Words(query): Words<NameQuery>,
+) -> Result<Json<DeviceListing>, ApiError> {
+    let export = find(&state, &query.needed()?)?;
+    Ok(Json(state.faults.add_device(&export.name).listing()))
+}
+
+pub(super) async fn act(
+    State(state): State<Arc<AdminState>>,
+    Words(query): Words<NameQuery>,
+    Body(action): Body<DeviceAction>,
+) -> Result<Response, ApiError> {
+    let export = find(&state, &query.needed()?)?;
+    let device = state.faults.add_device(&export.name);
+    match action {
+        DeviceAction::PowerCut { options } => {
+            let options = PowerCutOptions::parse(&options)?;
+            let report = cut_power(state, export, device, options).await?;
+            return Ok(Json(report).into_response());
+        }
+        DeviceAction::Offline => device.set_offline(true),
+        DeviceAction::Online => device.set_offline(false),
+        DeviceAction::Freeze => device.freeze(),
+        DeviceAction::Thaw => device.thaw(),
+        DeviceAction::BadAdd { range } => device
+            .add_bad(words::range(&range)?)
+            .map_err(|error| ApiError::conflict(error.to_string()))?,
+        DeviceAction::BadRm { range } => device.remove_bad(words::range(&range)?),
+        DeviceAction::ReadOnly { on } => device.set_read_only(on),
+    }
+    Ok(Json(Count { count: 1 }).into_response())
+}
+
+/// Cuts the power, in a task: a client that has gone must not leave the device without.
+async fn cut_power(
+    state: Arc<AdminState>,
+    export: Arc<Export>,
+    device: Device,
+    options: PowerCutOptions,
+) -> Result<PowerCutReport, ApiError> {
+    let Some(power) = export.power_cut.clone() else {
+        return Err(ApiError::conflict(format!(
+            "export {:?} is served without power-cut; start it with --power-cut, or the key power-cut of --export",
+            export.name
+        )));
+    };
+    if !power.switch_off() {
+        return Err(ApiError::conflict(format!(
+            "the power of export {:?} is being cut already",
+            export.name
+        )));
+    }
+    tracing::info!("export {:?}: power cut, {options}", export.name);
+    let work = tokio::spawn(async move {
+        let cut = lose(&state, &export, &power, &device, options);
+        tokio::select! {
+            report = cut => report,
+            never = let_go(&device) => match never {},
+        }
+    });
+    match tokio::time::timeout(POWER_CUT_TIMEOUT, work).await {
+        Ok(report) => Ok(report.expect("a panic aborts the process")),
+        Err(_) => Err(ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the power is off, but something holds the cache's own I/O up: `weir point list`, `weir point release`",
+        )),
+    }
+}
+
+/// The steps of [`crate::backend::power_cut`], with the power off already.
+async fn lose(
+    state: &AdminState,
+    export: &Export,
+    power: &PowerCutBackend,
+    device: &Device,
+    options: PowerCutOptions,
+) -> PowerCutReport {
+    let mut closed = state.connections.close_export(&export.name).await;
+    let context = state.faults.context(RequestKinds::NONE).on(device);
+    let cache = &export.cache;
+    cache
+        .lose_power(async || {
+            power.cut(&context, options).await;
+            power.switch_on();
+        })
+        .await;
+    // Whoever came in between may hold answers of a cache that is gone.
+    closed += state.connections.close_export(&export.name).await;
+    PowerCutReport {
+        options: options.to_string(),
+        closed,
+    }
+}
+
+/// Ends injected hangs, delays and pauses, again and again.
+async fn let_go(device: &Device) -> std::convert::Infallible {
+    loop {
+        device.interrupt();
+        tokio::time::sleep(LET_GO_INTERVAL).await;
+    }
+}

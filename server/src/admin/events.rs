@@ -1,0 +1,81 @@
+//! `/v1/events`: what fired, as lines of JSON.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Deserialize;
+use weir_faults::{Event, Faults};
+
+use super::AdminState;
+use super::extract::Words;
+
+/// Lines that go out as one piece.
+const LINES_PER_PIECE: usize = 256;
+
+/// Which events.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventQuery {
+    /// Those after the one of that number; 0 for all that are kept.
+    #[serde(default)]
+    since: u64,
+    /// Whether to go on with those that come.
+    #[serde(default = "yes")]
+    follow: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(super) async fn stream(
+    State(state): State<Arc<AdminState>>,
+    Words(query): Words<EventQuery>,
+) -> Response {
+    let follower = Follower {
+        faults: state.faults.clone(),
+        waiting: state.faults.events_since(query.since).into(),
+        since: query.since,
+        follow: query.follow,
+    };
+    let pieces = stream::unfold(follower, |mut follower| async move {
+        let piece = follower.next_piece().await?;
+        Some((Ok::<_, Infallible>(piece), follower))
+    });
+    let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
+    (kind, Body::from_stream(pieces)).into_response()
+}
+
+/// Someone who reads events. It is asked for more when the socket has room, and holds up nobody.
+struct Follower {
+    faults: Faults,
+    waiting: VecDeque<Event>,
+    /// The number of the last event that it has seen.
+    since: u64,
+    follow: bool,
+}
+
+impl Follower {
+    async fn next_piece(&mut self) -> Option<Bytes> {
+        if self.waiting.is_empty() && self.follow {
+            self.waiting = self.faults.next_events(self.since).await.into();
+        }
+        let count = self.waiting.len().min(LINES_PER_PIECE);
+        if count == 0 {
+            return None;
+        }
+        let mut piece = Vec::new();
+        for event in self.waiting.drain(..count) {
+            self.since = event.number;
+            serde_json::to_writer(&mut piece, &event).expect("an event is plain data");
+            piece.push(b'\n');
+        }
+        Some(piece.into())
+    }
+}

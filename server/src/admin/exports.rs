@@ -1,0 +1,111 @@
+//! `/v1/exports`: what is served, and what can be done to it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use weir_faults::{RequestKind, RequestKinds};
+
+use super::connections::traffic;
+use super::extract::{Body, NameQuery, Words};
+use super::wire::{Count, ExportAction, ExportReport};
+use super::{AdminState, ApiError};
+use crate::export::Export;
+
+/// All exports, or the one asked for.
+pub(super) async fn show(
+    State(state): State<Arc<AdminState>>,
+    Words(query): Words<NameQuery>,
+) -> Result<Response, ApiError> {
+    match query.name {
+        None => Ok(Json(reports(&state)).into_response()),
+        Some(name) => {
+            let export = find(&state, &name)?;
+            Ok(Json(report(&state, &export)).into_response())
+        }
+    }
+}
+
+pub(super) async fn act(
+    State(state): State<Arc<AdminState>>,
+    Words(query): Words<NameQuery>,
+    Body(action): Body<ExportAction>,
+) -> Result<Json<Count>, ApiError> {
+    let export = find(&state, &query.needed()?)?;
+    // In a task: a client that has gone must not stop a resize half-way.
+    let work = tokio::spawn(async move { carry_out(&state, &export, action).await });
+    work.await.expect("a panic aborts the process")?;
+    Ok(Json(Count { count: 1 }))
+}
+
+async fn carry_out(
+    state: &AdminState,
+    export: &Export,
+    action: ExportAction,
+) -> Result<(), ApiError> {
+    let changes = !matches!(action, ExportAction::Flush | ExportAction::DropCache);
+    if changes && export.read_only {
+        return Err(ApiError::conflict(format!(
+            "export {:?} is served read-only; restart without --read-only to change it",
+            export.name
+        )));
+    }
+    let device = state.faults.add_device(&export.name);
+    let kind = if changes {
+        RequestKind::Resize
+    } else {
+        RequestKind::Flush
+    };
+    device
+        .check(kind, 0, 0)
+        .map_err(|errno| ApiError::failed("the device as it is set", errno))?;
+    let cache = &export.cache;
+    let (what, outcome) = match action {
+        ExportAction::Flush => {
+            let context = state.faults.context(RequestKinds::FLUSH).on(&device);
+            ("flush", cache.flush(&context).await)
+        }
+        ExportAction::DropCache => ("drop-cache", cache.drop_clean().await),
+        ExportAction::Resize { size } => ("resize", cache.resize(size).await),
+        ExportAction::InsertRange { offset, length } => {
+            ("insert-range", cache.insert_range(offset, length).await)
+        }
+        ExportAction::CollapseRange { offset, length } => {
+            ("collapse-range", cache.collapse_range(offset, length).await)
+        }
+    };
+    outcome.map_err(|errno| ApiError::failed(what, errno))
+}
+
+/// The export of that name.
+pub(super) fn find(state: &AdminState, name: &str) -> Result<Arc<Export>, ApiError> {
+    let found = state.exports.get(name);
+    found.ok_or_else(|| ApiError::unknown_export(name))
+}
+
+/// All exports, by name.
+pub(super) fn reports(state: &AdminState) -> Vec<ExportReport> {
+    let exports = state.exports.iter();
+    exports.map(|export| report(state, export)).collect()
+}
+
+fn report(state: &AdminState, export: &Export) -> ExportReport {
+    let connections = state.connections.list();
+    let ours = |name: &String| *name == export.name;
+    ExportReport {
+        name: export.name.clone(),
+        description: export.description.clone(),
+        source: export.source.clone(),
+        size: export.cache.size(),
+        read_only: export.read_only,
+        power_cut: export.power_cut.is_some(),
+        connections: connections
+            .iter()
+            .filter(|connection| connection.export.as_ref().is_some_and(ours))
+            .count(),
+        traffic: traffic(&state.connections.export_counts(&export.name)),
+        cache: export.cache.stats().into(),
+        device: state.faults.add_device(&export.name).listing(),
+    }
+}

@@ -1,0 +1,67 @@
+//! Bodies and queries whose refusals are JSON too.
+
+use axum::Json;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::ApiError;
+
+/// A body in JSON.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        match Json::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(refusal) => Err(ApiError::new(refusal.status(), refusal.body_text())),
+        }
+    }
+}
+
+/// What stands behind the question mark.
+pub(super) struct Words<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Words<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(words)) => Ok(Self(words)),
+            Err(refusal) => Err(ApiError::new(refusal.status(), refusal.body_text())),
+        }
+    }
+}
+
+/// The number at the end of the path.
+pub(super) struct Number(pub(super) u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for Number {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(number)) => Ok(Self(number)),
+            Err(refusal) => Err(ApiError::bad_request(refusal.body_text())),
+        }
+    }
+}
+
+/// `?name=`, which may be left out where all are meant.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NameQuery {
+    pub(super) name: Option<String>,
+}
+
+impl NameQuery {
+    /// The name, where there must be one.
+    pub(super) fn needed(self) -> Result<String, ApiError> {
+        self.name.ok_or_else(|| {
+            ApiError::bad_request("say which export with ?name=NAME (empty for the default export)")
+        })
+    }
+}

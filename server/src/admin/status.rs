@@ -1,0 +1,30 @@
+//! `/v1/status`: everything at a glance.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+
+use super::wire::{FaultSummary, StatusReport};
+use super::{AdminState, ApiError, connections, exports};
+
+/// The state that a listing shows of a point that isn't armed.
+const OFF: &str = "off";
+
+pub(super) async fn show(
+    State(state): State<Arc<AdminState>>,
+) -> Result<Json<StatusReport>, ApiError> {
+    let points = state.faults.points("")?;
+    Ok(Json(StatusReport {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_ms: u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        exports: exports::reports(&state),
+        connections: connections::reports(&state),
+        faults: FaultSummary {
+            rules: state.faults.rules().len(),
+            points_armed: points.iter().filter(|point| point.state != OFF).count(),
+            events: state.faults.newest_event(),
+        },
+    }))
+}

@@ -1,0 +1,256 @@
+//! The client's end of the admin port: one connection per request, JSON in and out.
+
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::admin::token::{Token, TokenError};
+use crate::admin::wire::ErrorReport;
+use crate::error::Error;
+use crate::listener::Address;
+use crate::settings::Settings;
+
+/// How long a server may take to accept a connection; its answer may take as long as the work does.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The options of every command that speaks to a server.
+#[derive(Args, Clone, Debug)]
+pub struct AdminOptions {
+    /// The server's admin port: HOST:PORT or unix:PATH [default: 127.0.0.1:10810]
+    #[arg(long, value_name = "ADDR", env = "WEIR_ADMIN", value_parser = parse_address, global = true)]
+    admin: Option<Address>,
+
+    /// A file with the token that the server asks for
+    #[arg(long, value_name = "FILE", global = true)]
+    admin_token_file: Option<PathBuf>,
+
+    /// Prints JSON, for programs
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// An address, also as the server prints it.
+fn parse_address(text: &str) -> Result<Address, String> {
+    let bare = text
+        .strip_prefix("http://")
+        .map_or(text, |rest| rest.trim_end_matches('/'));
+    bare.parse::<Address>().map_err(|error| error.to_string())
+}
+
+/// Why a command fails. Its text is what the user sees.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // the texts say it
+pub enum ClientError {
+    #[error(
+        "no Weir answers at {address} ({source}): is it running, or was it started with --no-admin?"
+    )]
+    NoServer { address: Address, source: io::Error },
+    #[error("{address} doesn't answer as Weir's admin port does ({reason}); give another --admin")]
+    Nonsense { address: Address, reason: String },
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error("{0}")]
+    Refused(String),
+    #[error("{what}: {source}")]
+    File { what: String, source: io::Error },
+    #[error("{0}")]
+    Injection(String),
+}
+
+/// A server's admin port.
+#[derive(Debug)]
+pub(super) struct Client {
+    address: Address,
+    token: Option<Token>,
+    /// Whether the user wants JSON.
+    pub(super) json: bool,
+}
+
+impl AdminOptions {
+    pub(super) fn client(&self) -> Result<Client, ClientError> {
+        let token = self.admin_token_file.as_deref().map(Token::read);
+        Ok(Client {
+            address: self.admin.clone().unwrap_or_else(Settings::admin_default),
+            token: token.transpose()?,
+            json: self.json,
+        })
+    }
+
+    /// Does `work` with a client, and prints what it returns.
+    pub(super) fn run(
+        &self,
+        work: impl AsyncFnOnce(&Client) -> Result<String, ClientError>,
+    ) -> Result<ExitCode, Error> {
+        let client = self.client()?;
+        let text = runtime()?.block_on(work(&client))?;
+        print(&text)
+    }
+}
+
+/// A runtime for one command.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::System)
+}
+
+/// Prints; a reader that has gone has seen enough.
+pub(super) fn print(text: &str) -> Result<ExitCode, Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output(error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+impl Client {
+    /// What is at `path`.
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Sends `body` to `path`.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).expect("plain data");
+        self.ask(Method::POST, path, body.into()).await
+    }
+
+    /// Deletes what is at `path`.
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(Method::DELETE, path, Bytes::new()).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, ClientError> {
+        let response = self.send(method, path, body).await?;
+        let body = response.into_body().collect().await;
+        let body = body.map_err(|error| self.nonsense(error))?.to_bytes();
+        serde_json::from_slice(&body).map_err(|error| self.nonsense(error))
+    }
+
+    /// The answer to a request, if it isn't a refusal; its body is still to come.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let host = match &self.address {
+            Address::Tcp { .. } => self.address.to_string(),
+            Address::Unix(_) => "localhost".to_owned(),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, host)
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token.header());
+        }
+        let request = request
+            .body(Full::new(body))
+            .map_err(|error| self.nonsense(error))?;
+        let stream = match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
+            Ok(connected) => connected.map_err(|source| self.no_server(source))?,
+            Err(_) => return Err(self.no_server(io::ErrorKind::TimedOut.into())),
+        };
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| self.nonsense(error))?;
+        // Ends with the response's body.
+        tokio::spawn(connection);
+        let response = sender.send_request(request).await;
+        let response = response.map_err(|error| self.nonsense(error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.into_body().collect().await;
+        let body = body.map_err(|error| self.nonsense(error))?.to_bytes();
+        match serde_json::from_slice::<ErrorReport>(&body) {
+            Ok(report) => Err(ClientError::Refused(report.error)),
+            Err(_) => Err(self.nonsense(status)),
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match &self.address {
+            Address::Tcp { host, port } => {
+                Box::new(TcpStream::connect((host.as_str(), *port)).await?)
+            }
+            Address::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        })
+    }
+
+    fn no_server(&self, source: io::Error) -> ClientError {
+        ClientError::NoServer {
+            address: self.address.clone(),
+            source,
+        }
+    }
+
+    fn nonsense(&self, reason: impl Display) -> ClientError {
+        ClientError::Nonsense {
+            address: self.address.clone(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// `value` as JSON, or as `table` writes it for people.
+    pub(super) fn show<T: Serialize>(&self, value: &T, table: impl FnOnce(&T) -> String) -> String {
+        if self.json {
+            serde_json::to_string_pretty(value).expect("plain data") + "\n"
+        } else {
+            table(value)
+        }
+    }
+}
+
+/// A connection of either kind.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// `path?name=NAME`.
+pub(super) fn named(path: &str, name: &str) -> String {
+    query(path, "name", name)
+}
+
+/// `path?key=value`, percent-encoded.
+pub(super) fn query(path: &str, key: &str, value: &str) -> String {
+    let mut text = format!("{path}?{key}=");
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a string can't fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! `weir export`: what is served.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use super::client::{AdminOptions, named};
+use super::table::{Align, Table, bytes, name, percent};
+use crate::admin::wire::{Count, ExportAction, ExportReport};
+use crate::error::Error;
+use crate::size::Size;
+
+/// `weir export`
+#[derive(Args, Debug)]
+pub struct ExportCommand {
+    #[command(flatten)]
+    admin: AdminOptions,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand, Debug)]
+enum Action {
+    /// Shows the exports and their caches
+    List,
+    /// Makes everything that was written durable
+    Flush {
+        /// The export; "" is the default one
+        name: String,
+    },
+    /// Writes back, then drops every page of the cache
+    DropCache {
+        /// The export; "" is the default one
+        name: String,
+    },
+    /// Changes the size of the device
+    Resize {
+        /// The export; "" is the default one
+        name: String,
+        /// The new size: 512k, 10G
+        size: Size,
+    },
+    /// Inserts zeroes; what follows moves up and the device grows
+    InsertRange {
+        /// The export; "" is the default one
+        name: String,
+        /// Where
+        offset: Size,
+        /// How much
+        length: Size,
+    },
+    /// Removes bytes; what follows moves down and the device shrinks
+    CollapseRange {
+        /// The export; "" is the default one
+        name: String,
+        /// Where
+        offset: Size,
+        /// How much
+        length: Size,
+    },
+}
+
+impl Action {
+    /// What it asks of which export; `None` for the list.
+    fn request(self) -> Option<(String, ExportAction)> {
+        Some(match self {
+            Self::List => return None,
+            Self::Flush { name } => (name, ExportAction::Flush),
+            Self::DropCache { name } => (name, ExportAction::DropCache),
+            Self::Resize { name, size } => (name, ExportAction::Resize { size: size.0 }),
+            Self::InsertRange {
+                name,
+                offset: Size(offset),
+                length: Size(length),
+            } => (name, ExportAction::InsertRange { offset, length }),
+            Self::CollapseRange {
+                name,
+                offset: Size(offset),
+                length: Size(length),
+            } => (name, ExportAction::CollapseRange { offset, length }),
+        })
+    }
+}
+
+impl ExportCommand {
+    /// Asks and prints.
+    ///
+    /// # Errors
+    /// Whatever the server or standard output says.
+    pub fn run(self) -> Result<ExitCode, Error> {
+        let request = self.action.request();
+        self.admin.run(async |client| match &request {
+            None => {
+                let reports: Vec<ExportReport> = client.get("/v1/exports").await?;
+                Ok(client.show(&reports, |reports| table(reports)))
+            }
+            Some((name, action)) => {
+                let count: Count = client.post(&named("/v1/exports", name), action).await?;
+                Ok(client.show(&count, |_| String::new()))
+            }
+        })
+    }
+}
+
+/// One line per export.
+pub(super) fn table(reports: &[ExportReport]) -> String {
+    let mut table = Table::new([
+        ("export", Align::Left),
+        ("size", Align::Right),
+        ("mode", Align::Left),
+        ("clients", Align::Right),
+        ("requests", Align::Right),
+        ("errors", Align::Right),
+        ("cached", Align::Right),
+        ("dirty", Align::Right),
+        ("hits", Align::Right),
+        ("source", Align::Left),
+    ]);
+    for report in reports {
+        let cache = &report.cache;
+        let pages = |pages: u64| bytes(pages * weir_cache::PAGE_BYTES);
+        let unclean =
+            cache.dirty_pages + cache.in_flight_pages + cache.held_pages + cache.unstable_pages;
+        let mode = match (report.read_only, report.power_cut) {
+            (true, _) => "ro",
+            (false, true) => "rw,power-cut",
+            (false, false) => "rw",
+        };
+        table.row([
+            name(&report.name),
+            bytes(report.size),
+            mode.to_owned(),
+            report.connections.to_string(),
+            report.traffic.requests.to_string(),
+            report.traffic.errors.to_string(),
+            pages(cache.resident_pages),
+            pages(unclean),
+            percent(cache.hits, cache.hits + cache.misses),
+            report.source.clone(),
+        ]);
+    }
+    table.text()
+}

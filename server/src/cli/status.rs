@@ -1,0 +1,63 @@
+//! `weir status`: a server at a glance.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::client::AdminOptions;
+use super::{connection, export};
+use crate::admin::wire::StatusReport;
+use crate::error::Error;
+
+/// `weir status`
+#[derive(Args, Debug)]
+pub struct StatusCommand {
+    #[command(flatten)]
+    admin: AdminOptions,
+}
+
+impl StatusCommand {
+    /// Asks and prints.
+    ///
+    /// # Errors
+    /// Whatever the server or standard output says.
+    pub fn run(self) -> Result<ExitCode, Error> {
+        self.admin.run(async |client| {
+            let report: StatusReport = client.get("/v1/status").await?;
+            Ok(client.show(&report, table))
+        })
+    }
+}
+
+fn table(report: &StatusReport) -> String {
+    let up = Duration::from_secs(report.uptime_ms / 1000);
+    let mut text = format!(
+        "weir {}, process {}, up {up:?}\n\n",
+        report.version, report.pid
+    );
+    text += &export::table(&report.exports);
+    text.push('\n');
+    text += &connection::table(&report.connections);
+    let faults = report.faults;
+    // Writing to a string can't fail.
+    let _ = writeln!(
+        text,
+        "\nfaults: {} rules, {} points armed, {} fired",
+        faults.rules, faults.points_armed, faults.events
+    );
+    for export in &report.exports {
+        let device = &export.device;
+        let states = [
+            ("offline", device.offline),
+            ("frozen", device.frozen),
+            ("read-only", device.read_only),
+            ("with bad sectors", !device.bad.is_empty()),
+        ];
+        for (state, _) in states.iter().filter(|(_, set)| *set) {
+            let _ = writeln!(text, "export {:?} is {state}", export.name);
+        }
+    }
+    text
+}
