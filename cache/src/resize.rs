@@ -14,7 +14,7 @@ use crossbeam_epoch as epoch;
 use weir_faults::{Errno, RequestKinds, pause_point};
 
 use crate::add_lock::{BlockGuard, ExclusiveGuard};
-use crate::frame::{PAGE_BYTES, PAGE_SIZE, PrivateFrame};
+use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE};
 use crate::gen_radix::Tag;
 use crate::page::{DIRTY, IN_FLIGHT, PageState};
 use crate::page_cache::{PageCache, bytes_of, page_of};
@@ -37,6 +37,8 @@ impl PageCache {
         let cache = Arc::clone(self);
         let context = self.background.within(RequestKinds::RESIZE);
         let task = self.tasks.spawn(async move {
+            // For the page that the new end cuts: under the gate, memory can't be waited for.
+            let mut spare = cache.reserve(1).await;
             let guard = cache.add_lock.exclusive().await;
             pause_point!(context, "cache:resize:begin", [EIO, ENOSPC]).await?;
             let old = cache.size();
@@ -52,7 +54,7 @@ impl PageCache {
                 cache.size.store(size, Ordering::SeqCst);
             }
             for page in held {
-                cache.release_resized(page, result.is_ok(), size);
+                cache.release_resized(page, result.is_ok(), size, &mut spare);
             }
             if result.is_err() {
                 cache.writeback.count_failure();
@@ -65,7 +67,7 @@ impl PageCache {
     }
 
     /// Puts a page back if it is still on the device; its bytes past the end become zeroes.
-    fn release_resized(&self, page: u64, resized: bool, size: u64) {
+    fn release_resized(&self, page: u64, resized: bool, size: u64, spare: &mut FrameBuf) {
         let start = page * PAGE_BYTES;
         if resized && start >= size {
             return self.release_held(page, true);
@@ -75,15 +77,9 @@ impl PageCache {
         if !resized || room == PAGE_SIZE {
             return;
         }
-        // Exclusive: memory can't be waited for. The free list is served by every reader that finishes, and one frame is
-        // taken from the eviction of a clean page otherwise.
-        let mut zeroed = loop {
-            if let Some(frame) = PrivateFrame::alloc(&self.pool) {
-                break frame;
-            }
-            self.evict(1);
-            std::thread::yield_now();
-        };
+        let mut zeroed = spare
+            .take_at(0, &self.pool)
+            .expect("one page at most is cut");
         let pin = epoch::pin();
         let mut slot = self.lock_page(page, &pin).expect("just put back");
         zeroed.complete_from(&slot, &(room..PAGE_SIZE));

@@ -1,6 +1,7 @@
 //! Changes of size, direct writes, and the end of the device: rows 7 to 10, 17, 18 and 23.
 
 use super::*;
+use crate::frame::FrameBuf;
 use crate::testing::Behaviour;
 use std::collections::BTreeMap;
 
@@ -169,11 +170,15 @@ async fn a_shrink_needs_no_memory_that_is_not_there() {
     let race = Race::new(512, 7);
     done(race.write(8 * PAGE, &[9; PAGE_SIZE])).await;
     let free = usize::try_from(race.cache.stats().free_frames).unwrap();
-    let hoard = race.cache.reserve(free).await;
+    let mut hoard = FrameBuf::new(Arc::clone(race.cache.pool()));
+    assert!(hoard.grow_to(free));
     let shrink = race.resize(8 * PAGE + 100);
     idle().await;
+    let reader = race.read(0..PAGE);
+    waits(&reader, "a read without memory").await;
     drop(hoard);
     done(shrink).await;
+    done(reader).await;
     race.check_quiescent().await;
 }
 
