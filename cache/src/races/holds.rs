@@ -1,8 +1,6 @@
 //! Blockers and what they hold: rows 3, 17 and 18.
 
 use super::*;
-use crate::testing::Behaviour;
-use std::collections::BTreeMap;
 
 #[tokio::test(start_paused = true)]
 async fn race_03_trim_punches_while_writeback_is_in_flight() {
