@@ -139,7 +139,7 @@ impl PageCache {
     /// Whether the device has grown since `range` was cut to whole pages: then its last one isn't any more, and what
     /// follows in it must not be shot down.
     fn has_outgrown(&self, range: &Range<u64>) -> bool {
-        range.end % PAGE_BYTES != 0 && range.end < self.size()
+        !range.end.is_multiple_of(PAGE_BYTES) && range.end < self.size()
     }
 
     /// Writes zeroes through the cache.

@@ -159,10 +159,9 @@ impl PageCache {
         let mut planned = Vec::new();
         for wanted in wanted(offset, length) {
             let pin = epoch::pin();
-            let mut slot = match self.lock_or_create(wanted.page, &pin) {
-                Ok(slot) => slot,
+            let Ok(mut slot) = self.lock_or_create(wanted.page, &pin) else {
                 // What is planned must still be read: its slots are FILLING.
-                Err(_) => return Ok((sources, planned, false)),
+                return Ok((sources, planned, false));
             };
             if slot.state.has(PRESENT) {
                 let frame = slot.state.frame();

@@ -159,7 +159,7 @@ impl PageCache {
             // As fallocate: a range that reaches the end is a truncation.
             Shift::Collapse => offset.checked_add(length).is_some_and(|end| end < size),
         };
-        if length == 0 || offset % unit != 0 || length % unit != 0 || !inside {
+        if length == 0 || !offset.is_multiple_of(unit) || !length.is_multiple_of(unit) || !inside {
             return Err(Errno::EINVAL);
         }
         match shift {

@@ -143,8 +143,13 @@ impl ConnectionTable {
             stop: shutdown.child_token(),
             kill: CancellationToken::new(),
         });
-        self.lock().open.insert(connection.id, Arc::clone(&connection));
-        ConnectionGuard { table: Arc::clone(self), connection }
+        self.lock()
+            .open
+            .insert(connection.id, Arc::clone(&connection));
+        ConnectionGuard {
+            table: Arc::clone(self),
+            connection,
+        }
     }
 
     /// How many connections are open.
@@ -159,7 +164,11 @@ impl ConnectionTable {
 
     /// Every open connection, oldest first.
     pub fn list(&self) -> Vec<ConnectionInfo> {
-        self.lock().open.values().map(|connection| connection.info()).collect()
+        self.lock()
+            .open
+            .values()
+            .map(|connection| connection.info())
+            .collect()
     }
 
     /// Closes a connection at once, answering nothing more; says whether there was one of that number.
@@ -181,11 +190,17 @@ impl ConnectionTable {
         let mut departures = self.departures.subscribe();
         let ours: Vec<_> = {
             let inner = self.lock();
-            let ours = inner.open.values().filter(|connection| connection.export() == Some(export));
+            let ours = inner
+                .open
+                .values()
+                .filter(|connection| connection.export() == Some(export));
             ours.cloned().collect()
         };
         ours.iter().for_each(|connection| connection.kill());
-        while ours.iter().any(|connection| self.lock().open.contains_key(&connection.id)) {
+        while ours
+            .iter()
+            .any(|connection| self.lock().open.contains_key(&connection.id))
+        {
             // The sender lives in `self`: this can only be a departure.
             drop(departures.changed().await);
         }
@@ -196,7 +211,10 @@ impl ConnectionTable {
     pub fn export_counts(&self, export: &str) -> Counts {
         let inner = self.lock();
         let mut counts = inner.closed.get(export).cloned().unwrap_or_default();
-        let ours = inner.open.values().filter(|connection| connection.export.get().is_some_and(|name| name == export));
+        let ours = inner
+            .open
+            .values()
+            .filter(|connection| connection.export.get().is_some_and(|name| name == export));
         ours.for_each(|connection| counts.add(&connection.counters.load()));
         counts
     }
@@ -209,7 +227,11 @@ impl ConnectionTable {
         let mut inner = self.lock();
         inner.open.remove(&connection.id);
         if let Some(export) = connection.export.get() {
-            inner.closed.entry(export.clone()).or_default().add(&connection.counters.load());
+            inner
+                .closed
+                .entry(export.clone())
+                .or_default()
+                .add(&connection.counters.load());
         }
         drop(inner);
         self.departures.send_modify(|count| *count += 1);

@@ -78,8 +78,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
     let admin = AdminListener::bind(settings).await?;
     let server = open(settings)?;
     let admin_url = admin.as_ref().map(|admin| admin.url().to_owned());
-    let announcement =
-        Announcement::new(&listeners, &server, admin_url).map_err(Error::System)?;
+    let announcement = Announcement::new(&listeners, &server, admin_url).map_err(Error::System)?;
     let sessions = TaskTracker::new();
     let acceptors = accept(settings, &server, listeners, &sessions);
     if let Some(admin) = admin {

@@ -101,17 +101,30 @@ pub async fn serve(stream: Stream, peer: String, context: Arc<SessionContext>) {
 
 /// The whole life of a connection.
 async fn run(stream: &Stream, connection: &ConnectionGuard, context: &SessionContext) -> End {
-    serve_export(stream, connection, context).await.unwrap_or_else(|end| end)
+    serve_export(stream, connection, context)
+        .await
+        .unwrap_or_else(|end| end)
 }
 
 /// As [`run`]; an error is an end before the first request.
-async fn serve_export(stream: &Stream, connection: &ConnectionGuard, context: &SessionContext) -> Result<End, End> {
+async fn serve_export(
+    stream: &Stream,
+    connection: &ConnectionGuard,
+    context: &SessionContext,
+) -> Result<End, End> {
     stream.set_nodelay()?;
     let (negotiated, rest) = handshake::negotiate(stream, connection, context).await?;
     let name = &negotiated.info.name;
-    let export = context.exports.get(name).ok_or_else(|| End::ExportGone(name.clone()))?;
+    let export = context
+        .exports
+        .get(name)
+        .ok_or_else(|| End::ExportGone(name.clone()))?;
     connection.set_export(name);
-    Ok(Transmission::new(stream, connection, context, &export, &negotiated, &rest).run().await)
+    Ok(
+        Transmission::new(stream, connection, context, &export, &negotiated, &rest)
+            .run()
+            .await,
+    )
 }
 
 #[cfg(test)]

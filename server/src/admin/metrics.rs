@@ -128,8 +128,7 @@ fn commands(encoder: &mut DescriptorEncoder<'_>, counts: &ByExport<Counts>) -> f
 }
 
 fn latencies(encoder: &mut DescriptorEncoder<'_>, counts: &ByExport<Counts>) -> fmt::Result {
-    let help =
-        "Time from a request's arrival to its answer; the sum is estimated from the buckets";
+    let help = "Time from a request's arrival to its answer; the sum is estimated from the buckets";
     let kind = MetricType::Histogram;
     let mut family = encoder.encode_descriptor("request_seconds", help, None, kind)?;
     each_command(&mut family, counts, |mut one, command| {

@@ -39,7 +39,10 @@ impl CommandCounts {
         self.requests += other.requests;
         self.bytes += other.bytes;
         self.errors += other.errors;
-        self.latency.iter_mut().zip(other.latency).for_each(|(sum, count)| *sum += count);
+        self.latency
+            .iter_mut()
+            .zip(other.latency)
+            .for_each(|(sum, count)| *sum += count);
     }
 }
 
@@ -73,7 +76,10 @@ impl Counts {
     pub(super) fn add(&mut self, other: &Self) {
         self.received += other.received;
         self.sent += other.sent;
-        self.commands.iter_mut().zip(&other.commands).for_each(|(sum, counts)| sum.add(counts));
+        self.commands
+            .iter_mut()
+            .zip(&other.commands)
+            .for_each(|(sum, counts)| sum.add(counts));
     }
 }
 
@@ -114,7 +120,14 @@ impl Counters {
 
     /// Counts `requests` answered requests of the same latency.
     #[inline]
-    pub(crate) fn count(&self, command: usize, requests: u64, bytes: u64, errors: u64, latency_bucket: usize) {
+    pub(crate) fn count(
+        &self,
+        command: usize,
+        requests: u64,
+        bytes: u64,
+        errors: u64,
+        latency_bucket: usize,
+    ) {
         let cells = &self.cells.commands[command.min(TRACKED_COMMANDS - 1)];
         bump(&cells.requests, requests);
         bump(&cells.bytes, bytes);
@@ -129,7 +142,10 @@ impl Counters {
             requests: cells.requests.load(Ordering::Relaxed),
             bytes: cells.bytes.load(Ordering::Relaxed),
             errors: cells.errors.load(Ordering::Relaxed),
-            latency: cells.latency.each_ref().map(|cell| cell.load(Ordering::Relaxed)),
+            latency: cells
+                .latency
+                .each_ref()
+                .map(|cell| cell.load(Ordering::Relaxed)),
         });
         Counts {
             received: self.cells.received.load(Ordering::Relaxed),

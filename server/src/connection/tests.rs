@@ -4,8 +4,21 @@ use super::*;
 
 #[test]
 fn latencies_fall_into_powers_of_two() {
-    for (micros, bucket) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (1023, 10), (1024, 11), (u64::MAX, LATENCY_BUCKETS - 1)] {
-        assert_eq!(latency_bucket(Duration::from_micros(micros)), bucket, "{micros}");
+    for (micros, bucket) in [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+        (3, 2),
+        (4, 3),
+        (1023, 10),
+        (1024, 11),
+        (u64::MAX, LATENCY_BUCKETS - 1),
+    ] {
+        assert_eq!(
+            latency_bucket(Duration::from_micros(micros)),
+            bucket,
+            "{micros}"
+        );
     }
 }
 
@@ -13,7 +26,10 @@ fn latencies_fall_into_powers_of_two() {
 fn a_closed_connection_leaves_its_counts() {
     let table = Arc::new(ConnectionTable::new());
     let shutdown = CancellationToken::new();
-    let (first, second) = (table.open("a".into(), &shutdown), table.open("b".into(), &shutdown));
+    let (first, second) = (
+        table.open("a".into(), &shutdown),
+        table.open("b".into(), &shutdown),
+    );
     for connection in [&first, &second] {
         connection.set_export("disk");
         connection.counters().count(0, 2, 1024, 1, 5);
@@ -21,7 +37,10 @@ fn a_closed_connection_leaves_its_counts() {
     assert_eq!((first.id(), second.id(), table.len()), (1, 2, 2));
     assert_eq!(table.export_counts("disk").requests(), 4);
     drop(first);
-    assert_eq!((table.len(), table.export_counts("disk").requests()), (1, 4));
+    assert_eq!(
+        (table.len(), table.export_counts("disk").requests()),
+        (1, 4)
+    );
     assert_eq!(table.export_counts("disk").errors(), 2);
     assert_eq!(table.export_counts("other"), Counts::default());
 }

@@ -49,7 +49,10 @@ impl Transmission<'_> {
             return Ok(false);
         }
         self.input.consume(Request::SIZE);
-        let ticket = Ticket { request, arrived: self.tally.batch() };
+        let ticket = Ticket {
+            request,
+            arrived: self.tally.batch(),
+        };
         self.dispatch(ticket, complete);
         Ok(true)
     }
@@ -85,8 +88,14 @@ impl Transmission<'_> {
         }
         ticket.request.check(&self.limits)?;
         let context = self.contexts.of(ticket.request.command);
-        fault_point!(context, "session:request", [EIO, ENOMEM, EINVAL, ENOSPC, EPERM, ENOTSUP, EOVERFLOW, ESHUTDOWN])
-            .map_err(wire_error)
+        fault_point!(
+            context,
+            "session:request",
+            [
+                EIO, ENOMEM, EINVAL, ENOSPC, EPERM, ENOTSUP, EOVERFLOW, ESHUTDOWN
+            ]
+        )
+        .map_err(wire_error)
     }
 
     /// Begins what never has an answer at hand.
@@ -94,7 +103,9 @@ impl Transmission<'_> {
         let cache = self.cache.clone();
         let context = self.contexts.of(ticket.request.command).clone();
         self.slow.push(match ticket.request.command {
-            Command::BLOCK_STATUS => status::report(cache, context, self.limits.meta_contexts, ticket),
+            Command::BLOCK_STATUS => {
+                status::report(cache, context, self.limits.meta_contexts, ticket)
+            }
             _ => slow::operate(cache, context, ticket),
         });
     }
@@ -111,7 +122,9 @@ impl Transmission<'_> {
     /// Answers a request whose reply has no data.
     #[inline]
     pub(super) fn answer(&mut self, ticket: &Ticket, outcome: Result<(), NbdError>) {
-        let Request { command, cookie, .. } = ticket.request;
+        let Request {
+            command, cookie, ..
+        } = ticket.request;
         let error = outcome.err();
         match (command, error) {
             (Command::READ, Some(error)) => return self.refuse_read(ticket, error),
@@ -121,7 +134,10 @@ impl Transmission<'_> {
                 encode_error(&mut chunk, ChunkFlags::DONE, cookie, error, "");
                 self.output.queue().push_bytes(&chunk);
             }
-            _ => self.output.queue().push_bytes(&SimpleReply { error, cookie }.encode()),
+            _ => self
+                .output
+                .queue()
+                .push_bytes(&SimpleReply { error, cookie }.encode()),
         }
         if error.is_none() {
             self.rewritten(&ticket.request);

@@ -75,7 +75,9 @@ impl Transmission<'_> {
     #[inline]
     pub(super) fn consult_rules(&mut self, ticket: Ticket) -> bool {
         let request = &ticket.request;
-        let Some(kind) = kind_of(request.command) else { return false };
+        let Some(kind) = kind_of(request.command) else {
+            return false;
+        };
         let (offset, length) = range_of(request);
         let decision = self.context.faults.decide(&RequestView {
             export: &self.export.name,
@@ -97,7 +99,10 @@ impl Transmission<'_> {
 
     #[cold]
     fn take_over(&mut self, ticket: Ticket, decision: Option<Decision>) {
-        let collector = Collector { data: Vec::new(), decision };
+        let collector = Collector {
+            data: Vec::new(),
+            decision,
+        };
         if ticket.request.command == Command::WRITE {
             self.collect(ticket, collector);
         } else {
@@ -122,7 +127,11 @@ impl Transmission<'_> {
 
     /// Answers a request that a rule has taken.
     pub(super) fn finish_faulted(&mut self, faulted: Faulted) {
-        let Faulted { mut ticket, outcome, ending } = faulted;
+        let Faulted {
+            mut ticket,
+            outcome,
+            ending,
+        } = faulted;
         if ticket.request.command == Command::READ {
             self.slow_bytes -= ticket.request.length as usize;
         }
@@ -151,14 +160,23 @@ impl Transmission<'_> {
 
     /// A whole reply in one buffer.
     fn encode_reply(&self, request: &Request, data: Vec<u8>) -> Vec<u8> {
-        let Request { cookie, command, .. } = *request;
-        let simple = SimpleReply { error: None, cookie }.encode();
+        let Request {
+            cookie, command, ..
+        } = *request;
+        let simple = SimpleReply {
+            error: None,
+            cookie,
+        }
+        .encode();
         let mut reply = match command {
             Command::BLOCK_STATUS => return data,
             Command::READ if !self.limits.reply_style.is_structured() => simple.to_vec(),
-            Command::READ if data.is_empty() => return weir_protocol::reply::none_chunk(cookie).to_vec(),
+            Command::READ if data.is_empty() => {
+                return weir_protocol::reply::none_chunk(cookie).to_vec();
+            }
             Command::READ => {
-                offset_data_header(ChunkFlags::DONE, cookie, request.offset, request.length).to_vec()
+                offset_data_header(ChunkFlags::DONE, cookie, request.offset, request.length)
+                    .to_vec()
             }
             _ => return simple.to_vec(),
         };
@@ -186,7 +204,12 @@ struct Work {
 }
 
 /// Waits as decided, then does to the request what the decision says.
-fn carry_out(work: Work, ticket: Ticket, mut decision: Option<Decision>, data: Vec<u8>) -> SlowFuture {
+fn carry_out(
+    work: Work,
+    ticket: Ticket,
+    mut decision: Option<Decision>,
+    data: Vec<u8>,
+) -> SlowFuture {
     Box::pin(async move {
         if let Some(decision) = &mut decision {
             decision.wait().await;
@@ -199,16 +222,24 @@ fn carry_out(work: Work, ticket: Ticket, mut decision: Option<Decision>, data: V
             _ => Ending::Sound,
         };
         let outcome = match admitted(&work, &ticket.request).await {
-            Ok(()) if ending != Ending::Dropped => act(&work, &ticket.request, decision.as_ref(), data, ending).await,
+            Ok(()) if ending != Ending::Dropped => {
+                act(&work, &ticket.request, decision.as_ref(), data, ending).await
+            }
             outcome => outcome.map(|()| Vec::new()),
         };
-        Finished::Faulted(Box::new(Faulted { ticket, outcome: outcome.map_err(wire_error), ending }))
+        Finished::Faulted(Box::new(Faulted {
+            ticket,
+            outcome: outcome.map_err(wire_error),
+            ending,
+        }))
     })
 }
 
 /// Waits for the device and asks it.
 async fn admitted(work: &Work, request: &Request) -> Result<(), Errno> {
-    let (Some(device), Some(kind)) = (&work.device, kind_of(request.command)) else { return Ok(()) };
+    let (Some(device), Some(kind)) = (&work.device, kind_of(request.command)) else {
+        return Ok(());
+    };
     device.thawed().await;
     let (offset, length) = range_of(request);
     device.check(kind, offset, length)
@@ -229,16 +260,21 @@ async fn act(
     let action = decision.and_then(|decision| decision.action);
     let damage = decision.and_then(|decision| Some((decision.damage()?, decision.seed)));
     match action {
-        Some(Action::Error { errno, applied: false }) => return Err(errno),
+        Some(Action::Error {
+            errno,
+            applied: false,
+        }) => return Err(errno),
         Some(Action::Lose) => return Ok(Vec::new()),
         Some(Action::Tear(most)) => {
-            changed.length = u32::try_from(most).map_or(changed.length, |most| most.min(changed.length));
+            changed.length =
+                u32::try_from(most).map_or(changed.length, |most| most.min(changed.length));
         }
         Some(Action::Misdirect(offset)) => {
             // What would lie beyond the end falls off it.
             let room = work.cache.size().saturating_sub(offset);
             changed.offset = offset;
-            changed.length = u32::try_from(room).map_or(changed.length, |room| room.min(changed.length));
+            changed.length =
+                u32::try_from(room).map_or(changed.length, |room| room.min(changed.length));
         }
         _ => {}
     }
@@ -249,7 +285,11 @@ async fn act(
         }
     }
     let mut outcome = apply(work, &changed, &data).await?;
-    if let Some(Action::Error { errno, applied: true }) = action {
+    if let Some(Action::Error {
+        errno,
+        applied: true,
+    }) = action
+    {
         return Err(errno);
     }
     if request.command == Command::READ
@@ -265,8 +305,12 @@ async fn apply(work: &Work, request: &Request, data: &[u8]) -> Result<Vec<u8>, E
     match request.command {
         Command::READ => read(work, request).await,
         Command::WRITE => write(work, request, data).await.map(|()| Vec::new()),
-        Command::BLOCK_STATUS => status::chunks(&work.cache, &work.faults, work.contexts, request).await,
-        _ => slow::apply(&work.cache, &work.faults, request).await.map(|()| Vec::new()),
+        Command::BLOCK_STATUS => {
+            status::chunks(&work.cache, &work.faults, work.contexts, request).await
+        }
+        _ => slow::apply(&work.cache, &work.faults, request)
+            .await
+            .map(|()| Vec::new()),
     }
 }
 

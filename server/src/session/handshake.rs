@@ -31,7 +31,9 @@ pub(super) async fn negotiate(
         // Before the clock of the handshake starts: an injected delay isn't the client's fault.
         inject(connection, context, &faults).await?;
         let talk = talk(stream, connection, context, &faults);
-        tokio::time::timeout(context.timeouts.handshake, talk).await.unwrap_or(Err(End::HandshakeTimeout))
+        tokio::time::timeout(context.timeouts.handshake, talk)
+            .await
+            .unwrap_or(Err(End::HandshakeTimeout))
     };
     tokio::select! {
         biased;
@@ -41,7 +43,11 @@ pub(super) async fn negotiate(
 }
 
 /// What faults do to a connection as such.
-async fn inject(connection: &Connection, context: &SessionContext, faults: &FaultContext) -> Result<(), End> {
+async fn inject(
+    connection: &Connection,
+    context: &SessionContext,
+    faults: &FaultContext,
+) -> Result<(), End> {
     if pause_point!(faults, "session:accept").await.is_err() {
         return Err(End::Injected);
     }
@@ -53,9 +59,15 @@ async fn inject(connection: &Connection, context: &SessionContext, faults: &Faul
         length: 0,
         fua: false,
     };
-    let Some(mut decision) = context.faults.decide(&view) else { return Ok(()) };
+    let Some(mut decision) = context.faults.decide(&view) else {
+        return Ok(());
+    };
     decision.wait().await;
-    if decision.action == Some(Action::Drop) { Err(End::Injected) } else { Ok(()) }
+    if decision.action == Some(Action::Drop) {
+        Err(End::Injected)
+    } else {
+        Ok(())
+    }
 }
 
 /// Ready when the handshake is to be given up.
@@ -116,7 +128,11 @@ async fn receive(stream: &Stream, input: &mut BytesMut) -> Result<(), End> {
     };
     let count = outcome?;
     input.truncate(start + count);
-    if count == 0 { Err(End::ClientGone) } else { Ok(()) }
+    if count == 0 {
+        Err(End::ClientGone)
+    } else {
+        Ok(())
+    }
 }
 
 /// Sends all of `output`.

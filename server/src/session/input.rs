@@ -36,7 +36,11 @@ impl Input {
     /// Takes `count` bytes off the front of [`Self::unread`].
     #[inline]
     pub(super) fn consume(&mut self, count: usize) {
-        assert!(count <= self.end - self.start, "{count} of {} bytes", self.end - self.start);
+        assert!(
+            count <= self.end - self.start,
+            "{count} of {} bytes",
+            self.end - self.start
+        );
         self.start += count;
         if self.start == self.end {
             self.start = 0;
@@ -67,7 +71,10 @@ impl Input {
         wanted: usize,
         most: usize,
     ) -> io::Result<usize> {
-        assert!(self.start == self.end, "unread bytes come before those that are still in the socket");
+        assert!(
+            self.start == self.end,
+            "unread bytes come before those that are still in the socket"
+        );
         let end = self.prepare(most);
         let mut slices = slices;
         slices.push(IoSliceMut::new(&mut self.buffer[..end]));
@@ -88,7 +95,10 @@ impl Input {
             self.start = 0;
         }
         let end = self.buffer.len().min(self.end + most);
-        assert!(end > self.end, "a full buffer is to be consumed before it is filled");
+        assert!(
+            end > self.end,
+            "a full buffer is to be consumed before it is filled"
+        );
         end
     }
 

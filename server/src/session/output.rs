@@ -105,7 +105,12 @@ impl Queue {
     pub(super) fn staged_run(&self, first: usize) -> Option<Run> {
         let mut pieces = self.pages.iter().skip(first);
         let piece = pieces.next()?;
-        let mut run = Run { zero: piece.zero, length: piece.len(), pieces: 1, is_last: false };
+        let mut run = Run {
+            zero: piece.zero,
+            length: piece.len(),
+            pieces: 1,
+            is_last: false,
+        };
         for piece in pieces {
             if piece.zero != run.zero {
                 return Some(run);
@@ -113,7 +118,10 @@ impl Queue {
             run.length += piece.len();
             run.pieces += 1;
         }
-        Some(Run { is_last: true, ..run })
+        Some(Run {
+            is_last: true,
+            ..run
+        })
     }
 
     /// Appends the next `length` staged bytes.
@@ -141,9 +149,11 @@ impl Queue {
 
     /// Moves all of `other` behind what is here.
     fn append(&mut self, other: &mut Self) {
-        self.bytes.extend_from_slice(&other.bytes[other.bytes_sent..]);
+        self.bytes
+            .extend_from_slice(&other.bytes[other.bytes_sent..]);
         let pool = Arc::clone(other.pages.pool());
-        self.pages.append(std::mem::replace(&mut other.pages, FrameRefs::new(pool)));
+        self.pages
+            .append(std::mem::replace(&mut other.pages, FrameRefs::new(pool)));
         self.segments.append(&mut other.segments);
         self.pending += std::mem::take(&mut other.pending);
         other.bytes = Vec::new();
@@ -226,7 +236,11 @@ impl Queue {
 
     /// Gives back pages at the front that aren't sent.
     fn drop_skipped(&mut self) {
-        while let Some(Segment { source: Source::Skipped, length }) = self.segments.front() {
+        while let Some(Segment {
+            source: Source::Skipped,
+            length,
+        }) = self.segments.front()
+        {
             self.pages.advance(*length);
             self.segments.pop_front();
         }
@@ -291,7 +305,11 @@ impl Output {
     /// Where the next reply goes.
     #[inline]
     pub(super) fn queue(&mut self) -> &mut Queue {
-        if self.is_held { &mut self.held } else { &mut self.sending }
+        if self.is_held {
+            &mut self.held
+        } else {
+            &mut self.sending
+        }
     }
 
     /// Where the pieces of the streamed reply go, for which others may be held.

@@ -88,7 +88,11 @@ impl Transmission<'_> {
         let whole = self.cache.slice_at(ticket.request.offset, length as u64) == length;
         if whole {
             self.slow_bytes += length;
-            self.slow.push(slow::read(self.cache.clone(), self.contexts.read.clone(), ticket));
+            self.slow.push(slow::read(
+                self.cache.clone(),
+                self.contexts.read.clone(),
+                ticket,
+            ));
             return;
         }
         let range = slow::range(&ticket.request);
@@ -130,11 +134,22 @@ impl Transmission<'_> {
         let queue = self.output.queue();
         match Framing::of(request, structured) {
             Framing::Simple => {
-                queue.push_bytes(&SimpleReply { error: None, cookie: request.cookie }.encode());
+                queue.push_bytes(
+                    &SimpleReply {
+                        error: None,
+                        cookie: request.cookie,
+                    }
+                    .encode(),
+                );
                 queue.commit_pages(request.length as usize);
             }
             Framing::OneChunk => {
-                let header = offset_data_header(ChunkFlags::DONE, request.cookie, request.offset, request.length);
+                let header = offset_data_header(
+                    ChunkFlags::DONE,
+                    request.cookie,
+                    request.offset,
+                    request.length,
+                );
                 queue.push_bytes(&header);
                 queue.commit_pages(request.length as usize);
             }
@@ -163,7 +178,13 @@ impl Transmission<'_> {
         if self.limits.reply_style.is_structured() {
             self.output.queue().push_bytes(&none_chunk(cookie));
         } else {
-            self.output.queue().push_bytes(&SimpleReply { error: None, cookie }.encode());
+            self.output.queue().push_bytes(
+                &SimpleReply {
+                    error: None,
+                    cookie,
+                }
+                .encode(),
+            );
         }
         self.tally.answered(ticket, false);
     }
@@ -176,7 +197,13 @@ impl Transmission<'_> {
             encode_error(&mut chunk, ChunkFlags::DONE, cookie, error, "");
             self.output.queue().push_bytes(&chunk);
         } else {
-            self.output.queue().push_bytes(&SimpleReply { error: Some(error), cookie }.encode());
+            self.output.queue().push_bytes(
+                &SimpleReply {
+                    error: Some(error),
+                    cookie,
+                }
+                .encode(),
+            );
         }
         self.tally.answered(ticket, true);
     }
@@ -184,18 +211,31 @@ impl Transmission<'_> {
     /// Moves the streamed READs on, as far as that goes without waiting.
     pub(super) fn pump_streams(&mut self) -> Result<(), End> {
         while let Some(mut stream) = self.streams.pop_front() {
-            while stream.asked < stream.end && stream.slices.len() < SLICES_AHEAD && !self.output.is_stream_full() {
+            while stream.asked < stream.end
+                && stream.slices.len() < SLICES_AHEAD
+                && !self.output.is_stream_full()
+            {
                 let (at, left) = (stream.asked, stream.end - stream.asked);
                 let slice = self.cache.slice_at(at, left);
                 stream.asked += slice as u64;
                 let staging = self.output.stream_queue().staging();
                 let pieces = staging.len();
                 let injected = fault_point!(self.contexts.read, "session:slice", [EIO, ENOMEM]);
-                if injected.is_ok() && stream.slices.is_empty() && self.cache.try_read(at, slice, staging) {
+                if injected.is_ok()
+                    && stream.slices.is_empty()
+                    && self.cache.try_read(at, slice, staging)
+                {
                     self.frame_slice(&mut stream, pieces, slice);
                 } else {
                     let context = self.contexts.read.clone();
-                    stream.slices.push_back(slow::read_slice(self.cache.clone(), context, stream.ticket.request, at, slice, injected));
+                    stream.slices.push_back(slow::read_slice(
+                        self.cache.clone(),
+                        context,
+                        stream.ticket.request,
+                        at,
+                        slice,
+                        injected,
+                    ));
                 }
             }
             if stream.framed < stream.end {
@@ -218,7 +258,9 @@ impl Transmission<'_> {
 
     /// Takes finished slices of the streamed READ.
     pub(super) fn poll_streams(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
-        let Some(mut stream) = self.streams.pop_front() else { return Ok(false) };
+        let Some(mut stream) = self.streams.pop_front() else {
+            return Ok(false);
+        };
         let mut progress = false;
         while let Poll::Ready(Some(outcome)) = stream.slices.poll_next_unpin(task) {
             progress = true;
@@ -247,9 +289,20 @@ impl Transmission<'_> {
         if !stream.is_started() && stream.framing.is_contiguous() {
             let queue = self.output.stream_queue();
             if stream.framing == Framing::Simple {
-                queue.push_bytes(&SimpleReply { error: None, cookie: request.cookie }.encode());
+                queue.push_bytes(
+                    &SimpleReply {
+                        error: None,
+                        cookie: request.cookie,
+                    }
+                    .encode(),
+                );
             } else {
-                let header = offset_data_header(ChunkFlags::DONE, request.cookie, request.offset, request.length);
+                let header = offset_data_header(
+                    ChunkFlags::DONE,
+                    request.cookie,
+                    request.offset,
+                    request.length,
+                );
                 queue.push_bytes(&header);
             }
             self.output.hold();
@@ -260,7 +313,13 @@ impl Transmission<'_> {
         if stream.framing.is_contiguous() {
             queue.commit_pages(length);
         } else {
-            frame_chunks(queue, request.cookie, at, pieces, stream.framed == stream.end);
+            frame_chunks(
+                queue,
+                request.cookie,
+                at,
+                pieces,
+                stream.framed == stream.end,
+            );
         }
     }
 
@@ -276,7 +335,14 @@ impl Transmission<'_> {
         }
         let mut chunk = Vec::new();
         let cookie = stream.ticket.request.cookie;
-        encode_error_offset(&mut chunk, ChunkFlags::DONE, cookie, error, "", stream.framed);
+        encode_error_offset(
+            &mut chunk,
+            ChunkFlags::DONE,
+            cookie,
+            error,
+            "",
+            stream.framed,
+        );
         self.output.stream_queue().push_bytes(&chunk);
         self.finish_stream(stream, true);
         Ok(())
@@ -292,7 +358,11 @@ impl Transmission<'_> {
 fn frame_chunks(queue: &mut Queue, cookie: u64, offset: u64, pieces: usize, is_last: bool) {
     let (mut at, mut piece) = (offset, pieces);
     while let Some(run) = queue.staged_run(piece) {
-        let flags = if is_last && run.is_last { ChunkFlags::DONE } else { ChunkFlags::EMPTY };
+        let flags = if is_last && run.is_last {
+            ChunkFlags::DONE
+        } else {
+            ChunkFlags::EMPTY
+        };
         let length = u32::try_from(run.length).expect("staged pages are part of one request");
         if run.zero {
             queue.push_bytes(&offset_hole(flags, cookie, at, length));

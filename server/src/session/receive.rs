@@ -82,7 +82,10 @@ impl Receive {
 
     /// Whether it is the client's turn.
     pub(super) fn wants_input(&self) -> bool {
-        matches!(self.stage, Stage::Filling(_) | Stage::Draining | Stage::Collecting(_))
+        matches!(
+            self.stage,
+            Stage::Filling(_) | Stage::Draining | Stage::Collecting(_)
+        )
     }
 
     /// The slice that is being received, if one is.
@@ -124,7 +127,9 @@ impl Transmission<'_> {
         if complete && self.cache.slice_at(ticket.request.offset, length as u64) == length {
             let data = &self.input.unread()[..length];
             if !self.cache.is_direct(length as u64)
-                && self.cache.try_write(&self.contexts.write, ticket.request.offset, data)
+                && self
+                    .cache
+                    .try_write(&self.contexts.write, ticket.request.offset, data)
             {
                 self.input.consume(length);
                 return self.stored(ticket, None, None);
@@ -148,14 +153,22 @@ impl Transmission<'_> {
 
     /// Goes on with the payload that is being received; says whether it is complete.
     pub(super) fn receive(&mut self) -> bool {
-        let Some(mut receive) = self.receiving.take() else { return true };
+        let Some(mut receive) = self.receiving.take() else {
+            return true;
+        };
         match self.advance(&mut receive) {
             Need::Wait => {
                 self.receiving = Some(receive);
                 false
             }
             Need::Nothing => {
-                let Receive { ticket, stored, error, stage, .. } = receive;
+                let Receive {
+                    ticket,
+                    stored,
+                    error,
+                    stage,
+                    ..
+                } = receive;
                 match stage {
                     Stage::Collecting(collector) => self.run_collected(ticket, *collector),
                     _ => self.stored(ticket, Some(stored), error),
@@ -180,15 +193,23 @@ impl Transmission<'_> {
                     }
                     self.store(receive);
                 }
-                Stage::Draining | Stage::Collecting(_) if receive.left == 0 => return Need::Nothing,
+                Stage::Draining | Stage::Collecting(_) if receive.left == 0 => {
+                    return Need::Nothing;
+                }
                 Stage::Draining => {
-                    let Some(count) = self.next_piece(receive.left) else { return Need::Wait };
+                    let Some(count) = self.next_piece(receive.left) else {
+                        return Need::Wait;
+                    };
                     self.input.consume(count);
                     receive.left -= count as u64;
                 }
                 Stage::Collecting(collector) => {
-                    let Some(count) = self.next_piece(receive.left) else { return Need::Wait };
-                    collector.data.extend_from_slice(&self.input.unread()[..count]);
+                    let Some(count) = self.next_piece(receive.left) else {
+                        return Need::Wait;
+                    };
+                    collector
+                        .data
+                        .extend_from_slice(&self.input.unread()[..count]);
                     self.input.consume(count);
                     receive.left -= count as u64;
                 }
@@ -211,7 +232,10 @@ impl Transmission<'_> {
             Stage::Filling(payload)
         } else {
             let cache = self.cache.clone();
-            Stage::Waiting(Box::pin(async move { Ok(cache.payload(at, slice).await) }), slice as u64)
+            Stage::Waiting(
+                Box::pin(async move { Ok(cache.payload(at, slice).await) }),
+                slice as u64,
+            )
         };
         receive.next += slice as u64;
         receive.left -= slice as u64;
@@ -219,32 +243,48 @@ impl Transmission<'_> {
 
     /// Stores the slice that is complete.
     fn store(&self, receive: &mut Receive) {
-        let Stage::Filling(payload) = std::mem::replace(&mut receive.stage, Stage::Allocate) else { return };
-        if let Err(errno) = fault_point!(self.contexts.write, "session:store", [EIO, ENOSPC, ENOMEM]) {
+        let Stage::Filling(payload) = std::mem::replace(&mut receive.stage, Stage::Allocate) else {
+            return;
+        };
+        if let Err(errno) =
+            fault_point!(self.contexts.write, "session:store", [EIO, ENOSPC, ENOMEM])
+        {
             return receive.fail(wire_error(errno));
         }
         let (cache, context) = (self.cache.clone(), self.contexts.write.clone());
         if self.cache.is_direct(receive.ticket.request.length.into()) {
-            receive.stored.push(Box::pin(async move { cache.write_direct(&context, payload).await }));
+            receive.stored.push(Box::pin(async move {
+                cache.write_direct(&context, payload).await
+            }));
         } else if let Err(payload) = self.cache.try_install(&self.contexts.write, payload) {
-            receive.stored.push(Box::pin(async move { cache.write(&context, payload).await }));
+            receive.stored.push(Box::pin(
+                async move { cache.write(&context, payload).await },
+            ));
         }
     }
 
     /// All of a WRITE has been received: answers it when its slices are stored, and durable if it says FUA.
-    fn stored(&mut self, ticket: Ticket, parts: Option<FuturesUnordered<PartFuture<()>>>, error: Option<NbdError>) {
+    fn stored(
+        &mut self,
+        ticket: Ticket,
+        parts: Option<FuturesUnordered<PartFuture<()>>>,
+        error: Option<NbdError>,
+    ) {
         let persist = error.is_none() && ticket.request.flags.contains(CommandFlags::FUA);
         if !persist && parts.as_ref().is_none_or(FuturesUnordered::is_empty) {
             return self.answer(&ticket, error.map_or(Ok(()), Err));
         }
         let parts = parts.unwrap_or_default();
         let (cache, context) = (self.cache.clone(), self.contexts.write.clone());
-        self.slow.push(slow::finish_write(cache, context, ticket, parts, error));
+        self.slow
+            .push(slow::finish_write(cache, context, ticket, parts, error));
     }
 
     /// Memory for a payload, and slices that are stored.
     pub(super) fn poll_receiving(&mut self, task: &mut Context<'_>) -> bool {
-        let Some(receive) = &mut self.receiving else { return false };
+        let Some(receive) = &mut self.receiving else {
+            return false;
+        };
         let mut progress = false;
         while let Poll::Ready(Some(outcome)) = receive.stored.poll_next_unpin(task) {
             progress = true;

@@ -148,7 +148,9 @@ pub(super) fn finish_write(
             outcome = outcome.and(part.map_err(wire_error));
         }
         if outcome.is_ok() {
-            outcome = persist_if_asked(&cache, &context, &ticket.request).await.map_err(wire_error);
+            outcome = persist_if_asked(&cache, &context, &ticket.request)
+                .await
+                .map_err(wire_error);
         }
         Finished::Done(ticket, outcome)
     })
@@ -163,7 +165,11 @@ pub(super) fn operate(cache: Arc<PageCache>, context: FaultContext, ticket: Tick
 }
 
 /// Carries out a request that has neither payload nor data in its reply.
-pub(super) async fn apply(cache: &Arc<PageCache>, context: &FaultContext, request: &Request) -> Result<(), Errno> {
+pub(super) async fn apply(
+    cache: &Arc<PageCache>,
+    context: &FaultContext,
+    request: &Request,
+) -> Result<(), Errno> {
     pause_point!(context, "session:operate", [EIO, ENOMEM, ENOSPC]).await?;
     match request.command {
         Command::FLUSH => return cache.flush(context).await,
@@ -172,7 +178,11 @@ pub(super) async fn apply(cache: &Arc<PageCache>, context: &FaultContext, reques
         Command::TRIM => cache.trim(context, range(request)).await?,
         Command::WRITE_ZEROES => {
             let keep = request.flags.contains(CommandFlags::NO_HOLE);
-            let mode = if keep { ZeroMode::KeepAllocated } else { ZeroMode::MayPunch };
+            let mode = if keep {
+                ZeroMode::KeepAllocated
+            } else {
+                ZeroMode::MayPunch
+            };
             let fast_only = request.flags.contains(CommandFlags::FAST_ZERO);
             cache.zero(context, range(request), mode, fast_only).await?;
         }

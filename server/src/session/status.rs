@@ -43,7 +43,11 @@ pub(super) async fn chunks(
             // The protocol has no empty answer. The device was resized in between.
             return Err(Errno::EINVAL);
         }
-        let flags = if contexts.peek().is_none() { ChunkFlags::DONE } else { ChunkFlags::EMPTY };
+        let flags = if contexts.peek().is_none() {
+            ChunkFlags::DONE
+        } else {
+            ChunkFlags::EMPTY
+        };
         encode_block_status(&mut out, flags, request.cookie, context, extents.as_slice());
     }
     Ok(out)
@@ -52,12 +56,22 @@ pub(super) async fn chunks(
 /// How many extents to ask for: neighbours may merge, and then the first is longer than what one extent would tell.
 fn extents_max(request: &Request) -> usize {
     const ENOUGH_FOR_ONE: usize = 16;
-    if request.flags.contains(CommandFlags::REQ_ONE) { ENOUGH_FOR_ONE } else { MAX_EXTENTS }
+    if request.flags.contains(CommandFlags::REQ_ONE) {
+        ENOUGH_FOR_ONE
+    } else {
+        MAX_EXTENTS
+    }
 }
 
 /// `base:allocation`.
-async fn allocation(cache: &Arc<PageCache>, faults: &FaultContext, request: &Request) -> Result<ExtentList, Errno> {
-    let found = cache.allocation(faults, range(request), extents_max(request)).await?;
+async fn allocation(
+    cache: &Arc<PageCache>,
+    faults: &FaultContext,
+    request: &Request,
+) -> Result<ExtentList, Errno> {
+    let found = cache
+        .allocation(faults, range(request), extents_max(request))
+        .await?;
     let mut list = ExtentList::new(request);
     for BackendExtent { range, kind } in found {
         let flags = match kind {
@@ -75,7 +89,12 @@ async fn allocation(cache: &Arc<PageCache>, faults: &FaultContext, request: &Req
 /// `x-weir:cache`.
 fn residency(cache: &PageCache, request: &Request) -> ExtentList {
     let mut list = ExtentList::new(request);
-    for ResidencyExtent { length, cached, dirty } in cache.residency(range(request), extents_max(request)) {
+    for ResidencyExtent {
+        length,
+        cached,
+        dirty,
+    } in cache.residency(range(request), extents_max(request))
+    {
         let mut flags = CacheFlags::EMPTY;
         if cached {
             flags |= CacheFlags::CACHED;

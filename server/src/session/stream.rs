@@ -66,17 +66,31 @@ impl Stream {
     /// Reads what is there, at most `buffer`; zero is the end of the stream.
     pub(super) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len();
-        self.transfer(Interest::READABLE, wanted, |socket| nix::unistd::read(socket, buffer))
+        self.transfer(Interest::READABLE, wanted, |socket| {
+            nix::unistd::read(socket, buffer)
+        })
     }
 
     /// Reads what is there into `slices`, which hold `wanted` bytes together; zero is the end of the stream.
-    pub(super) fn try_read_vectored(&self, slices: &mut [IoSliceMut<'_>], wanted: usize) -> io::Result<usize> {
-        self.transfer(Interest::READABLE, wanted, |socket| nix::sys::uio::readv(socket, slices))
+    pub(super) fn try_read_vectored(
+        &self,
+        slices: &mut [IoSliceMut<'_>],
+        wanted: usize,
+    ) -> io::Result<usize> {
+        self.transfer(Interest::READABLE, wanted, |socket| {
+            nix::sys::uio::readv(socket, slices)
+        })
     }
 
     /// Writes what there is room for of `slices`, which hold `wanted` bytes together.
-    pub(super) fn try_write_vectored(&self, slices: &[IoSlice<'_>], wanted: usize) -> io::Result<usize> {
-        self.transfer(Interest::WRITABLE, wanted, |socket| nix::sys::uio::writev(socket, slices))
+    pub(super) fn try_write_vectored(
+        &self,
+        slices: &[IoSlice<'_>],
+        wanted: usize,
+    ) -> io::Result<usize> {
+        self.transfer(Interest::WRITABLE, wanted, |socket| {
+            nix::sys::uio::writev(socket, slices)
+        })
     }
 
     /// One attempt at `call`, which is to move `wanted` bytes; a shorter one clears readiness (module documentation).

@@ -30,7 +30,12 @@ struct Sum {
 
 impl Tally {
     pub(super) fn new(now: Instant) -> Self {
-        Self { batch: now, prompt: [Sum::default(); TRACKED_COMMANDS], touched: 0, late: Vec::new() }
+        Self {
+            batch: now,
+            prompt: [Sum::default(); TRACKED_COMMANDS],
+            touched: 0,
+            late: Vec::new(),
+        }
     }
 
     /// A batch begins.
@@ -75,7 +80,13 @@ impl Tally {
         for (ticket, failed) in self.late.drain(..) {
             let bucket = latency_bucket(now - ticket.arrived);
             let request = ticket.request;
-            counters.count(usize::from(request.command.0), 1, request.length.into(), failed.into(), bucket);
+            counters.count(
+                usize::from(request.command.0),
+                1,
+                request.length.into(),
+                failed.into(),
+                bucket,
+            );
         }
     }
 }

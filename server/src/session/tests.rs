@@ -45,7 +45,11 @@ struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { read_only: false, cache_bytes: 64 << 20, timeouts: Timeouts::default() }
+        Self {
+            read_only: false,
+            cache_bytes: 64 << 20,
+            timeouts: Timeouts::default(),
+        }
     }
 }
 
@@ -56,7 +60,10 @@ impl Server {
 
     fn with(setup: Setup) -> Self {
         let faults = Faults::new();
-        let options = CacheOptions { cache_bytes: setup.cache_bytes, ..CacheOptions::default() };
+        let options = CacheOptions {
+            cache_bytes: setup.cache_bytes,
+            ..CacheOptions::default()
+        };
         let backend = Arc::new(MemoryBackend::new(SIZE));
         let cache = PageCache::open(backend, &options, &faults).expect("a cache over memory");
         let export = Export {
@@ -75,19 +82,30 @@ impl Server {
             connections: Arc::new(ConnectionTable::new()),
             shutdown: CancellationToken::new(),
         };
-        Self { context: Arc::new(context), cache }
+        Self {
+            context: Arc::new(context),
+            cache,
+        }
     }
 
     /// A connection before its handshake.
     fn connect(&self) -> (UnixStream, JoinHandle<()>) {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        let session = tokio::spawn(serve(Stream::Unix(theirs), "test".into(), Arc::clone(&self.context)));
+        let session = tokio::spawn(serve(
+            Stream::Unix(theirs),
+            "test".into(),
+            Arc::clone(&self.context),
+        ));
         (ours, session)
     }
 
     async fn client(&self, structured: bool) -> Client {
         let (socket, session) = self.connect();
-        let mut client = Client { socket, session, structured };
+        let mut client = Client {
+            socket,
+            session,
+            structured,
+        };
         client.negotiate().await;
         client
     }
@@ -111,7 +129,9 @@ struct Chunk {
 
 /// Fails instead of waiting for ever.
 async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("this takes too long")
+    tokio::time::timeout(PATIENCE, work)
+        .await
+        .expect("this takes too long")
 }
 
 fn option(code: u32, data: &[u8]) -> Vec<u8> {
@@ -123,7 +143,13 @@ fn option(code: u32, data: &[u8]) -> Vec<u8> {
 }
 
 fn request(command: Command, cookie: u64, offset: u64, length: u32) -> Request {
-    Request { flags: CommandFlags::EMPTY, command, cookie, offset, length }
+    Request {
+        flags: CommandFlags::EMPTY,
+        command,
+        cookie,
+        offset,
+        length,
+    }
 }
 
 impl Client {
@@ -154,7 +180,9 @@ impl Client {
     }
 
     async fn send(&mut self, bytes: &[u8]) {
-        soon(self.socket.write_all(bytes)).await.expect("the server reads");
+        soon(self.socket.write_all(bytes))
+            .await
+            .expect("the server reads");
     }
 
     async fn request(&mut self, request: Request) {
@@ -163,7 +191,9 @@ impl Client {
 
     async fn take(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
-        soon(self.socket.read_exact(&mut bytes)).await.expect("the server answers");
+        soon(self.socket.read_exact(&mut bytes))
+            .await
+            .expect("the server answers");
         bytes
     }
 
@@ -202,7 +232,13 @@ impl Client {
     }
 
     async fn write(&mut self, cookie: u64, offset: u64, data: &[u8]) -> u32 {
-        self.request(request(Command::WRITE, cookie, offset, u32::try_from(data.len()).unwrap())).await;
+        self.request(request(
+            Command::WRITE,
+            cookie,
+            offset,
+            u32::try_from(data.len()).unwrap(),
+        ))
+        .await;
         self.send(data).await;
         let (error, answered) = self.reply().await;
         assert_eq!(answered, cookie);
@@ -211,7 +247,8 @@ impl Client {
 
     /// Reads with simple replies.
     async fn read(&mut self, cookie: u64, offset: u64, length: u32) -> Vec<u8> {
-        self.request(request(Command::READ, cookie, offset, length)).await;
+        self.request(request(Command::READ, cookie, offset, length))
+            .await;
         assert_eq!(self.reply().await, (0, cookie));
         self.take(length as usize).await
     }
@@ -228,7 +265,9 @@ impl Client {
 
 /// Bytes that tell where they belong.
 fn pattern(offset: u64, length: usize) -> Vec<u8> {
-    (offset..offset + length as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 | 1).collect()
+    (offset..offset + length as u64)
+        .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 | 1)
+        .collect()
 }
 
 /// A request whose magic is wrong.

@@ -144,7 +144,8 @@ impl<'a> Transmission<'a> {
             if let Err(end) = self.turn() {
                 return end;
             }
-            let can_go_on = self.taken == Taken::Budget || (self.taken == Taken::Limit && self.may_take());
+            let can_go_on =
+                self.taken == Taken::Budget || (self.taken == Taken::Limit && self.may_take());
             if can_go_on || self.can_pump() {
                 // Others are to have their turn first. Nothing would announce what there is to be done: it became
                 // possible when the replies were sent.
@@ -203,7 +204,10 @@ impl<'a> Transmission<'a> {
 
     /// Whether nothing is left to be done for the client.
     fn is_settled(&self) -> bool {
-        self.slow.is_empty() && self.streams.is_empty() && self.receiving.is_none() && self.output.pending() == 0
+        self.slow.is_empty()
+            && self.streams.is_empty()
+            && self.receiving.is_none()
+            && self.output.pending() == 0
     }
 
     /// Waits for anything that makes another turn worthwhile.
@@ -217,7 +221,11 @@ impl<'a> Transmission<'a> {
         }
         progress |= self.poll_input(task)?;
         progress |= self.poll_watch(task)?;
-        if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if progress {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
     }
 
     /// Shutdown, its grace, and kill.
@@ -286,7 +294,11 @@ impl<'a> Transmission<'a> {
     /// Reads into the payload that is being received, or else into the buffer.
     fn fill(&mut self) -> io::Result<usize> {
         let Some(receive) = &mut self.receiving else {
-            let most = if self.large_payloads { INPUT_BYTES_BETWEEN_PAYLOADS } else { INPUT_BYTES };
+            let most = if self.large_payloads {
+                INPUT_BYTES_BETWEEN_PAYLOADS
+            } else {
+                INPUT_BYTES
+            };
             return self.input.fill(self.stream, most);
         };
         match receive.filling() {
@@ -303,7 +315,10 @@ impl<'a> Transmission<'a> {
             pending: self.output.can_send(),
             busy: !self.slow.is_empty()
                 || !self.streams.is_empty()
-                || self.receiving.as_ref().is_some_and(|receive| !receive.wants_input()),
+                || self
+                    .receiving
+                    .as_ref()
+                    .is_some_and(|receive| !receive.wants_input()),
         };
         if activity.pending {
             self.watch.wake();

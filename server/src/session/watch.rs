@@ -60,7 +60,9 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(timeouts: &Timeouts) -> Self {
-        let shortest = timeouts.idle.map_or(timeouts.write, |idle| idle.min(timeouts.write));
+        let shortest = timeouts
+            .idle
+            .map_or(timeouts.write, |idle| idle.min(timeouts.write));
         let tick = (shortest / TICKS_PER_LIMIT).clamp(TICK_MIN, TICK_MAX);
         Self {
             sleep: Box::pin(tokio::time::sleep(tick)),
@@ -108,8 +110,16 @@ impl Watch {
         let quiet = !now.pending && !now.busy && now.received == self.received;
         self.sent = now.sent;
         self.received = now.received;
-        self.stalled = if stalled { self.stalled + self.tick } else { Duration::ZERO };
-        self.quiet = if quiet { self.quiet + self.tick } else { Duration::ZERO };
+        self.stalled = if stalled {
+            self.stalled + self.tick
+        } else {
+            Duration::ZERO
+        };
+        self.quiet = if quiet {
+            self.quiet + self.tick
+        } else {
+            Duration::ZERO
+        };
         if self.stalled >= self.stalled_max {
             Tick::Stalled
         } else if self.idle_max.is_some_and(|most| self.quiet >= most) {

@@ -169,23 +169,40 @@ fn a_refused_write_is_drained_whole() {
 #[test]
 #[ignore = "needs the release build; run by tests/run"]
 fn a_write_of_four_gib_is_not_an_allocation_of_four_gib() {
-    let victim = Victim::new();
-    let mut clients: Vec<_> = (0..8).map(|_| victim.server.client()).collect();
-    for client in &mut clients {
-        client.send(CMD_WRITE, 0, 0, u32::MAX, &bytes(6, 100_000));
+    let victim =
+        Victim::with(|builder| builder.option("--export", format!("big=memory:{}", 8_u64 << 30)));
+    // Past the end, larger than a payload may be, and as large as it may be: little of it ever comes.
+    let mut clients = Vec::new();
+    for (export, len) in [
+        ("", u32::MAX),
+        ("big", u32::MAX),
+        ("big", PAYLOAD_BYTES_MAX),
+        ("", PAYLOAD_BYTES_MAX),
+    ] {
+        for _ in 0..8 {
+            let mut client = victim
+                .server
+                .client_with(&Options::default().export(export));
+            client.send(CMD_WRITE, 0, 0, len, &bytes(6, 100_000));
+            clients.push(client);
+        }
     }
     for mut client in clients {
         // Refused or waiting for the rest: either way a client that goes ends it.
         client.socket().shutdown_write();
         client.socket().receive_to_end();
     }
-    let mut client = victim.server.client();
-    assert_same(
-        &client.read(0, 4096).expect("a read"),
-        &[0; 4096],
-        "nothing of it was stored",
-    );
-    client.disconnect();
+    for export in ["", "big"] {
+        let mut client = victim
+            .server
+            .client_with(&Options::default().export(export));
+        assert_same(
+            &client.read(0, 4096).expect("a read"),
+            &[0; 4096],
+            "nothing of it was stored",
+        );
+        client.disconnect();
+    }
     victim.survived();
 }
 

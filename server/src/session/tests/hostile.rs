@@ -31,7 +31,12 @@ async fn a_client_that_dies_in_a_payload_changes_nothing() {
 #[tokio::test]
 async fn handshakes_end_badly_without_harm() {
     let server = Server::new();
-    for bytes in [&b"GET / HTTP/1.0\r\n\r\n\r\n"[..], &[0xff; 200], &[0, 0, 0, 3, b'I'], &[]] {
+    for bytes in [
+        &b"GET / HTTP/1.0\r\n\r\n\r\n"[..],
+        &[0xff; 200],
+        &[0, 0, 0, 3, b'I'],
+        &[],
+    ] {
         let (mut socket, session) = server.connect();
         soon(socket.write_all(bytes)).await.expect("it fits");
         soon(socket.shutdown()).await.expect("still open");
@@ -48,7 +53,9 @@ async fn replies_that_are_not_read_pin_a_bounded_part_of_the_cache() {
     let mut client = server.client(false).await;
     client.write(1, 0, &pattern(0, 1 << 20)).await;
     // More than any socket holds.
-    let reads: Vec<u8> = (0..100).flat_map(|cookie| request(Command::READ, cookie, 0, 1 << 20).encode()).collect();
+    let reads: Vec<u8> = (0..100)
+        .flat_map(|cookie| request(Command::READ, cookie, 0, 1 << 20).encode())
+        .collect();
     client.send(&reads).await;
     for cookie in 0..100 {
         assert_eq!(client.reply().await, (0, cookie));

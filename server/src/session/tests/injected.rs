@@ -16,14 +16,22 @@ async fn an_error_is_answered_and_nothing_is_stored() {
     assert_eq!(client.write(2, 0, &[2; 512]).await, 5);
     assert_eq!(client.read(3, 0, 512).await, [1; 512]);
     server.context.faults.clear_rules();
-    server.context.faults.add_rule("write error=EIO after").expect("a good rule");
+    server
+        .context
+        .faults
+        .add_rule("write error=EIO after")
+        .expect("a good rule");
     assert_eq!(client.write(4, 0, &[3; 512]).await, 5);
     assert_eq!(client.read(5, 0, 512).await, [3; 512]);
 }
 
 #[tokio::test]
 async fn stored_data_suffers_as_told() {
-    for (rule, expected) in [("write lose", [0, 0, 0]), ("write tear=1k", [9, 0, 0]), ("write misdirect=4k", [0, 0, 9])] {
+    for (rule, expected) in [
+        ("write lose", [0, 0, 0]),
+        ("write tear=1k", [9, 0, 0]),
+        ("write misdirect=4k", [0, 0, 9]),
+    ] {
         let (_server, mut client) = with_rule(rule).await;
         assert_eq!(client.write(1, 0, &[9; 2048]).await, 0);
         let data = client.read(2, 0, 8192).await;
@@ -70,9 +78,17 @@ async fn a_hang_ends_with_its_rule() {
 #[tokio::test]
 async fn connections_can_be_refused() {
     let server = Server::new();
-    server.context.faults.add_rule("connect drop").expect("a good rule");
+    server
+        .context
+        .faults
+        .add_rule("connect drop")
+        .expect("a good rule");
     let (socket, session) = server.connect();
-    let mut client = Client { socket, session, structured: false };
+    let mut client = Client {
+        socket,
+        session,
+        structured: false,
+    };
     let mut rest = Vec::new();
     let _ = soon(client.socket.read_to_end(&mut rest)).await;
     assert!(rest.is_empty());

@@ -4,9 +4,15 @@ use super::*;
 
 /// A flush that waits until the points are reset.
 async fn stuck_flush(server: &Server, client: &mut Client) {
-    server.context.faults.set_points("class session:operate pause").expect("a good query");
+    server
+        .context
+        .faults
+        .set_points("class session:operate pause")
+        .expect("a good query");
     client.request(request(Command::FLUSH, 1, 0, 0)).await;
-    soon(server.context.faults.paused("class session:operate")).await.expect("a good query");
+    soon(server.context.faults.paused("class session:operate"))
+        .await
+        .expect("a good query");
 }
 
 #[tokio::test]
@@ -43,7 +49,11 @@ async fn shutting_down_answers_what_is_in_flight_and_refuses_the_rest() {
 async fn a_handshake_during_shutdown_is_refused() {
     let server = Server::new();
     let (socket, session) = server.connect();
-    let mut client = Client { socket, session, structured: false };
+    let mut client = Client {
+        socket,
+        session,
+        structured: false,
+    };
     client.take(18).await;
     server.context.shutdown.cancel();
     client.send(&3_u32.to_be_bytes()).await;
@@ -78,8 +88,14 @@ async fn silence_in_the_handshake_has_an_end() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_ends_if_that_is_wanted() {
-    let timeouts = Timeouts { idle: Some(Duration::from_secs(5)), ..Timeouts::default() };
-    let server = Server::with(Setup { timeouts, ..Setup::default() });
+    let timeouts = Timeouts {
+        idle: Some(Duration::from_secs(5)),
+        ..Timeouts::default()
+    };
+    let server = Server::with(Setup {
+        timeouts,
+        ..Setup::default()
+    });
     let client = server.client(false).await;
     let start = tokio::time::Instant::now();
     client.is_over().await;
@@ -91,7 +107,9 @@ async fn a_client_that_never_reads_is_disconnected() {
     let server = Server::new();
     let mut client = server.client(false).await;
     client.write(1, 0, &pattern(0, 1 << 20)).await;
-    let reads: Vec<u8> = (0..20).flat_map(|cookie| request(Command::READ, cookie, 0, 1 << 20).encode()).collect();
+    let reads: Vec<u8> = (0..20)
+        .flat_map(|cookie| request(Command::READ, cookie, 0, 1 << 20).encode())
+        .collect();
     client.send(&reads).await;
     client.session.await.expect("no panic");
     drop(client.socket);

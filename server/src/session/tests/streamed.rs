@@ -6,7 +6,10 @@ const LENGTH: usize = 5 << 20;
 
 /// A cache in which a slice is a few pages.
 fn small() -> Setup {
-    Setup { cache_bytes: 2 << 20, ..Setup::default() }
+    Setup {
+        cache_bytes: 2 << 20,
+        ..Setup::default()
+    }
 }
 
 #[tokio::test]
@@ -28,15 +31,22 @@ async fn nothing_comes_between_a_header_and_its_data() {
     let data = pattern(0, LENGTH);
     client.write(1, 0, &data).await;
     let length = |cookie: u64| if cookie.is_multiple_of(5) { LONG } else { 512 };
-    let burst: Vec<_> =
-        (0..20).flat_map(|cookie| request(Command::READ, cookie, cookie * 512, length(cookie)).encode()).collect();
+    let burst: Vec<_> = (0..20)
+        .flat_map(|cookie| request(Command::READ, cookie, cookie * 512, length(cookie)).encode())
+        .collect();
     client.send(&burst).await;
     let mut seen = Vec::new();
     for _ in 0..20 {
         let (error, cookie) = client.reply().await;
         assert_eq!(error, 0);
-        let (length, at) = (length(cookie) as usize, usize::try_from(cookie * 512).unwrap());
-        assert!(client.take(length).await == data[at..at + length], "{cookie}");
+        let (length, at) = (
+            length(cookie) as usize,
+            usize::try_from(cookie * 512).unwrap(),
+        );
+        assert!(
+            client.take(length).await == data[at..at + length],
+            "{cookie}"
+        );
         seen.push(cookie);
     }
     seen.sort_unstable();
@@ -50,11 +60,22 @@ async fn structured_streams_cover_everything_once() {
         let mut client = server.client(true).await;
         let data = pattern(0, LENGTH);
         client.write(1, 0, &data).await;
-        client.request(Request { flags: df, ..request(Command::READ, 2, 100, 4 << 20) }).await;
+        client
+            .request(Request {
+                flags: df,
+                ..request(Command::READ, 2, 100, 4 << 20)
+            })
+            .await;
         let chunks = client.chunks(2).await;
         let mut at = 100;
         for chunk in &chunks {
-            assert_eq!((chunk.kind, u64::from_be_bytes(chunk.data[..8].try_into().unwrap())), (1, at as u64));
+            assert_eq!(
+                (
+                    chunk.kind,
+                    u64::from_be_bytes(chunk.data[..8].try_into().unwrap())
+                ),
+                (1, at as u64)
+            );
             assert!(chunk.data[8..] == data[at..at + chunk.data.len() - 8]);
             at += chunk.data.len() - 8;
         }
@@ -67,7 +88,11 @@ async fn structured_streams_cover_everything_once() {
 async fn an_error_in_a_slice_fails_the_write_and_drains_the_rest() {
     let server = Server::with(small());
     let mut client = server.client(false).await;
-    server.context.faults.set_points("class session:store after 2 oneshot error ENOSPC").expect("a good query");
+    server
+        .context
+        .faults
+        .set_points("class session:store after 2 oneshot error ENOSPC")
+        .expect("a good query");
     assert_eq!(client.write(1, 0, &pattern(0, 1 << 20)).await, 28);
     server.context.faults.reset_points();
     assert_eq!(client.write(2, 0, &pattern(0, 1 << 20)).await, 0);
@@ -80,7 +105,11 @@ async fn an_error_after_the_header_disconnects_or_is_a_chunk() {
         let server = Server::with(small());
         let mut client = server.client(structured).await;
         client.write(1, 0, &pattern(0, LENGTH)).await;
-        server.context.faults.set_points("class session:slice after 3 oneshot error EIO").expect("a good query");
+        server
+            .context
+            .faults
+            .set_points("class session:slice after 3 oneshot error EIO")
+            .expect("a good query");
         client.request(request(Command::READ, 2, 0, 4 << 20)).await;
         if structured {
             let chunks = client.chunks(2).await;
@@ -90,7 +119,9 @@ async fn an_error_after_the_header_disconnects_or_is_a_chunk() {
         } else {
             assert_eq!(client.reply().await, (0, 2));
             let mut rest = Vec::new();
-            soon(client.socket.read_to_end(&mut rest)).await.expect("an orderly end");
+            soon(client.socket.read_to_end(&mut rest))
+                .await
+                .expect("an orderly end");
             assert!(!rest.is_empty() && rest.len() < 4 << 20);
             soon(client.session).await.expect("no panic");
         }

@@ -9,16 +9,39 @@ fn watch(idle: Option<u64>, write: u64) -> Watch {
     Watch::new(&timeouts)
 }
 
-const STILL: Activity = Activity { received: 9, sent: 9, pending: false, busy: false };
+const STILL: Activity = Activity {
+    received: 9,
+    sent: 9,
+    pending: false,
+    busy: false,
+};
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_stalls() {
     let mut watch = watch(None, 4);
-    let waiting = Activity { pending: true, ..STILL };
+    let waiting = Activity {
+        pending: true,
+        ..STILL
+    };
     let ticks: Vec<_> = (0..5).map(|_| watch.judge(waiting)).collect();
-    assert_eq!(ticks, [Tick::Nothing, Tick::Nothing, Tick::Nothing, Tick::Nothing, Tick::Stalled]);
+    assert_eq!(
+        ticks,
+        [
+            Tick::Nothing,
+            Tick::Nothing,
+            Tick::Nothing,
+            Tick::Nothing,
+            Tick::Stalled
+        ]
+    );
     // One byte begins it anew.
-    assert_eq!(watch.judge(Activity { sent: 10, ..waiting }), Tick::Nothing);
+    assert_eq!(
+        watch.judge(Activity {
+            sent: 10,
+            ..waiting
+        }),
+        Tick::Nothing
+    );
 }
 
 #[tokio::test]
@@ -28,7 +51,10 @@ async fn only_a_quiet_connection_is_idle() {
     assert!(tick <= Duration::from_secs(1));
     let ticks = 2 * Duration::from_secs(2).as_millis() / tick.as_millis();
     for count in 0..ticks {
-        let busy = Activity { busy: true, ..STILL };
+        let busy = Activity {
+            busy: true,
+            ..STILL
+        };
         assert_eq!(watch.judge(busy), Tick::Nothing, "{count}");
     }
     assert_eq!(watch.judge(STILL), Tick::Quiet);
