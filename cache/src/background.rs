@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use weir_faults::Errno;
@@ -20,20 +21,23 @@ use crate::options::{DIRTY_AGE, RETRY_FIRST, RETRY_LAST, TICK};
 use crate::page_cache::PageCache;
 use std::sync::atomic::Ordering;
 
-/// Runs until the cache is closed or dropped.
-pub(crate) async fn run(cache: Weak<PageCache>, closing: CancellationToken) {
+/// Runs until the cache is closed or dropped; holds it only while there is something to do.
+pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: CancellationToken) {
     let mut ages = Ages::default();
     let mut retry = RETRY_FIRST;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let ticked = tokio::select! {
+            () = closing.cancelled() => return,
+            () = kick.notified() => false,
+            _ = tick.tick() => true,
+        };
         let Some(strong) = cache.upgrade() else {
             return;
         };
-        tokio::select! {
-            () = closing.cancelled() => return,
-            () = strong.kick.notified() => {}
-            _ = tick.tick() => ages.tick(&strong),
+        if ticked {
+            ages.tick(&strong);
         }
         let worked = tokio::select! {
             () = closing.cancelled() => return,

@@ -9,7 +9,8 @@
 //! writes to the halves of one page both survive.
 //!
 //! **A direct read** takes no lock: it writes the dirty pages of its range back, then reads the backend into private frames.
-//! What was replied to before it came in was dirty, in flight, held or on the backend, and all of these are waited for.
+//! What was replied to before it came in was dirty, in flight, held or on the backend, and all of these are waited for. A write that
+//! runs at the same time may be seen in part, even within a page: the store's atomicity is all that there is then.
 
 use std::ops::Range;
 use std::sync::Arc;

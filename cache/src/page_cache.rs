@@ -75,7 +75,7 @@ pub struct PageCache {
     /// For work that no request asked for.
     pub(crate) background: FaultContext,
     /// Wakes the background task.
-    pub(crate) kick: Notify,
+    pub(crate) kick: Arc<Notify>,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
 }
@@ -156,12 +156,13 @@ impl PageCache {
             readahead: Readahead::default(),
             counters: Counters::default(),
             background: faults.context(RequestKinds::WRITEBACK),
-            kick: Notify::new(),
+            kick: Arc::new(Notify::new()),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
         tokio::spawn(crate::background::run(
             Arc::downgrade(&cache),
+            Arc::clone(&cache.kick),
             cache.closing.clone(),
         ));
         Ok(cache)
@@ -232,7 +233,7 @@ impl PageCache {
     /// Writes everything back, syncs, stops the background task and closes the backend.
     ///
     /// # Errors
-    /// What is not durable, when the flush fails or takes longer than `deadline`. The backend is closed all the same.
+    /// What is not durable, when the flush fails or takes longer than `deadline`. The backend is left open then.
     pub async fn close(self: &Arc<Self>, deadline: Duration) -> Result<(), CloseError> {
         self.closing.cancel();
         let context = self.background.within(RequestKinds::CLOSE);
@@ -247,13 +248,13 @@ impl PageCache {
             }),
         };
         self.tasks.close();
-        if outcome.is_ok() {
-            self.tasks.wait().await;
-        }
+        // After a failure transfers may still be under way, and nothing is called on a backend that is closed.
+        outcome?;
+        self.tasks.wait().await;
         if let Err(errno) = self.backend.close().await {
             tracing::warn!(%errno, "closing the backend failed");
         }
-        outcome
+        Ok(())
     }
 
     /// Locks the slot of `page` if there is one.

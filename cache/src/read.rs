@@ -19,12 +19,17 @@ use crate::options::SLICE_BYTES;
 use crate::page::{FILLING, PRESENT, PageSlot};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 
+/// How often a read tries again because a fill that it joined has failed.
+const JOINED_RETRIES: u32 = 2;
+
 /// Where one page of a read comes from.
 enum Source {
     /// A reference that is held already.
     Present(FrameId, TakenRef),
-    /// A fill, one's own or another's.
+    /// One's own fill.
     Fill(Arc<Fill>),
+    /// Another's, which was under way.
+    Joined(Arc<Fill>),
     /// Handed out.
     Taken,
 }
@@ -107,6 +112,7 @@ impl PageCache {
         let pages = pages_of(&range);
         self.observe_read(context, &range);
         let mut frames = self.missing_pages(&pages);
+        let mut joined_left = JOINED_RETRIES;
         loop {
             let reserved = self.reserve(frames).await;
             let guard = Arc::new(self.add_lock.add(bytes_of(&pages)).await);
@@ -122,7 +128,13 @@ impl PageCache {
             }
             drop(guard);
             if complete {
-                return self.collect(sources, offset, length).await;
+                match self.collect(sources, offset, length).await {
+                    Ok(pages) => return Ok(pages),
+                    // What failed for another, perhaps mere readahead, is tried for this reader's own sake.
+                    Err(failure) if failure.joined && joined_left > 0 => joined_left -= 1,
+                    Err(failure) => return Err(failure.errno),
+                }
+                continue;
             }
             // Pages went away between the count and the guard. All references are given back before more memory is asked
             // for, and the next attempt has a frame for every page, so it can't fall short.
@@ -159,9 +171,11 @@ impl PageCache {
         let mut planned = Vec::new();
         for wanted in wanted(offset, length) {
             let pin = epoch::pin();
-            let Ok(mut slot) = self.lock_or_create(wanted.page, &pin) else {
+            let mut slot = match self.lock_or_create(wanted.page, &pin) {
+                Err(errno) if planned.is_empty() => return Err(errno),
                 // What is planned must still be read: its slots are FILLING.
-                return Ok((sources, planned, false));
+                Err(_) => return Ok((sources, planned, false)),
+                Ok(slot) => slot,
             };
             if slot.state.has(PRESENT) {
                 let frame = slot.state.frame();
@@ -174,7 +188,7 @@ impl PageCache {
                     .fills
                     .find(slot.detail())
                     .expect("a filling slot names a running fill");
-                sources.list.push(Source::Fill(fill));
+                sources.list.push(Source::Joined(fill));
             } else {
                 assert!(
                     slot.state.is_empty(),
@@ -197,15 +211,19 @@ impl PageCache {
         mut sources: Sources,
         offset: u64,
         length: usize,
-    ) -> Result<FrameRefs, Errno> {
+    ) -> Result<FrameRefs, Failure> {
         let mut out = FrameRefs::new(Arc::clone(&self.pool));
         for (i, wanted) in wanted(offset, length).enumerate() {
-            match sources.take(i) {
+            let source = sources.take(i);
+            match source {
                 Source::Present(frame, taken) => {
                     out.push(frame, wanted.start, wanted.length, taken.zero)
                 }
-                Source::Fill(fill) => {
-                    let pages = fill.wait().await?;
+                Source::Fill(ref fill) | Source::Joined(ref fill) => {
+                    let pages = fill.wait().await.map_err(|errno| Failure {
+                        errno,
+                        joined: matches!(source, Source::Joined(_)),
+                    })?;
                     out.push_from(
                         pages,
                         fill.position(wanted.page),
@@ -220,6 +238,13 @@ impl PageCache {
     }
 }
 
+/// Why a read could not be put together.
+struct Failure {
+    errno: Errno,
+    /// It was someone else's fill that failed, done for someone else's reasons.
+    joined: bool,
+}
+
 /// The pages of a read in order, with the references that it holds already.
 struct Sources {
     pool: Arc<crate::frame::FramePool>,
@@ -231,6 +256,7 @@ impl Sources {
     fn take(&mut self, i: usize) -> Source {
         match &mut self.list[i] {
             Source::Fill(fill) => Source::Fill(Arc::clone(fill)),
+            Source::Joined(fill) => Source::Joined(Arc::clone(fill)),
             Source::Present(frame, taken) => {
                 let taken = (*frame, *taken);
                 self.list[i] = Source::Taken;

@@ -33,30 +33,35 @@ pub(crate) struct Readahead {
 struct Stream {
     /// The page after the last one read by the client or by readahead.
     next: u64,
+    /// The byte after the last one that the client missed.
+    next_byte: u64,
     /// The window to read next, in pages; zero until the stream was continued once.
     window: u64,
 }
 
 impl Readahead {
-    /// Notes a missed read of `pages`; the window to read ahead, if it continues a stream.
-    fn observe(&self, pages: &Range<u64>, most: u64) -> Option<Range<u64>> {
+    /// Notes a missed read of `range`; the window to read ahead, if it continues a stream.
+    fn observe(&self, range: &Range<u64>, most: u64) -> Option<Range<u64>> {
+        let pages = pages_of(range);
         let mut streams = self.streams.lock().expect("not poisoned");
-        // The page before too: a client that reads half pages starts where the last page was not finished.
+        // By byte too: a client that reads half pages starts inside the page that the last read ended in.
         let known = streams
             .iter()
-            .position(|stream| (pages.start..=pages.start + 1).contains(&stream.next));
+            .position(|stream| stream.next == pages.start || stream.next_byte == range.start);
         let Some(position) = known else {
             if streams.len() == STREAMS {
                 streams.remove(0);
             }
             streams.push(Stream {
                 next: pages.end,
+                next_byte: range.end,
                 window: 0,
             });
             return None;
         };
         let mut stream = streams.remove(position);
         stream.window = (stream.window * 2).max(FIRST_WINDOW).min(most);
+        stream.next_byte = range.end;
         let ahead = pages.end..pages.end + stream.window;
         stream.next = ahead.end;
         streams.push(stream);
@@ -84,10 +89,7 @@ impl PageCache {
         if self.limits.readahead_pages == 0 {
             return;
         }
-        if let Some(ahead) = self
-            .readahead
-            .observe(&pages_of(range), self.limits.readahead_pages)
-        {
+        if let Some(ahead) = self.readahead.observe(range, self.limits.readahead_pages) {
             let context = context.within(RequestKinds::READAHEAD);
             self.read_ahead(&context, ahead);
         }

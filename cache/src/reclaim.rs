@@ -27,11 +27,13 @@ use crate::frame::{FrameBuf, FrameId, PAGE_SIZE, PrivateFrame};
 use crate::options::Limits;
 use crate::page::PageState;
 use crate::page_cache::PageCache;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Pages evicted at a time when the free list is empty on a hot path: enough to amortise the search, few enough that no
 /// request notices.
 const EVICTION_BATCH: usize = 32;
+/// The most frames that are looked at on a hot path: when clean pages are that rare, the request may as well wait its turn.
+const INLINE_STEPS_MAX: usize = 512;
 /// How many frames the hand passes before it gives up, in rounds: the first clears visited bits.
 const HAND_ROUNDS: usize = 2;
 
@@ -114,7 +116,7 @@ impl PageCache {
             return None;
         }
         PrivateFrame::alloc(&self.pool).or_else(|| {
-            self.evict(EVICTION_BATCH);
+            self.evict_within(EVICTION_BATCH, INLINE_STEPS_MAX);
             PrivateFrame::alloc(&self.pool)
         })
     }
@@ -137,13 +139,20 @@ impl PageCache {
 
     /// Evicts up to `wanted` clean pages; says how many.
     pub(crate) fn evict(&self, wanted: usize) -> usize {
+        self.evict_within(wanted, usize::MAX)
+    }
+
+    /// Evicts up to `wanted` clean pages, looking at no more than `steps_max` frames; says how many.
+    fn evict_within(&self, wanted: usize, steps_max: usize) -> usize {
         let used = self.pool.used_frames();
-        let present = self.counts.present.load(Ordering::Relaxed);
-        if used == 0 || present <= self.counts.unclean.load(Ordering::Relaxed) {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // Held pages are not clean, but not present either.
+        let unclean = load(&self.counts.unclean).saturating_sub(load(&self.counts.held));
+        if used == 0 || load(&self.counts.present) <= unclean {
             return 0;
         }
         let mut evicted = 0;
-        for _ in 0..used as usize * HAND_ROUNDS {
+        for _ in 0..(used as usize * HAND_ROUNDS).min(steps_max) {
             let frame = self.memory.hand.fetch_add(1, Ordering::Relaxed) % used;
             if self.pool.count(frame) == 1
                 && !self.pool.take_visited(frame)

@@ -374,7 +374,8 @@ impl PageCache {
                 None => break,
                 Some(Obstacle::Failed(errno)) => return Err(errno),
                 Some(Obstacle::Absent) => {}
-                Some(Obstacle::Filling(fill)) => _ = fill.wait().await?,
+                // If it fails, that was for another's sake: the next round reads the page itself.
+                Some(Obstacle::Filling(fill)) => _ = fill.wait().await,
                 Some(Obstacle::NoSpare) => {
                     payload.spare = self.reserve(payload.edges().count()).await
                 }

@@ -242,6 +242,11 @@ impl FramePool {
         }
     }
 
+    /// Whether requests wait for frames: whoever pins pages without need should let go of them.
+    pub fn is_short(&self) -> bool {
+        self.waiting() > 0
+    }
+
     /// How many requests wait for frames.
     pub(crate) fn waiting(&self) -> u32 {
         self.waiting.load(Ordering::SeqCst)

@@ -223,7 +223,7 @@ async fn old_pages_are_written_back_unasked() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(bench.backend.writes().is_empty());
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(bench.backend.writes(), [0..4096]);
+    assert_eq!(bench.backend.writes(), vec![0..4096]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,7 +264,7 @@ enum Step {
 fn pick(rng: &mut Rng) -> Step {
     match rng.below(100) {
         0..30 => Step::Read,
-        30..70 => Step::Write(rng.below(255) as u8 + 1),
+        30..70 => Step::Write(u8::try_from(rng.below(255) + 1).unwrap()),
         70..78 => Step::Zero(ZeroMode::MayPunch),
         78..82 => Step::Zero(ZeroMode::KeepAllocated),
         82..92 => Step::Trim,

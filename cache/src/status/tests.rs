@@ -39,7 +39,7 @@ fn one_dirty_range_covers_many_extents() {
         extent(20..30, ExtentKind::Hole),
     ];
     assert_eq!(
-        lay_over(&below, &[0..30]),
+        lay_over(&below, &std::iter::once(0..30).collect::<Vec<_>>()),
         [extent(0..30, ExtentKind::Data)]
     );
 }

@@ -104,8 +104,8 @@ async fn lose(
     let context = state.faults.context(RequestKinds::NONE).on(device);
     let cache = &export.cache;
     cache
-        .lose_power(async || {
-            power.cut(&context, options).await;
+        .lose_power(async |newest| {
+            power.cut(&context, options, newest).await;
             power.switch_on();
         })
         .await;

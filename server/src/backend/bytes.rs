@@ -94,7 +94,8 @@ impl ByteAccess {
                 return Err(Errno::ENOMEM);
             }
             // What lies beyond the device's end needs no reading: it is not written.
-            let partial = at % PAGE_BYTES != 0 || (stop % PAGE_BYTES != 0 && stop < size);
+            let partial =
+                !at.is_multiple_of(PAGE_BYTES) || (!stop.is_multiple_of(PAGE_BYTES) && stop < size);
             if partial {
                 let outcome;
                 (buffer, outcome) = backend.read_vectored_at(context, first, buffer).await;

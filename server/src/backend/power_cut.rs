@@ -93,10 +93,29 @@ impl PowerCutBackend {
         self.lock().off = false;
     }
 
-    /// Loses what the options say. To be called while it is off; waits for the sync that is being applied.
-    pub async fn cut(&self, context: &FaultContext, options: PowerCutOptions) {
+    /// Loses what the options say. To be called while it is off; waits for the sync that is being applied. `newest` is what
+    /// the page cache had not yet handed over: versions of those sectors that may survive like any other.
+    pub async fn cut(
+        &self,
+        context: &FaultContext,
+        options: PowerCutOptions,
+        newest: Vec<(u64, FrameRefs)>,
+    ) {
         let _turn = self.turn.lock().await;
-        let batch = self.lock().volatile.cut(options);
+        let batch = {
+            let mut state = self.lock();
+            for (offset, data) in newest {
+                let mut bytes = vec![0; data.bytes()];
+                data.copy_to(&mut bytes);
+                let incarnation = state.volatile.incarnation();
+                let recorded =
+                    state
+                        .volatile
+                        .record(incarnation, offset, Mutation::Write(bytes.into()));
+                recorded.expect("the present incarnation is not stale");
+            }
+            state.volatile.cut(options)
+        };
         // What fails to be applied is still what reads see, and the next sync tries again.
         match self.apply(context, &batch.pieces).await {
             Ok(()) => self.lock().volatile.applied(&batch),

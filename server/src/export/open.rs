@@ -66,12 +66,15 @@ pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenEx
     })
 }
 
+/// A store with what was put around it, and the part that can lose its power.
+type Decorated = (Arc<dyn Backend>, Option<Arc<PowerCutBackend>>);
+
 /// Puts what can be made to go wrong around the store.
 fn decorated(
     store: Arc<dyn Backend>,
     settings: &ExportSettings,
     faults: &Faults,
-) -> std::io::Result<(Arc<dyn Backend>, Option<Arc<PowerCutBackend>>)> {
+) -> std::io::Result<Decorated> {
     let power_cut = match settings.power_cut {
         true => Some(Arc::new(PowerCutBackend::new(Arc::clone(&store))?)),
         false => None,

@@ -41,6 +41,9 @@ pub(super) enum End {
     /// The client didn't read its replies.
     #[error("the client read nothing for the write timeout")]
     Stalled,
+    /// The client didn't read its replies while others waited for the memory that they pin.
+    #[error("the client read nothing while memory was short")]
+    Hoarding,
     /// Nothing happened.
     #[error("idle for longer than allowed")]
     Idle,

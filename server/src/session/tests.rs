@@ -55,10 +55,10 @@ impl Default for Setup {
 
 impl Server {
     fn new() -> Self {
-        Self::with(Setup::default())
+        Self::with(&Setup::default())
     }
 
-    fn with(setup: Setup) -> Self {
+    fn with(setup: &Setup) -> Self {
         let faults = Faults::new();
         let options = CacheOptions {
             cache_bytes: setup.cache_bytes,
@@ -254,7 +254,7 @@ impl Client {
     }
 
     /// The server has closed the connection and its session has ended.
-    async fn is_over(mut self) {
+    async fn expect_over(mut self) {
         let mut rest = Vec::new();
         // A reset is an end as well.
         let _ = soon(self.socket.read_to_end(&mut rest)).await;

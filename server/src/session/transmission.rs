@@ -313,6 +313,7 @@ impl<'a> Transmission<'a> {
             received: self.input.received(),
             sent: self.output.sent(),
             pending: self.output.can_send(),
+            short: self.cache.pool().is_short(),
             busy: !self.slow.is_empty()
                 || !self.streams.is_empty()
                 || self
@@ -332,6 +333,7 @@ impl<'a> Transmission<'a> {
                 }
                 Tick::Idle => return Err(End::Idle),
                 Tick::Stalled => return Err(End::Stalled),
+                Tick::Hoarding => return Err(End::Hoarding),
             }
         }
         Ok(false)

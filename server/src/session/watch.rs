@@ -15,6 +15,9 @@ use crate::limits::Timeouts;
 const TICK_MAX: Duration = Duration::from_secs(1);
 /// The shortest tick, for limits so short that a quarter of them would be nothing.
 const TICK_MIN: Duration = Duration::from_millis(5);
+/// A client that takes nothing of its replies for so many ticks, while others wait for memory, is let go: what slow clients pin
+/// must not starve the rest for as long as the write limit.
+const HOARDING_TICKS: u32 = 2;
 /// A limit is looked at this often while it runs.
 const TICKS_PER_LIMIT: u32 = 4;
 
@@ -29,6 +32,8 @@ pub(super) struct Activity {
     pub(super) pending: bool,
     /// Whether the server works on something for this client.
     pub(super) busy: bool,
+    /// Whether requests wait for memory.
+    pub(super) short: bool,
 }
 
 /// What a tick found.
@@ -42,6 +47,8 @@ pub(super) enum Tick {
     Idle,
     /// The client has read nothing for longer than the write limit.
     Stalled,
+    /// The client has read nothing since the last tick, and others wait for the pages of its replies.
+    Hoarding,
 }
 
 /// Watches one connection.
@@ -122,6 +129,8 @@ impl Watch {
         };
         if self.stalled >= self.stalled_max {
             Tick::Stalled
+        } else if now.short && self.stalled >= HOARDING_TICKS * self.tick {
+            Tick::Hoarding
         } else if self.idle_max.is_some_and(|most| self.quiet >= most) {
             Tick::Idle
         } else if quiet {

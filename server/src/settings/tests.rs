@@ -72,8 +72,8 @@ fn exports_without_source_leave_the_default_out() {
 #[test]
 fn the_servers_options_are_the_exports_defaults() {
     let settings = settings(
-        "--cache-size 8M --cache none --read-only --quota 1G --direct-threshold 1M --size 2G \
-         --export a=x --export b=y,cache-size=16M,cache=writeback,read-only=false,quota=2G,size=3G,direct-threshold=4M",
+        "--cache-size 8M --cache none --read-only --direct-threshold 1M --size 2G \
+         --export a=x --export b=y,cache-size=16M,cache=writeback,read-only=false,size=3G,direct-threshold=4M",
     );
     let [a, b] = &settings.exports[..] else {
         panic!("{:?}", settings.exports)
@@ -83,16 +83,16 @@ fn the_servers_options_are_the_exports_defaults() {
         (8 << 20, CacheMode::None, true)
     );
     assert_eq!(
-        (a.quota, a.direct_threshold, a.size),
-        (Some(1 << 30), Some(1 << 20), Some(Size(2 << 30)))
+        (a.direct_threshold, a.size),
+        (Some(1 << 20), Some(Size(2 << 30)))
     );
     assert_eq!(
         (b.cache_bytes, b.mode, b.read_only),
         (16 << 20, CacheMode::Writeback, false)
     );
     assert_eq!(
-        (b.quota, b.direct_threshold, b.size),
-        (Some(2 << 30), Some(4 << 20), Some(Size(3 << 30)))
+        (b.direct_threshold, b.size),
+        (Some(4 << 20), Some(Size(3 << 30)))
     );
     assert!(settings.memory.is_none(), "nobody uses the default");
 }
@@ -119,6 +119,8 @@ fn contradictions_are_refused_by_name() {
     assert!(refusal("--max-connections 0").contains("--max-connections"));
     assert!(refusal(&format!("--export {}=x", "n".repeat(4097))).contains("4097"));
     assert!(refusal("--sandbox on").contains("--sandbox"));
+    assert!(refusal("x --quota 1G").contains("--quota"));
+    assert!(refusal("--export a=x,quota=1G").contains("--quota"));
 }
 
 #[test]

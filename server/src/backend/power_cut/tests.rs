@@ -29,7 +29,9 @@ impl Setup {
     async fn cut(&self, options: &str) {
         assert!(self.power.switch_off());
         let options = PowerCutOptions::parse(options).unwrap();
-        self.power.cut(&self.bench.context, options).await;
+        self.power
+            .cut(&self.bench.context, options, Vec::new())
+            .await;
         self.power.switch_on();
     }
 
@@ -139,7 +141,10 @@ async fn nothing_works_without_power_and_older_syncs_cover_nothing() {
     assert_eq!(setup.bench.sync().await, Err(Errno::EIO));
     assert_eq!(setup.bench.discard(0..SIZE).await, Err(Errno::EIO));
     let options = PowerCutOptions::parse("").unwrap();
-    setup.power.cut(&setup.bench.context, options).await;
+    setup
+        .power
+        .cut(&setup.bench.context, options, Vec::new())
+        .await;
     setup.power.switch_on();
     let late = setup.power.lock().volatile.complete_sync(token.unwrap());
     assert!(late.is_err());

@@ -10,7 +10,7 @@ async fn replies_before_a_bad_magic_are_sent() {
     bytes.extend(garbage());
     client.send(&bytes).await;
     assert_eq!(client.reply().await, (0, 1));
-    client.is_over().await;
+    client.expect_over().await;
 }
 
 #[tokio::test]

@@ -58,11 +58,11 @@ async fn a_wrong_cookie_is_sent() {
 async fn a_dropped_connection_is_closed() {
     let (_server, mut client) = with_rule("read drop").await;
     client.request(request(Command::READ, 1, 0, 512)).await;
-    client.is_over().await;
+    client.expect_over().await;
     let (_server, mut client) = with_rule("read drop=mid").await;
     client.request(request(Command::READ, 1, 0, 512)).await;
     client.take(usize::midpoint(16, 512)).await;
-    client.is_over().await;
+    client.expect_over().await;
 }
 
 #[tokio::test]
@@ -92,5 +92,5 @@ async fn connections_can_be_refused() {
     let mut rest = Vec::new();
     let _ = soon(client.socket.read_to_end(&mut rest)).await;
     assert!(rest.is_empty());
-    client.is_over().await;
+    client.expect_over().await;
 }

@@ -28,7 +28,7 @@ async fn disconnecting_waits_for_what_is_outstanding() {
     assert!(!client.session.is_finished());
     server.context.faults.reset_points();
     assert_eq!(client.reply().await, (0, 1));
-    client.is_over().await;
+    client.expect_over().await;
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn shutting_down_answers_what_is_in_flight_and_refuses_the_rest() {
     assert_eq!(client.reply().await, (108, 3));
     server.context.faults.reset_points();
     assert_eq!(client.reply().await, (0, 1));
-    client.is_over().await;
+    client.expect_over().await;
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn a_handshake_during_shutdown_is_refused() {
     client.send(&3_u32.to_be_bytes()).await;
     client.send(&option(7, &[0; 6])).await;
     assert_eq!(client.option_reply().await, (1 << 31) | 7);
-    client.is_over().await;
+    client.expect_over().await;
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_killed_connection_ends_though_a_request_hangs() {
     assert_eq!(client.write(2, 0, &[1; 10]).await, 108);
     assert!(server.context.connections.kill(open[0].id));
     assert!(!server.context.connections.kill(open[0].id + 1));
-    client.is_over().await;
+    client.expect_over().await;
     assert!(server.context.connections.is_empty());
 }
 
@@ -92,13 +92,13 @@ async fn an_idle_connection_ends_if_that_is_wanted() {
         idle: Some(Duration::from_secs(5)),
         ..Timeouts::default()
     };
-    let server = Server::with(Setup {
+    let server = Server::with(&Setup {
         timeouts,
         ..Setup::default()
     });
     let client = server.client(false).await;
     let start = tokio::time::Instant::now();
-    client.is_over().await;
+    client.expect_over().await;
     assert!(start.elapsed() >= Duration::from_secs(4) && start.elapsed() < Duration::from_secs(8));
 }
 

@@ -99,7 +99,7 @@ async fn refusals_carry_the_protocols_errors() {
 
 #[tokio::test]
 async fn a_refused_writes_payload_is_drained() {
-    let server = Server::with(Setup {
+    let server = Server::with(&Setup {
         read_only: true,
         ..Setup::default()
     });
@@ -228,7 +228,7 @@ async fn counts_reach_the_table() {
     client.request(request(Command::READ, 3, SIZE, 1)).await;
     client.reply().await;
     client.request(request(Command::DISC, 4, 0, 0)).await;
-    client.is_over().await;
+    client.expect_over().await;
     assert!(server.context.connections.is_empty());
     let counts = server.context.connections.export_counts("");
     assert_eq!((counts.requests(), counts.errors()), (3, 1));

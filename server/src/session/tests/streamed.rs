@@ -15,7 +15,7 @@ fn small() -> Setup {
 #[tokio::test]
 async fn large_requests_go_in_slices() {
     for setup in [Setup::default(), small()] {
-        let server = Server::with(setup);
+        let server = Server::with(&setup);
         let mut client = server.client(false).await;
         let data = pattern(4097, LENGTH);
         assert_eq!(client.write(1, 4097, &data).await, 0);
@@ -26,7 +26,7 @@ async fn large_requests_go_in_slices() {
 #[tokio::test]
 async fn nothing_comes_between_a_header_and_its_data() {
     const LONG: u32 = 3 << 20;
-    let server = Server::with(small());
+    let server = Server::with(&small());
     let mut client = server.client(false).await;
     let data = pattern(0, LENGTH);
     client.write(1, 0, &data).await;
@@ -56,7 +56,7 @@ async fn nothing_comes_between_a_header_and_its_data() {
 #[tokio::test]
 async fn structured_streams_cover_everything_once() {
     for df in [CommandFlags::EMPTY, CommandFlags::DF] {
-        let server = Server::with(small());
+        let server = Server::with(&small());
         let mut client = server.client(true).await;
         let data = pattern(0, LENGTH);
         client.write(1, 0, &data).await;
@@ -86,7 +86,7 @@ async fn structured_streams_cover_everything_once() {
 
 #[tokio::test]
 async fn an_error_in_a_slice_fails_the_write_and_drains_the_rest() {
-    let server = Server::with(small());
+    let server = Server::with(&small());
     let mut client = server.client(false).await;
     server
         .context
@@ -102,7 +102,7 @@ async fn an_error_in_a_slice_fails_the_write_and_drains_the_rest() {
 #[tokio::test]
 async fn an_error_after_the_header_disconnects_or_is_a_chunk() {
     for structured in [false, true] {
-        let server = Server::with(small());
+        let server = Server::with(&small());
         let mut client = server.client(structured).await;
         client.write(1, 0, &pattern(0, LENGTH)).await;
         server

@@ -10,6 +10,7 @@ fn watch(idle: Option<u64>, write: u64) -> Watch {
 }
 
 const STILL: Activity = Activity {
+    short: false,
     received: 9,
     sent: 9,
     pending: false,
@@ -59,4 +60,23 @@ async fn only_a_quiet_connection_is_idle() {
     }
     assert_eq!(watch.judge(STILL), Tick::Quiet);
     assert!((0..ticks).any(|_| watch.judge(STILL) == Tick::Idle));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_let_go_when_memory_is_short() {
+    let mut watch = watch(None, 60);
+    let waiting = Activity {
+        pending: true,
+        ..STILL
+    };
+    let short = Activity {
+        short: true,
+        ..waiting
+    };
+    assert_eq!(watch.judge(waiting), Tick::Nothing);
+    assert_eq!(watch.judge(waiting), Tick::Nothing);
+    // One that sends is not what others wait for.
+    assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Nothing);
+    assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Nothing);
+    assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Hoarding);
 }
