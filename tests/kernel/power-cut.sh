@@ -19,17 +19,22 @@ for seed in $SEEDS; do
     for ((n = 0; n < files; n++)); do
         read -r -t 60 -u "$load_out" _ || fail "the load ended early: $(cat /run/load.log)"
     done
+    step "cut"
     "$WEIR" device power-cut "" keep=random tear=512 seed="$seed"
 
-    # The kernel has lost its device; what it still holds in memory goes with the mount. The load's disk fails under it.
+    # The kernel has lost its device; what it still holds in memory goes with the mount. The load's disk fails under it:
+    # at once, as the kernel is told that nobody will connect again, instead of after its timeout.
+    detach || true
     if wait "$load"; then fail "the load survived a power cut"; fi
     exec {load_out}<&-
+    step "the load has ended"
     umount_fs
-    detach || true
 
+    step "power"
     attach
     # Mounting replays the journal.
     mount_fs
+    step "verification"
     "$LOAD" verify "$mnt" "$disk/log" || fail "seed $seed on $fs lost what was fsynced"
     umount_fs
     check_fs "$fs"

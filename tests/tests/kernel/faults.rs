@@ -27,9 +27,10 @@ fn every_fsynced_file_is_whole_after_a_power_cut() {
     let seeds: Vec<String> = (1..=seeds).map(|seed| seed.to_string()).collect();
     for some in seeds.chunks(SEEDS_PER_GUEST) {
         let cuts = u32::try_from(some.len()).expect("a few");
-        Guest::new(BOOT_TIMEOUT + CUT_TIMEOUT * cuts)
+        let console = Guest::new(BOOT_TIMEOUT + CUT_TIMEOUT * cuts)
             .variable("SEEDS", some.join(" "))
             .variable("LOAD", env!("CARGO_BIN_EXE_fsync-load"))
             .run("power-cut");
+        println!("{console}");
     }
 }
