@@ -18,9 +18,9 @@ use std::sync::Arc;
 use weir_faults::{Errno, FaultContext};
 
 use crate::discard::Change;
-use crate::frame::{FrameRefs, PAGE_BYTES, PAGE_SIZE};
+use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::page_cache::{PageCache, pages_of};
-use crate::write::Payload;
+use crate::payload::{Payload, within};
 
 impl PageCache {
     /// Whether a request of `length` bytes bypasses the cache.
@@ -111,9 +111,4 @@ impl PageCache {
         }
         Ok(())
     }
-}
-
-#[allow(clippy::cast_possible_truncation)] // less than a page
-fn within(offset: u64) -> usize {
-    (offset % PAGE_SIZE as u64) as usize
 }

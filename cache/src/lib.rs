@@ -46,6 +46,8 @@ mod page;
 #[cfg(not(loom))]
 mod page_cache;
 #[cfg(not(loom))]
+mod payload;
+#[cfg(not(loom))]
 mod read;
 #[cfg(not(loom))]
 mod readahead;
@@ -72,9 +74,9 @@ pub use crate::{
     frame::{FrameBuf, FramePool, FrameRefs, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PageSlice},
     options::{CacheMode, CacheOptions, DEFAULT_CACHE_BYTES, MIN_CACHE_BYTES, SLICE_BYTES},
     page_cache::{CloseError, OpenError, PageCache},
+    payload::Payload,
     stats::CacheStats,
     status::ResidencyExtent,
-    write::Payload,
 };
 
 #[cfg(all(test, not(loom)))]

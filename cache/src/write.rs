@@ -14,181 +14,19 @@
 //! that the writer holds refers to its frame; if it was replaced by another write and that one was evicted, the slot is empty
 //! and the writer fills again.
 
-use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_epoch as epoch;
-use tokio::sync::OwnedSemaphorePermit;
 use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 
 use crate::add_lock::AddGuard;
 use crate::fill::{Fill, FillPurpose};
-use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
-use crate::options::{CacheMode, SLICE_BYTES};
+use crate::frame::{FrameId, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
+use crate::options::CacheMode;
 use crate::page::{DIRTY, FILLING, IN_FLIGHT, PRESENT, PageState};
 use crate::page_cache::{PageCache, PageGuard, bytes_of, page_of, pages_of};
-
-/// One slice of a write's data on its way into the cache, in private frames.
-#[derive(Debug)]
-pub struct Payload {
-    offset: u64,
-    length: usize,
-    received: usize,
-    /// One frame per page that the slice touches; the data lies where it will lie in the page.
-    frames: FrameBuf,
-    /// For filling partial edges that are absent.
-    spare: FrameBuf,
-    /// The end of the device if the slice reaches it inside its last page: the rest of that page is zero, always.
-    zero_tail: bool,
-    /// Its share of the payload budget; the edges of a direct write go without.
-    #[allow(dead_code)] // held, not read
-    budget: Option<OwnedSemaphorePermit>,
-}
-
-impl Payload {
-    /// Where it goes, in bytes of the device.
-    pub fn offset(&self) -> u64 {
-        self.offset
-    }
-
-    /// How many bytes it has.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Never: a payload has at least one byte.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// How many bytes are still to be received.
-    pub fn remaining(&self) -> usize {
-        self.length - self.received
-    }
-
-    /// What is still to be received, in order, in at most `most` slices. Follow up with [`Payload::advance`].
-    pub fn io_slices_mut(&mut self, most: usize) -> Vec<IoSliceMut<'_>> {
-        let lead = self.lead();
-        self.frames
-            .io_slices_mut(lead + self.received, lead + self.length, most)
-    }
-
-    /// Says that the next `count` bytes have been received.
-    pub fn advance(&mut self, count: usize) {
-        assert!(
-            count <= self.remaining(),
-            "{count} bytes of {}",
-            self.remaining()
-        );
-        self.received += count;
-    }
-
-    /// Receives as much of `data` as is still wanted; says how much.
-    pub fn copy_from(&mut self, data: &[u8]) -> usize {
-        let count = data.len().min(self.remaining());
-        let mut left = &data[..count];
-        for slice in &mut self.io_slices_mut(usize::MAX) {
-            let part = slice.len().min(left.len());
-            slice[..part].copy_from_slice(&left[..part]);
-            left = &left[part..];
-            if left.is_empty() {
-                break;
-            }
-        }
-        self.advance(count);
-        count
-    }
-
-    /// Fills what is still wanted with zeroes.
-    pub(crate) fn fill_zeroes(&mut self) {
-        for slice in &mut self.io_slices_mut(usize::MAX) {
-            slice.fill(0);
-        }
-        self.received = self.length;
-    }
-
-    /// The bytes of the device that it covers.
-    pub fn range(&self) -> Range<u64> {
-        self.offset..self.offset + self.length as u64
-    }
-
-    /// Bytes of the first page before the data.
-    fn lead(&self) -> usize {
-        within(self.offset)
-    }
-
-    /// The valid bytes of page `i` of the payload.
-    fn valid(&self, i: usize) -> Range<usize> {
-        let start = if i == 0 { self.lead() } else { 0 };
-        let end = (self.lead() + self.length - i * PAGE_SIZE).min(PAGE_SIZE);
-        let last = i + 1 == self.frames.len();
-        start..if last && self.zero_tail {
-            PAGE_SIZE
-        } else {
-            end
-        }
-    }
-
-    /// Takes it apart for a direct write: the partial head and tail as payloads of their own, and between them whole pages,
-    /// with the offset at which they go. The device's short last page is an edge, too: the device may grow meanwhile.
-    #[allow(clippy::type_complexity)]
-    pub(crate) fn split_edges(mut self) -> (Option<Self>, Option<(u64, FrameRefs)>, Option<Self>) {
-        let range = self.range();
-        let tail_partial = within(range.end) != 0;
-        let head_partial = self.lead() != 0;
-        let pages = self.frames.len();
-        let whole_start = usize::from(head_partial);
-        let whole_end = pages - usize::from(tail_partial);
-        if whole_start >= whole_end {
-            // No whole page: all of it is edge.
-            return (Some(self), None, None);
-        }
-        let tail = self.frames.split_off(whole_end);
-        let whole = self.frames.split_off(whole_start);
-        let start = range.start.next_multiple_of(PAGE_BYTES);
-        let end = if tail_partial {
-            range.end - range.end % PAGE_BYTES
-        } else {
-            range.end
-        };
-        let head = self.frames.split_off(0);
-        let mut edge = |offset: u64, end: u64, frames: FrameBuf| {
-            let length = usize::try_from(end - offset).expect("less than a page");
-            let spare = self.spare.split_off(self.spare.len().saturating_sub(1));
-            Self {
-                offset,
-                length,
-                received: length,
-                frames,
-                spare,
-                zero_tail: self.zero_tail && end == range.end,
-                budget: None,
-            }
-        };
-        let head = head_partial.then(|| edge(range.start, start, head));
-        let tail = tail_partial.then(|| edge(end, range.end, tail));
-        let length = usize::try_from(end - start).expect("at most a slice");
-        (head, Some((start, whole.into_refs(0, length))), tail)
-    }
-
-    /// Under an add guard: where the device has grown since the slice was prepared, its last page isn't zero past the slice.
-    fn forget_old_end(&mut self, size: u64) {
-        self.zero_tail &= self.range().end == size;
-    }
-
-    fn edges(&self) -> impl Iterator<Item = usize> + use<> {
-        let last = self.frames.len() - 1;
-        let partial = [0, last].map(|i| (self.valid(i) != (0..PAGE_SIZE)).then_some(i));
-        let second = partial[1].filter(|_| last != 0);
-        partial[0].into_iter().chain(second)
-    }
-}
-
-#[allow(clippy::cast_possible_truncation)] // less than a page
-fn within(offset: u64) -> usize {
-    (offset % PAGE_BYTES) as usize
-}
+use crate::payload::{Payload, within};
 
 /// Why a page could not be installed yet.
 enum Obstacle {
@@ -202,62 +40,6 @@ enum Obstacle {
 }
 
 impl PageCache {
-    /// Private frames for one slice of a write. Waits for memory in turn, holding none. Cancel safe.
-    pub async fn payload(self: &Arc<Self>, offset: u64, length: usize) -> Payload {
-        let (pages, spare) = self.payload_frames(offset, length);
-        let budget = self
-            .payload_permit(u32::try_from(pages).expect("at most a slice"))
-            .await;
-        let frames = self.reserve(pages + spare).await;
-        self.new_payload(offset, length, frames, pages, budget)
-    }
-
-    /// As [`PageCache::payload`], if there is memory at once.
-    pub fn try_payload(self: &Arc<Self>, offset: u64, length: usize) -> Option<Payload> {
-        let (pages, spare) = self.payload_frames(offset, length);
-        let budget = self.try_payload_permit(u32::try_from(pages).expect("at most a slice"))?;
-        let mut frames = FrameBuf::new(Arc::clone(&self.pool));
-        self.try_reserve(pages + spare, &mut frames)
-            .then(|| self.new_payload(offset, length, frames, pages, budget))
-    }
-
-    fn payload_frames(&self, offset: u64, length: usize) -> (usize, usize) {
-        assert!(
-            length > 0 && length <= SLICE_BYTES,
-            "a payload of {length} bytes"
-        );
-        let pages = (within(offset) + length).div_ceil(PAGE_SIZE);
-        let end = offset + length as u64;
-        let partial =
-            usize::from(within(offset) != 0) + usize::from(within(end) != 0 && end != self.size());
-        (pages, partial.min(pages))
-    }
-
-    fn new_payload(
-        &self,
-        offset: u64,
-        length: usize,
-        mut frames: FrameBuf,
-        pages: usize,
-        budget: OwnedSemaphorePermit,
-    ) -> Payload {
-        let spare = frames.split_off(pages);
-        let end = offset + length as u64;
-        let zero_tail = within(end) != 0 && end == self.size();
-        if zero_tail {
-            frames.page_mut(pages - 1)[within(end)..].fill(0);
-        }
-        Payload {
-            offset,
-            length,
-            received: 0,
-            frames,
-            spare,
-            zero_tail,
-            budget: Some(budget),
-        }
-    }
-
     /// A small write straight from the session's buffer, if nothing has to be waited for: the mode is writeback, little is
     /// dirty, nobody blocks the region, and pages written in part are present. `false`: take the slow path with all of it.
     #[inline]
@@ -399,7 +181,7 @@ impl PageCache {
         let mut planned = Vec::new();
         let mut obstacle = None;
         for i in payload.edges() {
-            let page = page_of(payload.offset) + i as u64;
+            let page = page_of(payload.offset()) + i as u64;
             let pin = epoch::pin();
             let mut slot = match self.lock_or_create(page, &pin) {
                 Ok(slot) => slot,
@@ -450,7 +232,7 @@ impl PageCache {
         guard: &AddGuard,
         payload: &mut Payload,
     ) -> Result<(), Obstacle> {
-        let first = page_of(payload.offset);
+        let first = page_of(payload.offset());
         let pages = payload.frames.len();
         for i in payload.edges().chain(0..pages) {
             // Gone if it was installed before.
