@@ -104,8 +104,14 @@ impl ServerBuilder {
 
     /// Opens the admin port, on a port of the system's choice.
     #[must_use]
-    pub fn admin(mut self) -> Self {
-        self.admin = Some("127.0.0.1:0".to_owned());
+    pub fn admin(self) -> Self {
+        self.admin_at("127.0.0.1:0")
+    }
+
+    /// Opens the admin port at `address`.
+    #[must_use]
+    pub fn admin_at(mut self, address: impl Display) -> Self {
+        self.admin = Some(address.to_string());
         self
     }
 
@@ -243,7 +249,7 @@ impl Server {
             .unwrap_or_else(|e| panic!("{}: {e}", self.uris[0]))
     }
 
-    /// `http://...` of the admin port.
+    /// `http://HOST:PORT` or `unix:PATH` of the admin port.
     ///
     /// # Panics
     /// When it was started without.
@@ -255,12 +261,18 @@ impl Server {
     /// Runs a `weir` subcommand against this server's admin port.
     #[track_caller]
     pub fn control<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Finished {
+        run(&mut self.control_command(args), START_TIMEOUT)
+    }
+
+    /// A `weir` subcommand against this server's admin port, not started yet.
+    #[must_use]
+    pub fn control_command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(weir());
         command
             .args(args)
             .env("WEIR_ADMIN", self.admin())
             .current_dir(&self.dir);
-        run(&mut command, START_TIMEOUT)
+        command
     }
 
     /// A connected socket that has sent and read nothing.

@@ -1,0 +1,13 @@
+//! What is broken on purpose, seen by a real client: everything is set with the `weir` program and undone with it.
+
+mod actions;
+mod admin;
+mod backend;
+mod device;
+mod events;
+mod inject;
+mod points;
+mod power_cut;
+mod refusals;
+mod support;
+mod triggers;
