@@ -9,6 +9,7 @@
 //! readiness is a line that it prints, and every wait has a deadline after which the test fails with what it had seen.
 
 pub mod client;
+pub mod crash;
 pub mod guest;
 pub mod pattern;
 pub mod process;

@@ -1,0 +1,298 @@
+//! What the disk was given: every version of every cell since the last sync, in order, and every sync.
+//!
+//! A decorator right above [`PowerCutBackend`], and a second opinion on it. It relies on one thing: a mutation takes effect
+//! in the moment in which its call returns, since the power-cut backend records it and awaits nothing more.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use weir::backend::power_cut::PowerCutBackend;
+use weir_cache::{
+    Backend, BackendExtent, BackendFuture, Capabilities, FrameBuf, FrameRefs, Geometry, ZeroMode,
+};
+use weir_faults::{Errno, FaultContext, Keep, PowerCutOptions};
+
+use super::content::{CELL, Version, ZERO, cells, versions};
+
+/// The number of a mutation, in the order in which they took effect.
+type Number = u64;
+
+/// The recorder.
+#[derive(Debug)]
+pub struct RecordedDisk {
+    inner: Arc<PowerCutBackend>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    newest: Number,
+    /// Mutations up to this one are covered by a sync that succeeded.
+    covered: Number,
+    /// Up to these by one that failed or has not returned: it may count.
+    perhaps: Vec<Number>,
+    /// What was left by the last cut.
+    base: Vec<Version>,
+    /// What came since, oldest first.
+    cells: Vec<Vec<(Number, Version)>>,
+}
+
+impl State {
+    fn record(&mut self, versions: impl Iterator<Item = (usize, Version)>) {
+        self.newest += 1;
+        for (cell, version) in versions {
+            self.cells[cell].push((self.newest, version));
+        }
+    }
+
+    fn cover(&mut self, through: Number) {
+        self.covered = self.covered.max(through);
+        let covered = self.covered;
+        self.perhaps.retain(|number| *number > covered);
+    }
+
+    /// A cell's newest version up to `number`.
+    fn at(&self, cell: usize, number: Number) -> Version {
+        let known = self.cells[cell].partition_point(|(of, _)| *of <= number);
+        known
+            .checked_sub(1)
+            .map_or(self.base[cell], |index| self.cells[cell][index].1)
+    }
+}
+
+impl RecordedDisk {
+    /// Records what happens to `inner`, whose first bytes are `cells` cells and all zero.
+    #[must_use]
+    pub fn new(inner: Arc<PowerCutBackend>, cells: usize) -> Self {
+        Self {
+            inner,
+            state: Mutex::new(State {
+                newest: 0,
+                covered: 0,
+                perhaps: Vec::new(),
+                base: vec![ZERO; cells],
+                cells: vec![Vec::new(); cells],
+            }),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("not poisoned")
+    }
+
+    /// The page cache hands over what it had at the moment of the cut.
+    pub fn record_newest(&self, newest: &[(u64, FrameRefs)]) {
+        for (offset, data) in newest {
+            self.record_data(*offset, data);
+        }
+    }
+
+    fn record_data(&self, offset: u64, data: &FrameRefs) {
+        let mut bytes = vec![0; data.bytes()];
+        data.copy_to(&mut bytes);
+        self.state().record(versions(offset, &bytes));
+    }
+
+    fn record_zeroes(&self, range: &Range<u64>) {
+        self.state().record(cells(range).map(|cell| (cell, ZERO)));
+    }
+
+    /// Checks that `left` is what a cut with those options may leave.
+    ///
+    /// # Errors
+    /// Says which unit of survival is not.
+    pub fn check_cut(&self, options: PowerCutOptions, left: &[Version]) -> Result<(), String> {
+        let state = self.state();
+        let covers = std::iter::once(state.covered).chain(state.perhaps.iter().copied());
+        let outcomes = covers.map(|covered| state.check(options, left, covered));
+        let mut first = None;
+        for outcome in outcomes {
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.expect("at least one was tried"))
+    }
+
+    /// Checks that `left` is what the disk durably has.
+    ///
+    /// # Errors
+    /// Says which cell is not.
+    pub fn check_durable(&self, left: &[Version]) -> Result<(), String> {
+        let state = self.state();
+        state.check_image(left, state.covered)
+    }
+
+    /// This is what is left, durably.
+    pub fn restart(&self, left: &[Version]) {
+        let mut state = self.state();
+        state.covered = state.newest;
+        state.base.copy_from_slice(left);
+        state.cells.iter_mut().for_each(Vec::clear);
+        state.perhaps.clear();
+    }
+
+    /// Syncs, or does what includes it.
+    async fn covering(&self, call: BackendFuture<'_, Result<(), Errno>>) -> Result<(), Errno> {
+        let through = {
+            let mut state = self.state();
+            let newest = state.newest;
+            state.perhaps.push(newest);
+            newest
+        };
+        call.await?;
+        self.state().cover(through);
+        Ok(())
+    }
+}
+
+impl State {
+    fn check(
+        &self,
+        options: PowerCutOptions,
+        left: &[Version],
+        covered: Number,
+    ) -> Result<(), String> {
+        match options.keep {
+            Keep::None => self.check_image(left, covered),
+            Keep::All => self.check_image(left, self.newest),
+            Keep::Random => {
+                let unit = usize::try_from(options.tear / CELL).expect("a small unit");
+                (0..left.len()).step_by(unit).try_for_each(|start| {
+                    self.check_unit(left, start..(start + unit).min(left.len()), covered)
+                })
+            }
+        }
+    }
+
+    fn check_image(&self, left: &[Version], number: Number) -> Result<(), String> {
+        for (cell, version) in left.iter().enumerate() {
+            let wanted = self.at(cell, number);
+            if *version != wanted {
+                let known = &self.cells[cell];
+                return Err(format!(
+                    "cell {cell} holds version {version}, the disk had {wanted} as of its mutation {number}; it was given (mutation, version): {known:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// All cells of a unit are what they were at one moment, the covered one or later.
+    fn check_unit(
+        &self,
+        left: &[Version],
+        unit: Range<usize>,
+        covered: Number,
+    ) -> Result<(), String> {
+        let later = self.cells[unit.clone()]
+            .iter()
+            .flatten()
+            .map(|(number, _)| *number);
+        let mut cutoffs = std::iter::once(covered).chain(later.filter(|number| *number > covered));
+        let fits = |cutoff| unit.clone().all(|cell| left[cell] == self.at(cell, cutoff));
+        if cutoffs.any(fits) {
+            return Ok(());
+        }
+        Err(format!(
+            "cells {unit:?} are {:?}, which they never were at one moment from mutation {covered} on; they were given (mutation, version): {:?}",
+            &left[unit.clone()],
+            &self.cells[unit.clone()]
+        ))
+    }
+}
+
+impl Backend for RecordedDisk {
+    fn geometry(&self) -> Geometry {
+        self.inner.geometry()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn read_vectored_at<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        offset: u64,
+        buffer: FrameBuf,
+    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
+        self.inner.read_vectored_at(context, offset, buffer)
+    }
+
+    fn write_vectored_at<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        offset: u64,
+        data: FrameRefs,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            let mut bytes = vec![0; data.bytes()];
+            data.copy_to(&mut bytes);
+            self.inner.write_vectored_at(context, offset, data).await?;
+            self.state().record(versions(offset, &bytes));
+            Ok(())
+        })
+    }
+
+    fn write_zeroes<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+        mode: ZeroMode,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            self.inner
+                .write_zeroes(context, range.clone(), mode)
+                .await?;
+            self.record_zeroes(&range);
+            Ok(())
+        })
+    }
+
+    fn discard<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            self.inner.discard(context, range.clone()).await?;
+            self.record_zeroes(&range);
+            Ok(())
+        })
+    }
+
+    fn extents<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+        most: usize,
+    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
+        self.inner.extents(context, range, most)
+    }
+
+    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(self.covering(self.inner.sync(context)))
+    }
+
+    fn resize<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        size: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            self.covering(self.inner.resize(context, size)).await?;
+            // What is past the end is gone at once, and shows zeroes when it comes back.
+            let past = usize::try_from(size / CELL).expect("a small device");
+            let mut state = self.state();
+            state.cells[past..].iter_mut().for_each(Vec::clear);
+            state.base[past..].fill(ZERO);
+            Ok(())
+        })
+    }
+
+    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        self.inner.close()
+    }
+}

@@ -1,0 +1,214 @@
+//! What the clients were told, and what follows from that.
+//!
+//! Every change has an interval: from when it was asked for to when it was answered. Of two changes to a cell whose
+//! intervals overlap either may be the last; otherwise the order is known. A change that failed, or whose client died, may
+//! have happened or not.
+//!
+//! So a version may be seen exactly if no change that *binds* was begun after it was answered. What binds is what was
+//! answered with success: for a read, before it was begun; after a power cut, before a FLUSH that succeeded was begun, or
+//! with FUA; after one that keeps all, whenever.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::content::{GARBAGE, Version, ZERO, cells};
+
+/// A change that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ChangeId(usize);
+
+/// When something happened: later is larger, no two are equal.
+pub type Moment = u64;
+
+/// How a change ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was answered with success.
+    Done,
+    /// The same, and it is durable: FUA.
+    Durable,
+    /// It may have happened or not.
+    Failed,
+}
+
+/// Which changes bind who looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// What was answered before this moment.
+    AnsweredBefore(Moment),
+    /// What was answered.
+    Answered,
+    /// What is durable by promise.
+    Covered,
+}
+
+#[derive(Clone, Debug)]
+struct Change {
+    what: String,
+    version: Version,
+    begun: Moment,
+    /// `Moment::MAX` while it runs.
+    answered: Moment,
+    done: bool,
+    covered: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Cell {
+    /// What it held when the phase began; durable.
+    base: Version,
+    changes: Vec<ChangeId>,
+}
+
+/// What happened to a device.
+#[derive(Clone, Debug)]
+pub struct History {
+    now: Moment,
+    changes: Vec<Change>,
+    cells: Vec<Cell>,
+    /// Done, not covered yet: all that the next FLUSH can cover.
+    uncovered: BTreeMap<ChangeId, Moment>,
+}
+
+impl History {
+    /// A device of that many cells, all zero, durably.
+    #[must_use]
+    pub fn new(cells: usize) -> Self {
+        Self {
+            now: 0,
+            changes: Vec::new(),
+            cells: vec![Cell::default(); cells],
+            uncovered: BTreeMap::new(),
+        }
+    }
+
+    /// This moment; the next one is later.
+    pub fn moment(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+
+    /// A version that nobody has written yet.
+    #[must_use]
+    pub fn next_version(&self) -> Version {
+        Version::try_from(self.changes.len() + 1).expect("a short run")
+    }
+
+    /// Somebody asks for `range` to become `version`.
+    pub fn begin(&mut self, what: String, version: Version, range: &Range<u64>) -> ChangeId {
+        let begun = self.moment();
+        let id = ChangeId(self.changes.len());
+        self.changes.push(Change {
+            what,
+            version,
+            begun,
+            answered: Moment::MAX,
+            done: false,
+            covered: false,
+        });
+        for cell in cells(range) {
+            self.cells[cell].changes.push(id);
+        }
+        id
+    }
+
+    /// A change is answered.
+    pub fn end(&mut self, id: ChangeId, ending: Ending) {
+        let now = self.moment();
+        let change = &mut self.changes[id.0];
+        change.answered = now;
+        change.done = ending != Ending::Failed;
+        change.covered = ending == Ending::Durable;
+        if ending == Ending::Done {
+            self.uncovered.insert(id, now);
+        }
+    }
+
+    /// A FLUSH that was begun at that moment has succeeded.
+    pub fn flushed(&mut self, begun: Moment) {
+        let covered = self
+            .uncovered
+            .extract_if(.., |_, answered| *answered < begun);
+        for (id, _) in covered {
+            self.changes[id.0].covered = true;
+        }
+    }
+
+    /// Checks that cell `cell` may be seen as `version`.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(&self, cell: usize, version: Version, binding: Binding) -> Result<(), String> {
+        let Cell { base, changes } = &self.cells[cell];
+        let changes = changes.iter().map(|id| &self.changes[id.0]);
+        let binds = |change: &&Change| match binding {
+            Binding::AnsweredBefore(moment) => change.done && change.answered < moment,
+            Binding::Answered => change.done,
+            Binding::Covered => change.covered,
+        };
+        let newest = changes
+            .clone()
+            .filter(binds)
+            .max_by_key(|change| change.begun);
+        let since = newest.map_or(0, |change| change.begun);
+        let of_base = version == *base && since == 0;
+        let of_change = |change: &Change| change.version == version && change.answered >= since;
+        if version != GARBAGE && (of_base || changes.clone().any(of_change)) {
+            return Ok(());
+        }
+        let known = changes
+            .map(|change| format!("\n    {change}"))
+            .collect::<String>();
+        Err(format!(
+            "{} though {}; known:\n    {} since the last cut{known}",
+            named(version),
+            newest.map_or(
+                "nothing but the last cut binds".to_owned(),
+                |change| format!("this binds: {change}")
+            ),
+            named(*base)
+        ))
+    }
+
+    /// The power was cut, and this is what is left, `ZERO` where there is no device any more: it is durable, and whatever
+    /// was running is no more.
+    pub fn restart(&mut self, left: &[Version]) {
+        for (cell, version) in self.cells.iter_mut().zip(left) {
+            cell.base = *version;
+            cell.changes.clear();
+        }
+        self.uncovered.clear();
+    }
+}
+
+fn named(version: Version) -> String {
+    match version {
+        ZERO => "zeroes".to_owned(),
+        GARBAGE => "GARBAGE".to_owned(),
+        _ => format!("version {version}"),
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            what,
+            version,
+            begun,
+            answered,
+            done,
+            covered,
+        } = self;
+        let ending = match (*answered, done, covered) {
+            (Moment::MAX, ..) => "running".to_owned(),
+            (_, false, _) => format!("failed at {answered}"),
+            (_, true, false) => format!("done at {answered}"),
+            (_, true, true) => format!("done at {answered}, covered"),
+        };
+        write!(
+            f,
+            "{} by {what}, begun at {begun}, {ending}",
+            named(*version)
+        )
+    }
+}
