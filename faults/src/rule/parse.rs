@@ -62,7 +62,7 @@ pub(crate) const COMMANDS: &[Word<Option<RequestKind>>] = &[
     Word {
         name: "connect",
         value: "",
-        help: "a client that negotiates an export",
+        help: "a client that connects, before it has chosen an export",
         id: Some(RequestKind::Connect),
     },
 ];
@@ -283,7 +283,7 @@ impl Rule {
 
     fn check_filters(&self, kinds: RequestKinds) -> Result<(), LanguageError> {
         let Filters {
-            export: _,
+            export,
             connection,
             offset,
             fua,
@@ -315,6 +315,8 @@ impl Rule {
             return Ok(());
         };
         for (word, given, able) in [
+            // Who connects has not chosen one yet.
+            ("export", export.is_some(), Layer::Request.any()),
             ("offset", offset.is_some(), RANGED),
             ("fua", *fua, CHANGING),
         ] {

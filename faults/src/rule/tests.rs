@@ -108,6 +108,7 @@ fn every_refusal_names_the_word() {
         ("read misdirect=0", "`misdirect=0`: can't apply to read"),
         ("connect error=EIO", "`error=EIO`: can't apply to connect"),
         ("connect garbage", "`garbage`: can't apply to connect"),
+        ("connect export=a drop", "`export`: can't apply to connect"),
         (
             "write tear=512 tear=512",
             "`tear=512`: the rule already says",
