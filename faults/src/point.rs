@@ -114,6 +114,12 @@ impl FaultPoint {
             .unwrap_or(path)
     }
 
+    /// The same with its type before it where it is a method, such as `PageCache::fill`.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        qualified(self.path())
+    }
+
     /// Where in [`POINTS`] this record lies.
     pub(crate) fn position(&self) -> usize {
         let bytes = std::ptr::from_ref(self).addr() - POINTS.as_ptr().addr();
@@ -123,6 +129,28 @@ impl FaultPoint {
             "a fault point outside the linker's slice: {self}"
         );
         position
+    }
+}
+
+/// The last part of a path, and the type before it. The compiler names a method `module::Type::name`, or
+/// `module::<impl other::Type>::name`, or `<module::Type as other::Trait>::name`.
+fn qualified(path: &str) -> String {
+    let (owner, name) = match path.rsplit_once(">::") {
+        Some((owner, name)) if !name.contains("::") => {
+            let owner = owner.split_once('<').map_or(owner, |(_, owner)| owner);
+            let owner = owner.strip_prefix("impl ").unwrap_or(owner);
+            (owner.split(" as ").next().unwrap_or(owner), name)
+        }
+        _ => path.rsplit_once("::").unwrap_or(("", path)),
+    };
+    let owner = owner.rsplit(" for ").next().unwrap_or(owner);
+    let owner = owner.split('<').next().unwrap_or(owner);
+    let owner = owner.rsplit("::").next().unwrap_or(owner);
+    // Modules are written small.
+    if owner.starts_with(char::is_uppercase) {
+        format!("{owner}::{name}")
+    } else {
+        name.to_owned()
     }
 }
 
@@ -238,4 +266,24 @@ macro_rules! race_fault {
         );
         $ctx.loses_race(&WEIR_FAULT_POINT)
     }};
+}
+
+#[cfg(test)]
+mod tests {
+    use super::qualified;
+
+    #[test]
+    fn methods_are_named_with_their_type() {
+        for (path, expected) in [
+            ("a::free", "free"),
+            ("free", "free"),
+            ("a::Type::method", "Type::method"),
+            ("a::<impl b::Type>::method", "Type::method"),
+            ("<a::Type as b::Trait>::method", "Type::method"),
+            ("a::<impl b::Trait for c::Type>::method", "Type::method"),
+            ("a::<impl b::Type<T>>::method", "Type::method"),
+        ] {
+            assert_eq!(qualified(path), expected, "{path}");
+        }
+    }
 }

@@ -171,9 +171,11 @@ impl Selection {
             .is_none_or(|class| begins(point.class, class, ":"))
             && file.as_ref().is_none_or(|file| ends(point.file, file, "/"))
             && lines.is_none_or(|(first, last)| (first..=last).contains(&point.line))
-            && function
-                .as_ref()
-                .is_none_or(|name| point.function() == name || ends(point.path(), name, "::"))
+            && function.as_ref().is_none_or(|name| {
+                point.function() == name
+                    || point.qualified() == *name
+                    || ends(point.path(), name, "::")
+            })
             && module
                 .as_ref()
                 .is_none_or(|module| begins(point.module, module, "::"))

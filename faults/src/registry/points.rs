@@ -17,7 +17,7 @@ pub struct PointListing {
     pub file: String,
     /// The line, from 1.
     pub line: u32,
-    /// The function around it.
+    /// The function around it, a method with its type.
     pub function: String,
     /// The module around it.
     pub module: String,
@@ -203,7 +203,7 @@ impl Faults {
         PointListing {
             file: point.file.to_owned(),
             line: point.line,
-            function: point.function().to_owned(),
+            function: point.qualified(),
             module: point.module.to_owned(),
             class: point.class.to_owned(),
             kind: point.kind,
