@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_epoch as epoch;
 use tokio::sync::Mutex as FairMutex;
-use weir_faults::{Errno, FaultContext, pause_point};
+use weir_faults::{Errno, FaultContext, error_injectable, pause_point};
 
 use crate::page::{DIRTY, UNSTABLE};
 use crate::page_cache::{PageCache, pages_of};
@@ -94,6 +94,7 @@ impl PageCache {
     ///
     /// # Errors
     /// What kept something covered from being durable. It is kept and tried again by the next flush.
+    #[error_injectable(ctx = context, errors(EIO, ENOSPC, EDQUOT))]
     pub async fn flush(self: &Arc<Self>, context: &FaultContext) -> Result<(), Errno> {
         let pages = 0..self.size().div_ceil(crate::frame::PAGE_BYTES);
         self.make_durable(context, pages).await
@@ -103,6 +104,7 @@ impl PageCache {
     ///
     /// # Errors
     /// As [`PageCache::flush`].
+    #[error_injectable(ctx = context, errors(EIO, ENOSPC, EDQUOT))]
     pub async fn persist(
         self: &Arc<Self>,
         context: &FaultContext,

@@ -173,6 +173,7 @@ impl FaultedBackend {
         fault.map_or(Ok(()), |fault| fault.outcome())
     }
 
+    #[error_injectable(ctx = context, errors(EIO, ENOMEM))]
     async fn status(
         &self,
         context: &FaultContext,

@@ -27,6 +27,7 @@ use weir_cache::{
 };
 use weir_faults::{
     Content, Errno, FaultContext, Mutation, Piece, PowerCut, PowerCutOptions, Stale,
+    error_injectable,
 };
 
 use super::bytes::ByteAccess;
@@ -138,6 +139,7 @@ impl PowerCutBackend {
             .map_err(stale)
     }
 
+    #[error_injectable(ctx = context, errors(EIO, ENOSPC))]
     async fn write(
         &self,
         context: &FaultContext,
@@ -188,6 +190,7 @@ impl PowerCutBackend {
         (buffer, outcome)
     }
 
+    #[error_injectable(ctx = context, errors(EIO, ENOSPC, EDQUOT))]
     async fn sync_all(&self, context: &FaultContext) -> Result<(), Errno> {
         let token = {
             let mut state = self.lock();

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use weir_cache::{FrameRefs, PageCache, ZeroMode};
-use weir_faults::{Device, Errno, FaultContext, Faults, RequestKinds, pause_point};
+use weir_faults::{
+    Device, Errno, FaultContext, Faults, RequestKinds, error_injectable, pause_point,
+};
 use weir_protocol::{Command, CommandFlags, NbdError, Request};
 
 use super::Ticket;
@@ -120,6 +122,7 @@ pub(super) fn read_slice(
 }
 
 /// A slice of `request` through the cache, or past it if the request is large enough for that.
+#[error_injectable(ctx = context, errors(EIO, ENOMEM))]
 async fn read_part(
     cache: &Arc<PageCache>,
     context: &FaultContext,
@@ -196,6 +199,7 @@ pub(super) async fn apply(
 }
 
 /// FUA: what was written is durable before the reply.
+#[error_injectable(ctx = context, errors(EIO, ENOSPC, ENOMEM))]
 pub(super) async fn persist_if_asked(
     cache: &Arc<PageCache>,
     context: &FaultContext,
