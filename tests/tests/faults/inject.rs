@@ -114,6 +114,25 @@ fn it_is_disarmed_however_the_command_ends() {
 
 #[test]
 #[ignore = "needs the release build; run by tests/run"]
+fn every_function_can_be_meant_as_the_list_prints_it() {
+    let rig = Rig::new();
+    let points = rig.json("point list kind function");
+    let points = points.as_array().expect("an array");
+    for point in points {
+        let function = point["function"].as_str().expect("a name");
+        rig.ok(&format!("inject {function} -- true"));
+    }
+    assert!(points.len() >= 5, "{points:?}");
+    rig.refused(
+        "inject flush -- true",
+        &["2 functions", "flush.rs", "faulted.rs"],
+    );
+    assert_disarmed(&rig);
+    rig.finish();
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
 fn what_cannot_be_injected_is_refused_and_the_command_never_runs() {
     let rig = Rig::new();
     for (words, part) in [

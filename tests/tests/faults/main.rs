@@ -8,6 +8,7 @@ mod events;
 mod inject;
 mod points;
 mod power_cut;
+mod readme;
 mod refusals;
 mod support;
 mod triggers;
