@@ -402,7 +402,7 @@ fn listings_have_the_fields_that_scripts_rely_on() {
     assert_eq!(json["errors"], serde_json::json!(["ENOMEM", "EIO"]));
     assert_eq!(json["kind"], "fault");
     let place = format!(
-        "{}:{} first control:first fault ENOMEM,EIO hits=0 fires=0 state=off",
+        "{}:{} Sample::first control:first fault ENOMEM,EIO hits=0 fires=0 state=off",
         file!(),
         listing[0].line
     );
