@@ -60,9 +60,6 @@ impl PageCache {
                 cache.writeback.count_failure();
             }
             cache.writeback.end(&operation);
-            if result.is_ok() {
-                cache.discharge_past(guard.as_block(), size, old);
-            }
             drop(guard);
             result
         });
@@ -150,9 +147,7 @@ impl PageCache {
                 }
             }
             cache.generations.completed();
-            let old = cache.size.swap(size, Ordering::SeqCst);
-            cache.discharge_past(guard.as_block(), size, old);
-            cache.reconcile_blocked(guard.as_block(), 0..size).await;
+            cache.size.store(size, Ordering::SeqCst);
             drop(guard);
             Ok(())
         });
@@ -253,8 +248,6 @@ impl PageCache {
             self.release_held(page, true);
         }
         self.writeback.end(&operation);
-        self.reconcile_blocked(guard.as_block(), 0..self.size())
-            .await;
         drop(guard);
         result
     }
