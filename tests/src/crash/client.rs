@@ -60,15 +60,15 @@ impl World {
 
     /// Reads a range slice by slice.
     pub(super) async fn read(&self, range: &Range<u64>, direct: bool) -> Result<Vec<u8>, Errno> {
-        let mut bytes = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
+        let total = usize::try_from(range.end - range.start).expect("a small device");
+        let mut bytes = vec![0; total];
+        let mut done = 0;
+        while done < total {
+            let at = range.start + done as u64;
             let length = self.cache.slice_at(at, range.end - at);
             let slice = self.read_slice(at, length, direct).await?;
-            let start = bytes.len();
-            bytes.resize(start + length, 0);
-            slice.copy_to(&mut bytes[start..]);
-            at += length as u64;
+            slice.copy_to(&mut bytes[done..done + length]);
+            done += length;
         }
         Ok(bytes)
     }

@@ -1,7 +1,7 @@
 //! Bytes that say where they belong and who wrote them.
 
 /// The unit of content: small enough that most writes begin and end inside pages and sectors, large enough to be cheap.
-pub const CELL: u64 = 64;
+pub const CELL: u64 = 128;
 const CELL_BYTES: usize = CELL as usize;
 /// The number of the write, then the cell's own, over and over.
 const STAMP_BYTES: usize = 8;

@@ -53,6 +53,9 @@ impl State {
 
     /// A cell's newest version up to `number`.
     fn at(&self, cell: usize, number: Number) -> Version {
+        if self.cells[cell].is_empty() {
+            return self.base[cell];
+        }
         let known = self.cells[cell].partition_point(|(of, _)| *of <= number);
         known
             .checked_sub(1)
