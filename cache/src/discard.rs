@@ -22,7 +22,7 @@ use crossbeam_epoch as epoch;
 use weir_faults::{Errno, FaultContext, pause_point};
 
 use crate::add_lock::{AddLock, BlockGuard};
-use crate::backend::ZeroMode;
+use crate::backend::{Capabilities, ZeroMode};
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
 use crate::options::{CacheMode, WHOLE_REGIONS};
@@ -37,6 +37,17 @@ pub(crate) enum Change {
     Zero(ZeroMode),
     /// A direct write of whole pages.
     Write(FrameRefs),
+}
+
+impl Change {
+    /// Whether the range counts against the quota afterwards.
+    fn allocates(&self, can: Capabilities) -> bool {
+        match self {
+            Self::Discard => false,
+            Self::Zero(ZeroMode::MayPunch) => !can.zero_punch,
+            Self::Zero(ZeroMode::KeepAllocated) | Self::Write(_) => true,
+        }
+    }
 }
 
 impl PageCache {
@@ -218,10 +229,16 @@ impl PageCache {
         change: Change,
     ) -> Result<(), Errno> {
         let pages = page_of(range.start)..range.end.div_ceil(PAGE_BYTES);
+        let allocates = change.allocates(self.backend.capabilities());
+        if allocates {
+            self.charge_blocked(&range)?;
+        }
         let operation = Operation::new(OperationKind::Blocker, pages.clone());
         self.writeback.begin(&operation);
         let held = self.shoot_down(guard, &pages);
-        let result = self.change_backend(context, &pages, range, change).await;
+        let result = self
+            .change_backend(context, &pages, range.clone(), change)
+            .await;
         self.generations.completed();
         for page in &held {
             self.release_held(*page, result.is_ok());
@@ -230,6 +247,11 @@ impl PageCache {
             self.writeback.count_failure();
         }
         self.writeback.end(&operation);
+        match result {
+            Ok(()) if !allocates => self.discharge_space(guard, &range),
+            Ok(()) => {}
+            Err(_) => self.reconcile_blocked(guard, range).await,
+        }
         result
     }
 

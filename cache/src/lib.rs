@@ -11,7 +11,7 @@
 //! - [`gen_radix`]: the sparse array of page slots; [`page`] tells what a slot's bits mean.
 //! - [`frame`]: page memory, and how a reader takes a reference without a lock.
 //! - [`read`] and [`fill`], [`write`], [`discard`], [`direct`], [`resize`]: the requests. [`flush`] and [`writeback`]: durability.
-//! - [`reclaim`], [`throttle`], [`readahead`], [`background`]: what keeps it within its size and ahead of its readers.
+//! - [`reclaim`], [`throttle`], [`readahead`], [`space`], [`background`]: what keeps it within its size and ahead of its readers.
 //!
 //! The table of who waits for whom is in [`page_cache`].
 
@@ -56,6 +56,8 @@ mod reclaim;
 #[cfg(not(loom))]
 mod resize;
 #[cfg(not(loom))]
+mod space;
+#[cfg(not(loom))]
 mod stats;
 #[cfg(not(loom))]
 mod status;
@@ -75,6 +77,7 @@ pub use crate::{
     options::{CacheMode, CacheOptions, DEFAULT_CACHE_BYTES, MIN_CACHE_BYTES, SLICE_BYTES},
     page_cache::{CloseError, OpenError, PageCache},
     payload::Payload,
+    space::SpaceStats,
     stats::CacheStats,
     status::ResidencyExtent,
 };

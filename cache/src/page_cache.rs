@@ -44,6 +44,7 @@ use crate::options::{CacheMode, CacheOptions, Limits, MIN_CACHE_BYTES};
 use crate::page::{Counts, DIRTY, LockedPage, PageSlot};
 use crate::readahead::Readahead;
 use crate::reclaim::Memory;
+use crate::space::Space;
 use crate::stats::{CacheStats, Counters};
 use crate::throttle::Throttle;
 use crate::writeback::Writeback;
@@ -69,6 +70,8 @@ pub struct PageCache {
     pub(crate) fills: Fills,
     pub(crate) writeback: Writeback,
     pub(crate) generations: Generations,
+    /// The quota, if there is one.
+    pub(crate) space: Option<Space>,
     pub(crate) readahead: Readahead,
     pub(crate) counters: Counters,
     pub(crate) size: AtomicU64,
@@ -86,6 +89,9 @@ pub enum OpenError {
     /// Less than the smallest cache.
     #[error("a cache of {0} bytes is too small: it takes at least {MIN_CACHE_BYTES}")]
     TooSmall(u64),
+    /// A quota over a store that can't tell what it has allocated.
+    #[error("the store can't tell what it has allocated, so a quota can't be kept")]
+    QuotaUnsupported,
     /// No address space for the frames.
     #[error("no memory for a cache of {bytes} bytes")]
     Memory {
@@ -130,6 +136,10 @@ impl PageCache {
         if options.cache_bytes < MIN_CACHE_BYTES {
             return Err(OpenError::TooSmall(options.cache_bytes));
         }
+        let (quota, allocation_unit) = (options.quota, backend.geometry().allocation_unit);
+        if quota.is_some() && !backend.capabilities().extents {
+            return Err(OpenError::QuotaUnsupported);
+        }
         let limits = Limits::new(options.cache_bytes);
         let pool = FramePool::new(limits.frames).map_err(|source| OpenError::Memory {
             bytes: options.cache_bytes,
@@ -153,6 +163,7 @@ impl PageCache {
             fills: Fills::default(),
             writeback: Writeback::default(),
             generations: Generations::default(),
+            space: quota.map(|quota| Space::new(quota, allocation_unit)),
             readahead: Readahead::default(),
             counters: Counters::default(),
             background: faults.context(RequestKinds::WRITEBACK),

@@ -60,6 +60,9 @@ impl PageCache {
                 cache.writeback.count_failure();
             }
             cache.writeback.end(&operation);
+            if result.is_ok() {
+                cache.discharge_past(guard.as_block(), size, old);
+            }
             drop(guard);
             result
         });
@@ -147,7 +150,9 @@ impl PageCache {
                 }
             }
             cache.generations.completed();
-            cache.size.store(size, Ordering::SeqCst);
+            let old = cache.size.swap(size, Ordering::SeqCst);
+            cache.discharge_past(guard.as_block(), size, old);
+            cache.reconcile_blocked(guard.as_block(), 0..size).await;
             drop(guard);
             Ok(())
         });
@@ -248,6 +253,8 @@ impl PageCache {
             self.release_held(page, true);
         }
         self.writeback.end(&operation);
+        self.reconcile_blocked(guard.as_block(), 0..self.size())
+            .await;
         drop(guard);
         result
     }

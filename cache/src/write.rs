@@ -52,7 +52,10 @@ impl PageCache {
         let Some(guard) = self.add_lock.try_add(bytes_of(&pages)) else {
             return false;
         };
-        if range.end > self.size() || fault_point!(context, "cache:write:inline", [EIO]).is_err() {
+        if range.end > self.size()
+            || !self.has_space(&range)
+            || fault_point!(context, "cache:write:inline", [EIO]).is_err()
+        {
             return false;
         }
         let mut left = data;
@@ -111,6 +114,7 @@ impl PageCache {
         };
         payload.forget_old_end(self.size());
         if payload.range().end > self.size()
+            || !self.has_space(&payload.range())
             || self.install_payload(context, &guard, &mut payload).is_err()
         {
             return Err(payload);
@@ -126,7 +130,7 @@ impl PageCache {
     /// none.
     ///
     /// # Errors
-    /// What the backend said to filling a partial page; `ENOSPC` when the device has become smaller than the range; the
+    /// What the backend said to filling a partial page; `ENOSPC` when the quota is used up or when the device has become smaller than the range; the
     /// writeback's error when it makes no progress; `ENOMEM`.
     pub async fn write(
         self: &Arc<Self>,
@@ -137,12 +141,15 @@ impl PageCache {
         let range = payload.range();
         self.throttle().await?;
         pause_point!(context, "cache:write:begin", [EIO, ENOSPC, ENOMEM]).await?;
+        let mut charge = None;
         loop {
             let guard = self.add_lock.add(bytes_of(&pages_of(&range))).await;
             if range.end > self.size() {
                 return Err(Errno::ENOSPC);
             }
             payload.forget_old_end(self.size());
+            // In every round: between two of them a trim may have given the space back.
+            self.charge_space(&guard, &range, &mut charge)?;
             let guard = Arc::new(guard);
             // The filled pages stay referenced, and so in the cache, until they are merged.
             let filled = self.fill_edges(context, &guard, &mut payload).await;
@@ -162,6 +169,9 @@ impl PageCache {
                     payload.spare = self.reserve(payload.edges().count()).await
                 }
             }
+        }
+        if let Some(charge) = charge {
+            charge.keep();
         }
         self.note_dirty();
         if self.mode == CacheMode::Writethrough {

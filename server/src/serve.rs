@@ -16,7 +16,7 @@ use crate::admin::AdminListener;
 use crate::cli::serve::ServeOptions;
 use crate::connection::ConnectionTable;
 use crate::error::Error;
-use crate::export::{self, ExportTable};
+use crate::export::{self, ExportTable, OpenExportError};
 use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
 use crate::session::SessionContext;
 use crate::settings::Settings;
@@ -76,7 +76,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
     let mut signals = StopSignals::install().map_err(Error::System)?;
     let listeners = bind(settings).await?;
     let admin = AdminListener::bind(settings).await?;
-    let server = open(settings)?;
+    let server = open(settings).await?;
     let admin_url = admin.as_ref().map(|admin| admin.url().to_owned());
     let announcement = Announcement::new(&listeners, &server, admin_url).map_err(Error::System)?;
     let sessions = TaskTracker::new();
@@ -110,7 +110,7 @@ async fn bind(settings: &Settings) -> Result<Vec<Listener>, Error> {
 
 /// Arms the fault rules, then opens the exports, so that a rule that isn't understood creates no file. Logs nothing before
 /// all is open: a refusal is one line.
-fn open(settings: &Settings) -> Result<Server, Error> {
+async fn open(settings: &Settings) -> Result<Server, Error> {
     let faults = Faults::new();
     for export in &settings.exports {
         faults.add_device(&export.name);
@@ -121,13 +121,18 @@ fn open(settings: &Settings) -> Result<Server, Error> {
             reason: error.to_string(),
         })?;
     }
-    let exports = settings.exports.iter().map(|settings| {
-        export::open(settings, &faults).map_err(|source| Error::Export {
+    let mut exports = Vec::new();
+    for settings in &settings.exports {
+        let refused = |source| Error::Export {
             name: settings.name.clone(),
             source,
-        })
-    });
-    let exports: Arc<ExportTable> = Arc::new(exports.collect::<Result<_, _>>()?);
+        };
+        let export = export::open(settings, &faults).map_err(refused)?;
+        let counted = export.cache.count_space().await;
+        counted.map_err(|errno| refused(OpenExportError::Space(errno)))?;
+        exports.push(export);
+    }
+    let exports: Arc<ExportTable> = Arc::new(exports.into_iter().collect());
     report(settings, &exports);
     Ok(Server {
         exports,

@@ -241,9 +241,6 @@ fn check_names(specs: &[ExportSpec]) -> Result<(), SettingsError> {
 
 /// An option that would be ignored is refused instead.
 fn refuse_unavailable(options: &ServeOptions) -> Result<(), SettingsError> {
-    if options.quota.is_some() || options.export.iter().any(|spec| spec.quota.is_some()) {
-        return Err(SettingsError::Unavailable("--quota"));
-    }
     match options.sandbox {
         Some(Switch::On) => Err(SettingsError::Unavailable("--sandbox on")),
         Some(Switch::Off) | None => Ok(()),

@@ -36,8 +36,11 @@ pub enum OpenExportError {
     /// What stands between cache and store.
     #[error("there is no address space for the export's buffers: {0}; check the limits of memory")]
     Buffers(#[from] std::io::Error),
+    /// What it has allocated, for the quota.
+    #[error("what the store has allocated can't be counted: {0}; leave --quota out")]
+    Space(weir_faults::Errno),
     /// The cache over it.
-    #[error("{0}; change --cache-size")]
+    #[error("{0}; change --cache-size or --quota")]
     Cache(#[from] OpenError),
 }
 

@@ -1,0 +1,394 @@
+//! Space accounting of a thin export: `--quota`.
+//!
+//! An export may be larger than what it may allocate. The promise: a write that is acknowledged has its space, so ENOSPC comes at
+//! the write and never at a FLUSH. (Against the quota; a host disk that others fill too can't be promised.)
+//!
+//! # What is counted
+//! Space is counted in units, the larger of the page and the backend's allocation block. A unit is *charged* while it counts
+//! against the quota: because the backend has it allocated, or because a page of it is not yet written back. One bit per unit
+//! says so, in a sparse array. What is not charged is free, in shards (an [`LgLock`]): a write takes from its thread's
+//! shard, and looks at all of them only before it says ENOSPC.
+//!
+//! **Invariant**: the sum of the shards plus the charged units is the quota, at every moment at which nobody is inside a
+//! method of [`Space`].
+//!
+//! # Why it can't change underneath
+//! Whether a write needs space depends on the bits. They are set under an add guard and cleared under a block guard only, on
+//! the range that they stand for; the add lock keeps the two apart. So a write that finds its units charged keeps them until it
+//! has dirtied its pages, and a trim that gives units back has no write between its look and its clearing (race 11).
+//!
+//! A request that charged units and then failed may have charged for nothing. Its range is *reconciled*: under block, each
+//! unit is charged exactly if a page of it is not clean or the backend has it allocated. So are the whole device at the start
+//! and what a resize or a shift has moved.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use weir_faults::{Errno, fault_point};
+
+use crate::add_lock::{AddGuard, BlockGuard};
+use crate::backend::ExtentKind;
+use crate::frame::PAGE_BYTES;
+use crate::gen_radix::{ImmortalRadix, Tag};
+use crate::lg_lock::LgLock;
+use crate::page::UNCLEAN;
+use crate::page_cache::{PageCache, bytes_of};
+
+/// Extents asked for at a time while a range is reconciled.
+const EXTENTS_PER_LOOK: usize = 1024;
+const BITS: u64 = u64::BITS as u64;
+
+/// The quota of one export and who has it.
+#[derive(Debug)]
+pub(crate) struct Space {
+    unit_bytes: u64,
+    quota_units: u64,
+    /// Units that nobody has. Their sum is negative while an export that was larger from the start has more than its quota.
+    free: LgLock<i64>,
+    /// One bit per unit.
+    charged: ImmortalRadix<AtomicU64>,
+}
+
+/// An export's quota at one moment, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SpaceStats {
+    /// What the export may allocate.
+    pub quota: u64,
+    /// What it has allocated or promised.
+    pub charged: u64,
+}
+
+impl Space {
+    pub(crate) fn new(quota: u64, allocation_unit: u32) -> Self {
+        let unit_bytes = u64::from(allocation_unit).max(PAGE_BYTES);
+        let quota_units = quota / unit_bytes;
+        let all = signed(quota_units);
+        Self {
+            unit_bytes,
+            quota_units,
+            free: LgLock::new(|shard| if shard == 0 { all } else { 0 }),
+            charged: ImmortalRadix::new(),
+        }
+    }
+
+    /// The units that `range` of bytes touches.
+    fn touched(&self, range: &Range<u64>) -> Range<u64> {
+        range.start / self.unit_bytes..range.end.div_ceil(self.unit_bytes)
+    }
+
+    /// The units that lie wholly inside `range` of bytes.
+    fn inside(&self, range: &Range<u64>) -> Range<u64> {
+        let start = range.start.div_ceil(self.unit_bytes);
+        start..(range.end / self.unit_bytes).max(start)
+    }
+
+    fn count_charged(&self, units: &Range<u64>) -> u64 {
+        let set = |(word, mask): (u64, u64)| {
+            let bits = self.charged.get(word);
+            bits.map_or(0, |bits| {
+                u64::from((bits.load(Ordering::SeqCst) & mask).count_ones())
+            })
+        };
+        words(units).map(set).sum()
+    }
+
+    fn is_charged(&self, range: &Range<u64>) -> bool {
+        let units = self.touched(range);
+        self.count_charged(&units) == units.end - units.start
+    }
+
+    /// Charges all units that `range` touches, or none.
+    fn charge(&self, range: &Range<u64>) -> Result<(), Errno> {
+        let units = self.touched(range);
+        let wanted = signed(units.end - units.start - self.count_charged(&units));
+        if wanted == 0 {
+            return Ok(());
+        }
+        self.take(wanted)?;
+        // Others may charge the same units meanwhile; nobody discharges them.
+        match self.set(&units) {
+            Ok(new) => self.give(wanted - signed(new)),
+            Err((new, errno)) => {
+                self.give(wanted - signed(new));
+                return Err(errno);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes units out of the shards.
+    fn take(&self, wanted: i64) -> Result<(), Errno> {
+        {
+            let mut local = self.free.local();
+            if *local >= wanted {
+                *local -= wanted;
+                return Ok(());
+            }
+        }
+        let mut global = self.free.global();
+        let total: i64 = global.drain().sum();
+        let granted = total >= wanted;
+        let rest = if granted { total - wanted } else { total };
+        *global.iter_mut().next().expect("a lock has shards") = rest;
+        if granted { Ok(()) } else { Err(Errno::ENOSPC) }
+    }
+
+    fn give(&self, units: i64) {
+        *self.free.local() += units;
+    }
+
+    /// Sets the bits of `units`; says how many were not set before, also when memory for the bits runs out half-way.
+    fn set(&self, units: &Range<u64>) -> Result<u64, (u64, Errno)> {
+        let mut new = 0;
+        for (word, mask) in words(units) {
+            let Ok(bits) = self.charged.get_or_create(word) else {
+                return Err((new, Errno::ENOMEM));
+            };
+            let before = bits.fetch_or(mask, Ordering::SeqCst);
+            new += u64::from((mask & !before).count_ones());
+        }
+        Ok(new)
+    }
+
+    /// Gives units back.
+    fn discharge(&self, units: &Range<u64>) {
+        let mut old = 0;
+        for (word, mask) in words(units) {
+            if let Some(bits) = self.charged.get(word) {
+                old += i64::from((bits.fetch_and(!mask, Ordering::SeqCst) & mask).count_ones());
+            }
+        }
+        self.give(old);
+    }
+
+    fn stats(&self) -> SpaceStats {
+        let free: i64 = self.free.global().iter().sum();
+        let charged =
+            u64::try_from(signed(self.quota_units) - free).expect("no more is free than there is");
+        SpaceStats {
+            quota: self.quota_units * self.unit_bytes,
+            charged: charged * self.unit_bytes,
+        }
+    }
+}
+
+fn signed(units: u64) -> i64 {
+    i64::try_from(units).expect("a device has at most 2^64 bytes, and a unit 2^12 or more")
+}
+
+/// The words of the bit array that hold `units`, with the bits that are meant.
+fn words(units: &Range<u64>) -> impl Iterator<Item = (u64, u64)> + use<> {
+    let Range { start, end } = units.clone();
+    let all = if start < end {
+        start / BITS..end.div_ceil(BITS)
+    } else {
+        0..0
+    };
+    all.map(move |word| {
+        let first = start.max(word * BITS) - word * BITS;
+        let count = end.min((word + 1) * BITS) - word * BITS - first;
+        (word, (u64::MAX >> (BITS - count)) << first)
+    })
+}
+
+/// The space of a write under way. Dropped before it is kept, because the write has failed or its future was dropped, it has
+/// its range reconciled.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    cache: Arc<PageCache>,
+    range: Range<u64>,
+    kept: bool,
+}
+
+impl Charge {
+    /// The pages are dirty: the space is theirs.
+    pub(crate) fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending.
+        if !self.kept && tokio::runtime::Handle::try_current().is_ok() {
+            let (cache, range) = (Arc::clone(&self.cache), self.range.clone());
+            self.cache
+                .tasks
+                .spawn(async move { cache.reconcile_later(range).await });
+        }
+    }
+}
+
+impl PageCache {
+    /// What the quota is and how much of it is used; `None` without one.
+    pub fn space(&self) -> Option<SpaceStats> {
+        self.space.as_ref().map(Space::stats)
+    }
+
+    /// Whether a write to `range` needs no more space than it has: for the paths that can't fail.
+    #[inline]
+    pub(crate) fn has_space(&self, range: &Range<u64>) -> bool {
+        self.space
+            .as_ref()
+            .is_none_or(|space| space.is_charged(range))
+    }
+
+    /// Gets the space that a write to `range` needs, before it changes anything. `charge` has it reconciled unless it is
+    /// [kept](Charge::keep).
+    pub(crate) fn charge_space(
+        self: &Arc<Self>,
+        guard: &AddGuard,
+        range: &Range<u64>,
+        charge: &mut Option<Charge>,
+    ) -> Result<(), Errno> {
+        guard.assert_covers(range.clone());
+        self.charge_blocked(range)?;
+        if self.space.is_some() && charge.is_none() {
+            *charge = Some(Charge {
+                cache: Arc::clone(self),
+                range: range.clone(),
+                kept: false,
+            });
+        }
+        Ok(())
+    }
+
+    /// As [`PageCache::charge_space`], for a change under a block guard.
+    pub(crate) fn charge_blocked(&self, range: &Range<u64>) -> Result<(), Errno> {
+        let Some(space) = &self.space else {
+            return Ok(());
+        };
+        fault_point!(self.background, "cache:space:charge", [ENOSPC, ENOMEM])?;
+        space.charge(range)
+    }
+
+    /// `range` is a hole now: its whole units are free again.
+    pub(crate) fn discharge_space(&self, guard: &BlockGuard, range: &Range<u64>) {
+        if let Some(space) = &self.space {
+            guard.assert_covers(range.clone());
+            space.discharge(&space.inside(range));
+        }
+    }
+
+    /// The device ends at `size` now and no longer at `old`: what was past it is free.
+    pub(crate) fn discharge_past(&self, guard: &BlockGuard, size: u64, old: u64) {
+        if let Some(space) = &self.space
+            && size < old
+        {
+            guard.assert_covers(size..old);
+            space.discharge(&(size.div_ceil(space.unit_bytes)..old.div_ceil(space.unit_bytes)));
+        }
+    }
+
+    /// Counts what the backend has allocated: to be called once before an export with a quota is served.
+    ///
+    /// # Errors
+    /// What the backend said.
+    pub async fn count_space(&self) -> Result<(), Errno> {
+        if self.space.is_none() {
+            return Ok(());
+        }
+        let guard = self.add_lock.block_whole(0..u64::MAX).await;
+        self.reconcile(&guard, 0..self.size()).await
+    }
+
+    /// Makes the charges of `range` true again, after a request that charged has failed.
+    async fn reconcile_later(&self, range: Range<u64>) {
+        let Some(space) = &self.space else { return };
+        let units = space.touched(&range);
+        let whole = units.start * space.unit_bytes..units.end * space.unit_bytes;
+        let guard = self.add_lock.block_whole(whole).await;
+        self.reconcile_blocked(&guard, range).await;
+    }
+
+    /// As [`PageCache::reconcile`], where nobody is left to hear of an error. The guard covers pages; units that it covers in
+    /// part are left as they are.
+    pub(crate) async fn reconcile_blocked(&self, guard: &BlockGuard, range: Range<u64>) {
+        let Some(space) = &self.space else { return };
+        let covered = guard.range();
+        let units = space.inside(&covered);
+        let whole = units.start * space.unit_bytes..units.end * space.unit_bytes;
+        let range = range.start.max(whole.start)..range.end.min(whole.end);
+        if range.is_empty() {
+            return;
+        }
+        if let Err(errno) = self.reconcile(guard, range).await {
+            // What is charged for nothing stays so until the range is trimmed or the export opened again.
+            tracing::warn!(%errno, "the space of a failed request could not be counted again");
+        }
+    }
+
+    /// Charges each unit that `range` touches exactly if a page of it is not clean or the backend has it allocated. The guard
+    /// keeps writes out of these units; writeback may run: a page that it cleans is allocated then.
+    pub(crate) async fn reconcile(
+        &self,
+        guard: &BlockGuard,
+        range: Range<u64>,
+    ) -> Result<(), Errno> {
+        let Some(space) = &self.space else {
+            return Ok(());
+        };
+        let units = space.touched(&range);
+        let end = (units.end * space.unit_bytes).min(self.size());
+        let range = units.start * space.unit_bytes..end.max(range.start);
+        guard.assert_covers(range.clone());
+        // The cache first: a page that is written back between the two looks is found by the second.
+        let mut kept: Vec<_> = self
+            .unclean_in(&range)
+            .iter()
+            .map(|bytes| space.touched(bytes))
+            .collect();
+        let mut at = range.start;
+        while at < range.end {
+            let found = self
+                .backend
+                .extents(&self.background, at..range.end, EXTENTS_PER_LOOK)
+                .await?;
+            let Some(last) = found.last() else { break };
+            at = last.range.end.max(at + 1);
+            let data = found
+                .iter()
+                .filter(|extent| extent.kind != ExtentKind::Hole);
+            kept.extend(data.map(|extent| space.touched(&extent.range)));
+        }
+        kept.sort_unstable_by_key(|units| units.start);
+        // First what is kept, then the gaps between: nothing is free for a moment that is not free afterwards.
+        let mut gap = units.start;
+        for units in kept {
+            let new = space.set(&units).map_err(|(_, errno)| errno)?;
+            // There may be more than the quota allows, from the start: then nothing is free.
+            space.give(-signed(new));
+            space.discharge(&(gap..units.start.max(gap)));
+            gap = gap.max(units.end);
+        }
+        space.discharge(&(gap..units.end.max(gap)));
+        Ok(())
+    }
+
+    /// The pages of `range` that are not clean, as byte ranges.
+    fn unclean_in(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let mut found = Vec::new();
+        let pages = crate::page_cache::pages_of(range);
+        let mut next = pages.start;
+        loop {
+            let pin = crossbeam_epoch::pin();
+            let page = self
+                .slots
+                .next_tagged(next, Tag::Present, &pin)
+                .filter(|page| *page < pages.end);
+            let Some(page) = page else { return found };
+            next = page + 1;
+            if self
+                .slots
+                .get(page, &pin)
+                .is_some_and(|slot| slot.load().has(UNCLEAN))
+            {
+                found.push(bytes_of(&(page..next)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_faults::rng::Rng;
+use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
+
+use super::*;
+use crate::backend::ZeroMode;
+use crate::options::{CacheOptions, MIN_CACHE_BYTES};
+use crate::testing::{Behaviour, TestBackend};
+
+const PAGE: u64 = PAGE_BYTES;
+const DEVICE: u64 = 256 * PAGE;
+
+fn space(units: u64) -> Space {
+    Space::new(units * PAGE, 4096)
+}
+
+#[test]
+fn words_cover_exactly_the_units() {
+    for (start, end) in [(0, 0), (0, 1), (63, 65), (64, 128), (5, 200), (128, 129)] {
+        let set: u32 = words(&(start..end))
+            .map(|(_, mask)| mask.count_ones())
+            .sum();
+        assert_eq!(u64::from(set), end - start, "{start}..{end}");
+        let all = words(&(start..end)).flat_map(|(word, mask)| {
+            (0..64)
+                .filter(move |bit| mask & (1 << bit) != 0)
+                .map(move |bit| word * 64 + bit)
+        });
+        assert!(all.eq(start..end), "{start}..{end}");
+    }
+}
+
+#[test]
+fn a_charge_takes_all_or_nothing() {
+    let space = space(4);
+    space.charge(&(0..3 * PAGE)).unwrap();
+    assert_eq!(space.stats().charged, 3 * PAGE);
+    assert_eq!(space.charge(&(2 * PAGE..6 * PAGE)), Err(Errno::ENOSPC));
+    assert_eq!(
+        space.stats().charged,
+        3 * PAGE,
+        "a refused charge took something"
+    );
+    space.charge(&(2 * PAGE..4 * PAGE)).unwrap();
+    assert!(space.is_charged(&(0..4 * PAGE)) && !space.is_charged(&(0..5 * PAGE)));
+    space.discharge(&(1..2));
+    assert_eq!(space.stats().charged, 3 * PAGE);
+    space.charge(&(10 * PAGE..11 * PAGE)).unwrap();
+    assert_eq!(space.charge(&(11 * PAGE..12 * PAGE)), Err(Errno::ENOSPC));
+}
+
+#[test]
+fn what_one_thread_gave_back_another_gets_before_it_hears_of_no_space() {
+    let space = space(8);
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| space.charge(&(0..8 * PAGE)).unwrap())
+            .join()
+            .unwrap();
+        for unit in 0..8 {
+            scope
+                .spawn({
+                    let space = &space;
+                    move || space.discharge(&(unit..unit + 1))
+                })
+                .join()
+                .unwrap();
+        }
+    });
+    space.charge(&(100 * PAGE..108 * PAGE)).unwrap();
+    assert_eq!(space.stats().charged, 8 * PAGE);
+}
+
+struct Bench {
+    backend: Arc<TestBackend>,
+    cache: Arc<PageCache>,
+    faults: Faults,
+    context: FaultContext,
+}
+
+impl Bench {
+    async fn new(quota_pages: u64, filled: usize) -> Self {
+        let backend = Arc::new(TestBackend::new(usize::try_from(DEVICE).unwrap(), 1));
+        let mut image = vec![0; usize::try_from(DEVICE).unwrap()];
+        image[..filled * 4096].fill(1);
+        backend.fill(&image);
+        let faults = Faults::new();
+        let options = CacheOptions {
+            cache_bytes: MIN_CACHE_BYTES,
+            quota: Some(quota_pages * PAGE),
+            ..CacheOptions::default()
+        };
+        let cache = PageCache::open(Arc::clone(&backend) as _, &options, &faults).unwrap();
+        cache.count_space().await.unwrap();
+        let context = faults.context(RequestKinds::WRITE);
+        Self {
+            backend,
+            cache,
+            faults,
+            context,
+        }
+    }
+
+    async fn write(&self, pages: Range<u64>) -> Result<(), Errno> {
+        let length = usize::try_from((pages.end - pages.start) * PAGE).unwrap();
+        let mut payload = self.cache.payload(pages.start * PAGE, length).await;
+        payload.copy_from(&vec![7; length]);
+        self.cache.write(&self.context, payload).await
+    }
+
+    fn charged(&self) -> u64 {
+        self.cache.space().unwrap().charged / PAGE
+    }
+
+    /// The invariant, counted bit by bit, and what the charges must be when everything is written back.
+    fn check(&self) {
+        let space = self.cache.space.as_ref().unwrap();
+        let bits = space.count_charged(&(0..DEVICE / PAGE));
+        assert_eq!(
+            bits,
+            self.charged(),
+            "shards and bits don't add up to the quota"
+        );
+        let image = self.backend.volatile();
+        for (page, bytes) in image.chunks(4096).enumerate() {
+            let data = bytes.iter().any(|byte| *byte != 0);
+            let at = page as u64 * PAGE;
+            assert_eq!(space.is_charged(&(at..at + PAGE)), data, "page {page}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_space_is_told_at_the_write_and_never_at_the_flush() {
+    let bench = Bench::new(10, 4).await;
+    assert_eq!(bench.charged(), 4, "what was there from the start");
+    bench.write(0..10).await.unwrap();
+    assert_eq!(bench.write(10..11).await, Err(Errno::ENOSPC));
+    assert!(!bench.cache.try_write(&bench.context, 20 * PAGE, &[1; 4096]));
+    assert!(
+        bench.cache.try_write(&bench.context, 9 * PAGE, &[1; 4096]),
+        "its space is there"
+    );
+    bench.cache.flush(&bench.context).await.unwrap();
+    bench.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn trim_and_punched_zeroes_give_space_back_and_kept_ones_take_it() {
+    let bench = Bench::new(10, 0).await;
+    bench.write(0..10).await.unwrap();
+    bench
+        .cache
+        .trim(&bench.context, 0..4 * PAGE + 100)
+        .await
+        .unwrap();
+    assert_eq!(bench.charged(), 6);
+    bench
+        .cache
+        .zero(
+            &bench.context,
+            4 * PAGE..6 * PAGE,
+            ZeroMode::MayPunch,
+            false,
+        )
+        .await
+        .unwrap();
+    assert_eq!(bench.charged(), 4);
+    let keep = |range| {
+        bench
+            .cache
+            .zero(&bench.context, range, ZeroMode::KeepAllocated, false)
+    };
+    keep(20 * PAGE..26 * PAGE).await.unwrap();
+    assert_eq!(bench.charged(), 10);
+    assert_eq!(keep(30 * PAGE..31 * PAGE).await, Err(Errno::ENOSPC));
+    assert_eq!(bench.charged(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_fails_keeps_no_space() {
+    let bench = Bench::new(10, 0).await;
+    bench
+        .faults
+        .set_points("class cache:insert error EIO")
+        .unwrap();
+    assert_eq!(bench.write(0..5).await, Err(Errno::EIO));
+    bench.faults.set_points("reset").unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(bench.charged(), 0);
+    bench.write(5..15).await.unwrap();
+    bench.cache.flush(&bench.context).await.unwrap();
+    bench.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn direct_writes_are_charged_too() {
+    let bench = Bench::new(4, 0).await;
+    let direct = async |pages: Range<u64>| {
+        let length = usize::try_from((pages.end - pages.start) * PAGE).unwrap();
+        let mut payload = bench.cache.payload(pages.start * PAGE, length).await;
+        payload.copy_from(&vec![7; length]);
+        bench.cache.write_direct(&bench.context, payload).await
+    };
+    direct(0..4).await.unwrap();
+    assert_eq!(direct(8..9).await, Err(Errno::ENOSPC));
+    bench.cache.trim(&bench.context, 0..PAGE).await.unwrap();
+    direct(8..9).await.unwrap();
+    bench.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn shrinking_gives_back_what_was_past_the_end() {
+    let bench = Bench::new(10, 0).await;
+    bench.write(0..10).await.unwrap();
+    bench.cache.resize(4 * PAGE).await.unwrap();
+    assert_eq!(bench.charged(), 4);
+}
+
+/// Row 11: a write sees "allocated" ‖ a trim deallocates ‖ it dirties without space.
+#[tokio::test(start_paused = true)]
+async fn race_11_a_trim_waits_for_the_write_whose_space_it_would_take() {
+    let bench = Bench::new(1, 1).await;
+    bench
+        .faults
+        .set_points("class cache:write:merge pause")
+        .unwrap();
+    // Part of an absent page, so that it pauses after its space was charged.
+    let mut payload = bench.cache.payload(100, 10).await;
+    payload.copy_from(&[9; 10]);
+    let (cache, context) = (Arc::clone(&bench.cache), bench.context.clone());
+    let write = tokio::spawn(async move { cache.write(&context, payload).await });
+    bench
+        .faults
+        .paused_at_least("class cache:write:merge", 1)
+        .await
+        .unwrap();
+    let (cache, context) = (Arc::clone(&bench.cache), bench.context.clone());
+    let trim = tokio::spawn(async move { cache.trim(&context, 0..PAGE).await });
+    // Paused time moves only when every task waits.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(
+        !trim.is_finished(),
+        "a trim took the space of a write under way"
+    );
+    bench.faults.set_points("reset").unwrap();
+    write.await.unwrap().unwrap();
+    trim.await.unwrap().unwrap();
+    assert_eq!(bench.charged(), 0);
+    bench.write(5..6).await.unwrap();
+    bench.cache.flush(&bench.context).await.unwrap();
+    bench.check();
+}
+
+/// Random writes, trims and zeroes over a backend that delays and fails: the charges stay true.
+#[tokio::test(start_paused = true)]
+async fn the_books_balance_whatever_fails() {
+    for seed in 0..12 {
+        let bench = Bench::new(100, 30).await;
+        let mut rng = Rng::new(seed);
+        let failures = [
+            ("write", 100),
+            ("zero", 200),
+            ("discard", 200),
+            ("read", 50),
+        ];
+        bench.backend.behave(Behaviour {
+            delay_max: Some(Duration::from_millis(3)),
+            failures_per_mille: failures.into(),
+        });
+        for _ in 0..30 {
+            let mut running = tokio::task::JoinSet::new();
+            for _ in 0..6 {
+                let start = rng.below(DEVICE - 20 * PAGE);
+                let length = 1 + rng.below(20 * PAGE);
+                let kind = rng.below(4);
+                let (cache, context) = (Arc::clone(&bench.cache), bench.context.clone());
+                running.spawn(async move {
+                    let range = start..start + length;
+                    let _ = match kind {
+                        0 => cache.trim(&context, range).await,
+                        1 => cache.zero(&context, range, ZeroMode::MayPunch, false).await,
+                        _ => {
+                            let length = cache.slice_at(start, length);
+                            let mut payload = cache.payload(start, length).await;
+                            payload.copy_from(&vec![5; length]);
+                            cache.write(&context, payload).await
+                        }
+                    };
+                });
+            }
+            while running.join_next().await.is_some() {}
+        }
+        bench.backend.behave(Behaviour::default());
+        bench.cache.flush(&bench.context).await.unwrap();
+        // What a failed trim left charged is counted again.
+        bench.cache.count_space().await.unwrap();
+        bench.check();
+        let stats = bench.cache.space().unwrap();
+        assert!(stats.charged <= stats.quota, "seed {seed}: {stats:?}");
+    }
+}
