@@ -1,8 +1,8 @@
 //! Bytes that say where they belong and who wrote them.
 
 /// The unit of content: small enough that most writes begin and end inside pages and sectors, large enough to be cheap.
-pub const CELL: u64 = 128;
-const CELL_BYTES: usize = CELL as usize;
+pub const CELL: u64 = CELL_BYTES as u64;
+const CELL_BYTES: usize = 128;
 /// The number of the write, then the cell's own, over and over.
 const STAMP_BYTES: usize = 8;
 

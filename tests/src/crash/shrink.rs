@@ -1,26 +1,27 @@
 //! Makes a failing plan small: takes out what it fails without.
 
+use std::time::{Duration, Instant};
+
 use super::plan::{Action, Plan, Step};
 use super::run::run;
 
-/// The most runs: a minute or two.
-const RUNS_MAX: usize = 600;
+/// How long it tries. A run that waits for ever takes longer than most.
+const TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The smallest plan found that fails, and how it fails; `error` is how `plan` does.
 #[must_use]
 pub fn shrink(plan: &Plan, error: String) -> (Plan, String) {
     let mut smallest = (plan.clone(), error);
-    let mut runs = 0;
+    let begun = Instant::now();
     loop {
         let before = size(&smallest.0);
         let mut chunk = smallest.0.steps().max(1);
         while chunk > 0 {
             let mut at = 0;
             while at < size(&smallest.0) {
-                if runs == RUNS_MAX {
+                if begun.elapsed() > TIME_MAX {
                     return smallest;
                 }
-                runs += 1;
                 let candidate = without(&smallest.0, at..at + chunk);
                 match run(&candidate) {
                     Err(error) => smallest = (candidate, error),
