@@ -28,10 +28,12 @@ pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: Canc
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        // In this order, not by chance: the same events make the same schedule. The tick comes seldom and keeps out nobody.
         let ticked = tokio::select! {
+            biased;
             () = closing.cancelled() => return,
-            () = kick.notified() => false,
             _ = tick.tick() => true,
+            () = kick.notified() => false,
         };
         let Some(strong) = cache.upgrade() else {
             return;
@@ -40,6 +42,7 @@ pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: Canc
             ages.tick(&strong);
         }
         let worked = tokio::select! {
+            biased;
             () = closing.cancelled() => return,
             worked = strong.tend(&mut ages) => worked,
         };
@@ -49,6 +52,7 @@ pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: Canc
             continue;
         }
         tokio::select! {
+            biased;
             () = closing.cancelled() => return,
             () = tokio::time::sleep(retry) => retry = (retry * 2).min(RETRY_LAST),
         }
