@@ -15,6 +15,8 @@ pub fn start(verbose: u8, quiet: u8) {
         .with_target(verbose > 0)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // It would say on a standard error that has gone that standard error has gone, and panic.
+        .log_internal_errors(false)
         .finish();
     // Only a second start in one process could be refused, and then the first one logs.
     let _ = tracing::subscriber::set_global_default(subscriber);

@@ -1,5 +1,6 @@
 //! The `weir` program: parses its words, does one thing, and says in one line what went wrong.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -12,7 +13,8 @@ fn main() -> ExitCode {
     // Ends the process with 2 when the words can't be parsed.
     let cli = Cli::parse();
     run(cli.command).unwrap_or_else(|error| {
-        eprintln!("weir: {error}");
+        // Nobody has to listen: the status says it too.
+        let _ = writeln!(std::io::stderr(), "weir: {error}");
         ExitCode::FAILURE
     })
 }

@@ -144,3 +144,20 @@ fn what_was_flushed_is_there_after_a_restart() {
     client.request(DISCONNECT, 0, 0, b"");
     assert_eq!(server.stop().code(), Some(0));
 }
+
+/// `weir serve 2>&1 | head` must not kill the server with what it logs next.
+#[test]
+fn nobody_has_to_read_what_it_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(["serve", "memory:1M", "--cache-size", "4M", "--no-admin"])
+        .args(["--run", "exit 7", "--listen", "unix:s"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("weir starts");
+    drop((child.stdout.take(), child.stderr.take()));
+    let status = child.wait().expect("its status");
+    assert_eq!(status.code(), Some(7), "{status}");
+}
