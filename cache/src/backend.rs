@@ -130,6 +130,19 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     /// Makes durable everything that completed before this call.
     fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>>;
 
+    /// Says that a FLUSH, or a FUA of these bytes, is about to succeed: everything that completed in `range` before the last sync
+    /// counts as promised. A store that is durable after a sync has nothing to do.
+    ///
+    /// # Errors
+    /// What keeps the promise from being kept: the FLUSH fails with it.
+    fn cover<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        _range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Changes the size; what is added reads as zeroes. `ENOTSUP` where that isn't possible.
     fn resize<'a>(
         &'a self,

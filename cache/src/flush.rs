@@ -97,7 +97,7 @@ impl PageCache {
     #[error_injectable(ctx = context, errors(EIO, ENOSPC, EDQUOT))]
     pub async fn flush(self: &Arc<Self>, context: &FaultContext) -> Result<(), Errno> {
         let pages = 0..self.size().div_ceil(crate::frame::PAGE_BYTES);
-        self.make_durable(context, pages).await
+        self.make_durable(context, pages, 0..u64::MAX).await
     }
 
     /// FUA: what the cache holds of `range` is durable when it returns. Cancel safe.
@@ -110,13 +110,14 @@ impl PageCache {
         context: &FaultContext,
         range: Range<u64>,
     ) -> Result<(), Errno> {
-        self.make_durable(context, pages_of(&range)).await
+        self.make_durable(context, pages_of(&range), range).await
     }
 
     async fn make_durable(
         self: &Arc<Self>,
         context: &FaultContext,
         pages: Range<u64>,
+        promised: Range<u64>,
     ) -> Result<(), Errno> {
         let covered = self.generations.next_epoch();
         pause_point!(context, "cache:flush:snapshot", [EIO]).await?;
@@ -136,7 +137,8 @@ impl PageCache {
             pause_point!(context, "cache:flush:sync", [EIO]).await?;
             self.sync(context).await?;
             if self.writeback.failures() == failures {
-                return Ok(());
+                // Also when there was nothing to sync: an own sync, or another request's, promised nothing for this one.
+                return self.backend.cover(context, promised).await;
             }
         }
     }

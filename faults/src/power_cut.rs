@@ -6,9 +6,9 @@
 //! - A write, trim or zero goes to [`PowerCut::record`] and not to the backend.
 //! - A read takes [`PowerCut::overlay`] *first*, then reads the backend, then copies the overlay over it. In that order a
 //!   sync that applies and drops pieces in between does no harm.
-//! - A sync: [`PowerCut::begin_sync`] notes what it covers; [`PowerCut::complete_sync`] makes that durable by promise and
-//!   returns what the backend lacks; the decorator applies it, syncs the backend, and calls [`PowerCut::applied`]. One batch
-//!   at a time, in the order in which they were returned. A batch that failed is just dropped: its pieces stay, and the
+//! - A FLUSH or FUA: [`PowerCut::begin_sync`] notes what it covers; [`PowerCut::complete_sync`] makes that durable by promise,
+//!   on the range that it is about, and returns what the backend lacks; the decorator applies it, syncs the backend, and
+//!   calls [`PowerCut::applied`]. One batch at a time, in the order in which they were returned. A batch that failed is just dropped: its pieces stay, and the
 //!   next sync returns them again.
 //! - A cut: [`PowerCut::cut`] raises the incarnation, so that whatever is older changes nothing, and returns a batch, which
 //!   is what the disk turns out to hold. A sync that was completed but not applied counts as complete; one that was only
@@ -16,14 +16,15 @@
 //!
 //! # How
 //! The device is cut into segments in which every byte has the same history: a list of versions, oldest first, each with
-//! the number of its mutation. What is covered is everything up to a number. A segment needs no version older than its
-//! newest covered one, so memory is in proportion to what is not applied; a trim of the whole device is one segment.
+//! the number of its mutation. What is covered is, per segment, everything up to a number. A segment needs no version older than
+//! its newest covered one, so memory is in proportion to what is not applied; a trim of the whole device is one segment.
 //!
 //! The survivors of a cut are chosen by *cutoff*: for each sector, a number among the covered one and those of the later
 //! mutations that touched it; each byte takes its newest version up to there. So a sector is always what it was at one
 //! moment, also where mutations began in its middle.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -70,7 +71,8 @@ pub struct SyncToken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     incarnation: u64,
-    through: u64,
+    /// Up to which mutation the pieces hold what they stand for: first byte, byte after the last, number.
+    through: Vec<(u64, u64, u64)>,
     /// To be applied.
     pub pieces: Vec<Piece>,
 }
@@ -81,12 +83,8 @@ pub struct PowerCut {
     incarnation: u64,
     /// The number of the newest mutation.
     newest: u64,
-    /// Mutations up to this number are durable by promise.
-    covered: u64,
     /// By their first byte; they neither overlap nor are empty, and each has a version.
     segments: BTreeMap<u64, Segment>,
-    /// The number and size of each write whose data may still be held, in order.
-    writes: VecDeque<(u64, u64)>,
     held_bytes: u64,
 }
 
@@ -142,7 +140,6 @@ impl PowerCut {
             .expect("a mutation past 2^64 bytes");
         self.newest += 1;
         if matches!(content, Content::Data { .. }) {
-            self.writes.push_back((self.newest, length));
             self.held_bytes += length;
         }
         let number = self.newest;
@@ -165,6 +162,7 @@ impl PowerCut {
                 gap.start,
                 Segment {
                     end: gap.end,
+                    covered: 0,
                     versions: vec![version(gap.start)],
                 },
             );
@@ -207,16 +205,17 @@ impl PowerCut {
         })
     }
 
-    /// Completes a sync: what it covers is durable by promise from here on. Returns what the backend lacks of that.
+    /// Completes a sync of `range` (in bytes): what it covers there is durable by promise from here on. Returns what the backend
+    /// lacks of that, and of what was covered before.
     ///
     /// # Errors
     /// [`Stale`] if the power was cut since it was begun; then it has covered nothing.
-    pub fn complete_sync(&mut self, token: SyncToken) -> Result<Batch, Stale> {
+    pub fn complete_sync(&mut self, token: SyncToken, range: Range<u64>) -> Result<Batch, Stale> {
         self.current(token.incarnation)?;
-        self.covered = self.covered.max(token.through);
-        let covered = self.covered;
-        for segment in self.segments.values_mut() {
-            segment.forget_before(covered);
+        self.split(range.start);
+        self.split(range.end);
+        for (_, segment) in self.segments.range_mut(range) {
+            segment.cover(token.through);
         }
         Ok(self.batch())
     }
@@ -226,19 +225,19 @@ impl PowerCut {
         if batch.incarnation != self.incarnation {
             return;
         }
-        self.segments.retain(|_, segment| {
-            segment
-                .versions
-                .retain(|version| version.number > batch.through);
-            !segment.versions.is_empty()
-        });
-        while self
-            .writes
-            .front()
-            .is_some_and(|(number, _)| *number <= batch.through)
-        {
-            self.held_bytes -= self.writes.pop_front().map_or(0, |(_, bytes)| bytes);
+        // Segments are split and never joined, so each lies in one of the batch's or in none.
+        for &(start, end, through) in &batch.through {
+            for (_, segment) in self.segments.range_mut(start..end) {
+                segment.versions.retain(|version| version.number > through);
+            }
         }
+        self.segments
+            .retain(|_, segment| !segment.versions.is_empty());
+        self.held_bytes = self
+            .segments
+            .iter()
+            .map(|(start, segment)| segment.held_bytes(*start))
+            .sum();
     }
 
     /// Forgets what lies at or past `size` bytes: the device was shrunk.
@@ -255,15 +254,16 @@ impl PowerCut {
             Keep::Random => self.cut_at_random(options),
         }
         self.incarnation += 1;
-        self.covered = self.newest;
+        for segment in self.segments.values_mut() {
+            segment.cover(self.newest);
+        }
         self.batch()
     }
 
     /// Makes every segment what it was at the cutoff that `cutoff(start, segment, covered)` says.
     fn choose(&mut self, cutoff: impl Fn(u64, &Segment, u64) -> u64) {
-        let covered = self.covered;
         self.segments.retain(|start, segment| {
-            let cutoff = cutoff(*start, segment, covered);
+            let cutoff = cutoff(*start, segment, segment.covered);
             segment.cut_at(cutoff);
             !segment.versions.is_empty()
         });
@@ -279,11 +279,10 @@ impl PowerCut {
                 .versions
                 .iter()
                 .map(|version| version.number)
-                .filter(|number| *number > self.covered);
-            candidates
-                .entry(start / unit)
-                .or_insert_with(|| BTreeSet::from([self.covered]))
-                .extend(later);
+                .filter(|number| *number > segment.covered);
+            let unit = candidates.entry(start / unit).or_default();
+            unit.insert(segment.covered);
+            unit.extend(later);
         }
         self.choose(|start, _, covered| {
             let candidates = &candidates[&(start / unit)];
@@ -294,7 +293,8 @@ impl PowerCut {
                 .iter()
                 .copied()
                 .nth(usize::try_from(chosen).unwrap_or(0))
-                .unwrap_or(covered)
+                // A part of the unit may be covered further than the rest.
+                .map_or(covered, |number| number.max(covered))
         });
     }
 
@@ -325,8 +325,9 @@ impl PowerCut {
 
     /// What is covered and still here.
     fn batch(&self) -> Batch {
+        let covered = |(start, segment): (&u64, &Segment)| (*start, segment.end, segment.covered);
         let pieces = self.segments.iter().filter_map(|(start, segment)| {
-            let version = segment.newest_until(self.covered)?;
+            let version = segment.newest_until(segment.covered)?;
             Some(Piece {
                 offset: *start,
                 length: segment.end - start,
@@ -335,7 +336,7 @@ impl PowerCut {
         });
         Batch {
             incarnation: self.incarnation,
-            through: self.covered,
+            through: self.segments.iter().map(covered).collect(),
             pieces: segment::merged(pieces),
         }
     }

@@ -125,6 +125,8 @@ pub(super) struct Version {
 pub(super) struct Segment {
     /// The byte after the last.
     pub(super) end: u64,
+    /// Mutations up to this number are durable by promise.
+    pub(super) covered: u64,
     /// Oldest first; never empty while it is in the map.
     pub(super) versions: Vec<Version>,
 }
@@ -142,11 +144,18 @@ impl Segment {
             .find(|version| version.number <= number)
     }
 
-    /// Forgets what is older than the newest version up to that mutation: it can't come back.
-    pub(super) fn forget_before(&mut self, number: u64) {
+    /// What it holds of written data, in bytes, when it begins at `start`.
+    pub(super) fn held_bytes(&self, start: u64) -> u64 {
+        let data = |version: &&Version| matches!(version.content, Content::Data { .. });
+        self.versions.iter().filter(data).count() as u64 * (self.end - start)
+    }
+
+    /// Makes what it was up to that mutation durable by promise. What is older than that can't come back and is forgotten.
+    pub(super) fn cover(&mut self, number: u64) {
+        self.covered = self.covered.max(number);
         let until = self
             .versions
-            .partition_point(|version| version.number <= number);
+            .partition_point(|version| version.number <= self.covered);
         self.versions.drain(..until.saturating_sub(1));
     }
 
@@ -167,6 +176,7 @@ impl Segment {
         };
         let right = Self {
             end: self.end,
+            covered: self.covered,
             versions: self.versions.iter().map(skip).collect(),
         };
         self.end = at;

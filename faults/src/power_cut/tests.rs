@@ -163,7 +163,7 @@ impl Model {
     }
 
     fn complete(&mut self, token: SyncToken, covers: usize, fails_after: Option<usize>) {
-        let batch = self.cut.complete_sync(token).expect("current");
+        let batch = self.cut.complete_sync(token, 0..u64::MAX).expect("current");
         self.covered = self.covered.max(covers);
         apply(&batch, &mut self.disk, fails_after.unwrap_or(usize::MAX));
         if fails_after.is_none() {
@@ -201,7 +201,7 @@ impl Model {
             }
         }
         for token in stale {
-            prop_assert!(self.cut.complete_sync(token).is_err());
+            prop_assert!(self.cut.complete_sync(token, 0..u64::MAX).is_err());
         }
         prop_assert!(self.cut.record(before, 0, Mutation::Zero(512)).is_err());
         prop_assert!(self.cut.begin_sync(before).is_err());
@@ -291,10 +291,10 @@ fn a_sync_completed_but_not_applied_survives_and_is_returned_again() {
     let token = cut.begin_sync(0).expect("current");
     cut.record(0, 0, Mutation::Write(Arc::from([2_u8; 512])))
         .expect("current");
-    let failed = cut.complete_sync(token).expect("current");
+    let failed = cut.complete_sync(token, 0..u64::MAX).expect("current");
     assert_eq!(failed.pieces[0].data(), Some([1_u8; 512].as_slice()));
     let again = cut
-        .complete_sync(cut.begin_sync(0).expect("current"))
+        .complete_sync(cut.begin_sync(0).expect("current"), 0..u64::MAX)
         .expect("current");
     assert_eq!(again.pieces[0].data(), Some([2_u8; 512].as_slice()));
 
@@ -304,7 +304,7 @@ fn a_sync_completed_but_not_applied_survives_and_is_returned_again() {
     let survivors = cut.cut(options(Keep::None, 512, 0));
     assert_eq!(survivors.pieces.len(), 1);
     assert_eq!(survivors.pieces[0].data(), Some([2_u8; 512].as_slice()));
-    assert!(cut.complete_sync(begun).is_err());
+    assert!(cut.complete_sync(begun, 0..u64::MAX).is_err());
     // Nor does an older batch drop what the cut left.
     cut.applied(&again);
     assert_eq!(cut.overlay(0, 512).len(), 1);
@@ -335,4 +335,40 @@ fn pieces_are_merged_and_a_shrink_forgets() {
     let left = cut.overlay(0, 1 << 20);
     assert_eq!((left.len(), left[0].length), (1, 1000));
     assert!(matches!(left[0].content, Content::Data { at: 0, .. }));
+}
+
+/// FUA covers its own bytes; what was written beside them by the same mutation is lost with the rest.
+#[test]
+fn a_promise_covers_its_range_only() {
+    let mut cut = PowerCut::new();
+    let write = |cut: &mut PowerCut, byte: u8| {
+        let data = Mutation::Write(vec![byte; 1536].into());
+        cut.record(cut.incarnation(), 0, data).expect("current");
+    };
+    write(&mut cut, 1);
+    let all = cut.begin_sync(0).expect("current");
+    let batch = cut.complete_sync(all, 0..u64::MAX).expect("current");
+    cut.applied(&batch);
+    write(&mut cut, 2);
+    let token = cut.begin_sync(0).expect("current");
+    write(&mut cut, 3);
+    let batch = cut.complete_sync(token, 512..1024).expect("current");
+    assert_eq!(batch.pieces.len(), 1);
+    assert_eq!((batch.pieces[0].offset, batch.pieces[0].length), (512, 512));
+    assert_eq!(batch.pieces[0].data().expect("data"), [2; 512]);
+    let batch = cut.cut(options(Keep::None, 512, 0));
+    let pieces: Vec<_> = batch
+        .pieces
+        .iter()
+        .map(|piece| (piece.offset, piece.length))
+        .collect();
+    assert_eq!(
+        pieces,
+        [(512, 512)],
+        "what was never covered is as the backend has it"
+    );
+    assert_eq!(batch.pieces[0].data().expect("data"), [2; 512]);
+    cut.applied(&batch);
+    assert!(cut.is_empty());
+    assert_eq!(cut.held_bytes(), 0);
 }

@@ -310,6 +310,14 @@ impl Backend for FaultedBackend {
         Box::pin(self.flush(context))
     }
 
+    fn cover<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        self.inner.cover(context, range)
+    }
+
     fn resize<'a>(
         &'a self,
         context: &'a FaultContext,

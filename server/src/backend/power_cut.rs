@@ -1,8 +1,9 @@
 //! A backend that can lose its power: `--power-cut`.
 //!
-//! A decorator between the cache and the store. Everything written, zeroed or trimmed since the last covering sync lives in
-//! a [`PowerCut`] in memory and nowhere else; a sync applies it to the store; reads and extents lay it over what the store
-//! says. So what a cut loses was never in the store, and there is nothing to be undone.
+//! A decorator between the cache and the store. Everything written, zeroed or trimmed that no FLUSH or FUA has covered lives in
+//! a [`PowerCut`] in memory and nowhere else; what is covered ([`Backend::cover`]) is applied to the store; reads and extents lay
+//! the rest over what the store says. So what a cut loses was never in the store, and there is nothing to be undone. Weir's
+//! own syncs cover nothing: what was written back early, or beside a FUA in its page, is lost like the rest.
 //!
 //! # A cut
 //! 1. [`PowerCutBackend::switch_off`]: every call fails with `EIO` from here on. The caller then lets go whoever waits for
@@ -155,7 +156,7 @@ impl PowerCutBackend {
             return Err(Errno::ENOSPC);
         }
         if self.lock().volatile.held_bytes() > HELD_BYTES_MAX {
-            self.sync_all(context).await?;
+            self.cover_range(context, 0..u64::MAX).await?;
         }
         let mut bytes = vec![0; data.bytes()];
         data.copy_to(&mut bytes);
@@ -191,7 +192,7 @@ impl PowerCutBackend {
     }
 
     #[error_injectable(ctx = context, errors(EIO, ENOSPC, EDQUOT))]
-    async fn sync_all(&self, context: &FaultContext) -> Result<(), Errno> {
+    async fn cover_range(&self, context: &FaultContext, range: Range<u64>) -> Result<(), Errno> {
         let token = {
             let mut state = self.lock();
             let volatile = state.powered()?;
@@ -200,7 +201,10 @@ impl PowerCutBackend {
         let _turn = self.turn.lock().await;
         let batch = {
             let mut state = self.lock();
-            state.powered()?.complete_sync(token).map_err(stale)?
+            state
+                .powered()?
+                .complete_sync(token, range)
+                .map_err(stale)?
         };
         self.apply(context, &batch.pieces).await?;
         self.lock().volatile.applied(&batch);
@@ -268,7 +272,7 @@ impl PowerCutBackend {
 
     /// Before what can't live in memory: everything goes to the store. The cache lets nothing else run meanwhile.
     async fn settle(&self, context: &FaultContext) -> Result<(), Errno> {
-        self.sync_all(context).await?;
+        self.cover_range(context, 0..u64::MAX).await?;
         self.lock().powered().map(|_| ())
     }
 }
@@ -397,8 +401,17 @@ impl Backend for PowerCutBackend {
         Box::pin(self.extents_laid_over(context, range, most))
     }
 
-    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(self.sync_all(context))
+    fn sync<'a>(&'a self, _context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+        // Weir's own syncs promise nothing to anybody; what a FLUSH or FUA promises comes with `cover`.
+        Box::pin(async { self.lock().powered().map(|_| ()) })
+    }
+
+    fn cover<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(self.cover_range(context, range))
     }
 
     fn resize<'a>(

@@ -82,8 +82,10 @@ impl Bench {
         self.backend.resize(&self.context, size).await
     }
 
+    /// As a FLUSH does.
     pub(crate) async fn sync(&self) -> Result<(), Errno> {
-        self.backend.sync(&self.context).await
+        self.backend.sync(&self.context).await?;
+        self.backend.cover(&self.context, 0..u64::MAX).await
     }
 
     pub(crate) async fn extents(

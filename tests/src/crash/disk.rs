@@ -27,10 +27,10 @@ pub struct RecordedDisk {
 #[derive(Debug)]
 struct State {
     newest: Number,
-    /// Mutations up to this one are covered by a sync that succeeded.
-    covered: Number,
-    /// Up to these by one that failed or has not returned: it may count.
-    perhaps: Vec<Number>,
+    /// Per cell: mutations up to this one are covered by a promise that was kept.
+    covered: Vec<Number>,
+    /// Up to these by one that failed or has not returned: it may count, for any of its cells.
+    perhaps: Vec<(Range<usize>, Number)>,
     /// What was left by the last cut.
     base: Vec<Version>,
     /// What came since, oldest first.
@@ -45,10 +45,20 @@ impl State {
         }
     }
 
-    fn cover(&mut self, through: Number) {
-        self.covered = self.covered.max(through);
-        let covered = self.covered;
-        self.perhaps.retain(|number| *number > covered);
+    fn cover(&mut self, cells: &Range<usize>, through: Number) {
+        for covered in &mut self.covered[cells.clone()] {
+            *covered = through.max(*covered);
+        }
+    }
+
+    /// Up to which mutations a cell may be covered.
+    fn covers(&self, cell: usize) -> impl Iterator<Item = Number> {
+        let covered = self.covered[cell];
+        let perhaps = self
+            .perhaps
+            .iter()
+            .filter(move |(cells, _)| cells.contains(&cell));
+        std::iter::once(covered).chain(perhaps.map(move |(_, number)| covered.max(*number)))
     }
 
     /// A cell's newest version up to `number`.
@@ -71,7 +81,7 @@ impl RecordedDisk {
             inner,
             state: Mutex::new(State {
                 newest: 0,
-                covered: 0,
+                covered: vec![0; cells],
                 perhaps: Vec::new(),
                 base: vec![ZERO; cells],
                 cells: vec![Vec::new(); cells],
@@ -106,16 +116,16 @@ impl RecordedDisk {
     /// Says which unit of survival is not.
     pub fn check_cut(&self, options: PowerCutOptions, left: &[Version]) -> Result<(), String> {
         let state = self.state();
-        let covers = std::iter::once(state.covered).chain(state.perhaps.iter().copied());
-        let outcomes = covers.map(|covered| state.check(options, left, covered));
-        let mut first = None;
-        for outcome in outcomes {
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(error) => first = first.or(Some(error)),
+        match options.keep {
+            Keep::None => state.check_image(left, |cell| state.covers(cell).collect()),
+            Keep::All => state.check_image(left, |_| vec![state.newest]),
+            Keep::Random => {
+                let unit = usize::try_from(options.tear / CELL).expect("a small unit");
+                (0..left.len()).step_by(unit).try_for_each(|start| {
+                    state.check_unit(left, start..(start + unit).min(left.len()))
+                })
             }
         }
-        Err(first.expect("at least one was tried"))
     }
 
     /// Checks that `left` is what the disk durably has.
@@ -124,83 +134,91 @@ impl RecordedDisk {
     /// Says which cell is not.
     pub fn check_durable(&self, left: &[Version]) -> Result<(), String> {
         let state = self.state();
-        state.check_image(left, state.covered)
+        state.check_image(left, |cell| vec![state.covered[cell]])
     }
 
     /// This is what is left, durably.
     pub fn restart(&self, left: &[Version]) {
         let mut state = self.state();
-        state.covered = state.newest;
+        let newest = state.newest;
+        state.covered.fill(newest);
         state.base.copy_from_slice(left);
         state.cells.iter_mut().for_each(Vec::clear);
         state.perhaps.clear();
     }
 
-    /// Syncs, or does what includes it.
-    async fn covering(&self, call: BackendFuture<'_, Result<(), Errno>>) -> Result<(), Errno> {
-        let through = {
+    /// Makes a promise about `range`, or does what includes one.
+    async fn covering(
+        &self,
+        range: Range<u64>,
+        call: BackendFuture<'_, Result<(), Errno>>,
+    ) -> Result<(), Errno> {
+        let (cells, through) = {
             let mut state = self.state();
+            let all = state.covered.len();
+            let cell =
+                |offset: u64| usize::try_from(offset / CELL).map_or(all, |cell| cell.min(all));
+            let cells = cell(range.start)..cell(range.end);
             let newest = state.newest;
-            state.perhaps.push(newest);
-            newest
+            state.perhaps.push((cells.clone(), newest));
+            (cells, newest)
         };
         call.await?;
-        self.state().cover(through);
+        let mut state = self.state();
+        state.cover(&cells, through);
+        let kept = state
+            .perhaps
+            .iter()
+            .position(|promise| *promise == (cells.clone(), through));
+        if let Some(kept) = kept {
+            state.perhaps.swap_remove(kept);
+        }
         Ok(())
     }
 }
 
 impl State {
-    fn check(
+    /// Each cell is what it was up to one of the mutations that `allowed` names for it.
+    fn check_image(
         &self,
-        options: PowerCutOptions,
         left: &[Version],
-        covered: Number,
+        allowed: impl Fn(usize) -> Vec<Number>,
     ) -> Result<(), String> {
-        match options.keep {
-            Keep::None => self.check_image(left, covered),
-            Keep::All => self.check_image(left, self.newest),
-            Keep::Random => {
-                let unit = usize::try_from(options.tear / CELL).expect("a small unit");
-                (0..left.len()).step_by(unit).try_for_each(|start| {
-                    self.check_unit(left, start..(start + unit).min(left.len()), covered)
-                })
-            }
-        }
-    }
-
-    fn check_image(&self, left: &[Version], number: Number) -> Result<(), String> {
         for (cell, version) in left.iter().enumerate() {
-            let wanted = self.at(cell, number);
-            if *version != wanted {
+            let numbers = allowed(cell);
+            if !numbers
+                .iter()
+                .any(|number| *version == self.at(cell, *number))
+            {
                 let known = &self.cells[cell];
                 return Err(format!(
-                    "cell {cell} holds version {version}, the disk had {wanted} as of its mutation {number}; it was given (mutation, version): {known:?}"
+                    "cell {cell} holds version {version}, as of none of the disk's mutations {numbers:?}; it was given (mutation, version): {known:?}"
                 ));
             }
         }
         Ok(())
     }
 
-    /// All cells of a unit are what they were at one moment, the covered one or later.
-    fn check_unit(
-        &self,
-        left: &[Version],
-        unit: Range<usize>,
-        covered: Number,
-    ) -> Result<(), String> {
+    /// All cells of a unit are what they were at one moment, or at the later one up to which they are covered.
+    fn check_unit(&self, left: &[Version], unit: Range<usize>) -> Result<(), String> {
         let later = self.cells[unit.clone()]
             .iter()
             .flatten()
             .map(|(number, _)| *number);
-        let mut cutoffs = std::iter::once(covered).chain(later.filter(|number| *number > covered));
-        let fits = |cutoff| unit.clone().all(|cell| left[cell] == self.at(cell, cutoff));
+        let mut cutoffs = std::iter::once(0).chain(later);
+        let fits = |cutoff: Number| {
+            unit.clone().all(|cell| {
+                self.covers(cell)
+                    .any(|covered| left[cell] == self.at(cell, covered.max(cutoff)))
+            })
+        };
         if cutoffs.any(fits) {
             return Ok(());
         }
         Err(format!(
-            "cells {unit:?} are {:?}, which they never were at one moment from mutation {covered} on; they were given (mutation, version): {:?}",
+            "cells {unit:?} are {:?}, which they never were at one moment from {:?} on; they were given (mutation, version): {:?}",
             &left[unit.clone()],
+            &self.covered[unit.clone()],
             &self.cells[unit.clone()]
         ))
     }
@@ -276,7 +294,16 @@ impl Backend for RecordedDisk {
     }
 
     fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(self.covering(self.inner.sync(context)))
+        self.inner.sync(context)
+    }
+
+    fn cover<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        let call = self.inner.cover(context, range.clone());
+        Box::pin(self.covering(range, call))
     }
 
     fn resize<'a>(
@@ -285,7 +312,8 @@ impl Backend for RecordedDisk {
         size: u64,
     ) -> BackendFuture<'a, Result<(), Errno>> {
         Box::pin(async move {
-            self.covering(self.inner.resize(context, size)).await?;
+            self.covering(0..u64::MAX, self.inner.resize(context, size))
+                .await?;
             // What is past the end is gone at once, and shows zeroes when it comes back.
             let past = usize::try_from(size / CELL).expect("a small device");
             let mut state = self.state();

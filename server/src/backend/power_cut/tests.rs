@@ -146,7 +146,11 @@ async fn nothing_works_without_power_and_older_syncs_cover_nothing() {
         .cut(&setup.bench.context, options, Vec::new())
         .await;
     setup.power.switch_on();
-    let late = setup.power.lock().volatile.complete_sync(token.unwrap());
+    let late = setup
+        .power
+        .lock()
+        .volatile
+        .complete_sync(token.unwrap(), 0..u64::MAX);
     assert!(late.is_err());
     assert_eq!(setup.page(0).await, vec![0; PAGE_SIZE]);
 }
