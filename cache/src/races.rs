@@ -18,7 +18,7 @@ use crate::gen_radix::Tag;
 use crate::options::{CacheOptions, MIN_CACHE_BYTES};
 use crate::page::{DIRTY, PRESENT};
 use crate::page_cache::{PageCache, bytes_of};
-use crate::testing::TestBackend;
+use crate::testing::{TestBackend, read, write};
 
 mod cancelled;
 mod device;
@@ -188,42 +188,6 @@ async fn waits<T>(running: &Running<T>, what: &str) {
 
 fn uniform(bytes: &[u8]) -> Option<u8> {
     bytes.iter().all(|byte| *byte == bytes[0]).then(|| bytes[0])
-}
-
-async fn write(
-    cache: &Arc<PageCache>,
-    context: &FaultContext,
-    offset: u64,
-    data: &[u8],
-) -> Result<(), Errno> {
-    let mut at = 0;
-    while at < data.len() {
-        let start = offset + at as u64;
-        let length = cache.slice_at(start, (data.len() - at) as u64);
-        let mut payload = cache.payload(start, length).await;
-        assert_eq!(payload.copy_from(&data[at..]), length);
-        cache.write(context, payload).await?;
-        at += length;
-    }
-    Ok(())
-}
-
-async fn read(
-    cache: &Arc<PageCache>,
-    context: &FaultContext,
-    range: Range<u64>,
-) -> Result<Vec<u8>, Errno> {
-    let mut data = Vec::new();
-    let mut at = range.start;
-    while at < range.end {
-        let length = cache.slice_at(at, range.end - at);
-        let refs = cache.read(context, at, length).await?;
-        let start = data.len();
-        data.resize(start + length, 0xee);
-        refs.copy_to(&mut data[start..]);
-        at += length as u64;
-    }
-    Ok(data)
 }
 
 /// What must hold when no request runs and all is flushed.

@@ -30,10 +30,9 @@ use weir_faults::{Errno, fault_point};
 use crate::add_lock::{AddGuard, BlockGuard};
 use crate::backend::ExtentKind;
 use crate::frame::PAGE_BYTES;
-use crate::gen_radix::{ImmortalRadix, Tag};
+use crate::gen_radix::ImmortalRadix;
 use crate::lg_lock::LgLock;
-use crate::page::UNCLEAN;
-use crate::page_cache::{PageCache, bytes_of};
+use crate::page_cache::PageCache;
 
 /// Extents asked for at a time while a range is reconciled.
 const EXTENTS_PER_LOOK: usize = 1024;
@@ -335,7 +334,8 @@ impl PageCache {
         guard.assert_covers(range.clone());
         // The cache first: a page that is written back between the two looks is found by the second.
         let mut kept: Vec<_> = self
-            .unclean_in(&range)
+            .unclean_ranges(&range, usize::MAX)
+            .ranges
             .iter()
             .map(|bytes| space.touched(bytes))
             .collect();
@@ -364,29 +364,6 @@ impl PageCache {
         }
         space.discharge(&(gap..units.end.max(gap)));
         Ok(())
-    }
-
-    /// The pages of `range` that are not clean, as byte ranges.
-    fn unclean_in(&self, range: &Range<u64>) -> Vec<Range<u64>> {
-        let mut found = Vec::new();
-        let pages = crate::page_cache::pages_of(range);
-        let mut next = pages.start;
-        loop {
-            let pin = crossbeam_epoch::pin();
-            let page = self
-                .slots
-                .next_tagged(next, Tag::Present, &pin)
-                .filter(|page| *page < pages.end);
-            let Some(page) = page else { return found };
-            next = page + 1;
-            if self
-                .slots
-                .get(page, &pin)
-                .is_some_and(|slot| slot.load().has(UNCLEAN))
-            {
-                found.push(bytes_of(&(page..next)));
-            }
-        }
     }
 }
 

@@ -85,7 +85,7 @@ impl PageCache {
     }
 
     /// The pages of `range` that the backend may not have, as byte ranges cut to `range`.
-    fn unclean_ranges(&self, range: &Range<u64>, most: usize) -> Overlay {
+    pub(crate) fn unclean_ranges(&self, range: &Range<u64>, most: usize) -> Overlay {
         let pages = pages_of(range);
         let mut ranges: Vec<Range<u64>> = Vec::new();
         let mut next = pages.start;
@@ -127,8 +127,8 @@ impl PageCache {
 }
 
 /// Ranges that hold data whatever the backend says, complete up to `known_to`.
-struct Overlay {
-    ranges: Vec<Range<u64>>,
+pub(crate) struct Overlay {
+    pub(crate) ranges: Vec<Range<u64>>,
     known_to: u64,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use weir_faults::{Errno, FaultContext, rng::Rng};
@@ -11,6 +11,7 @@ use crate::backend::{
     Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, Geometry, ZeroMode,
 };
 use crate::frame::{FrameBuf, FrameRefs, PAGE_SIZE};
+use crate::page_cache::PageCache;
 
 /// What a test backend does besides its work.
 #[derive(Debug, Default)]
@@ -299,4 +300,42 @@ pub(crate) mod interleave {
         }
         STEP.set(Some(step));
     }
+}
+
+/// Writes `data` at `offset`, slice by slice, as a session does.
+pub(crate) async fn write(
+    cache: &Arc<PageCache>,
+    context: &FaultContext,
+    offset: u64,
+    data: &[u8],
+) -> Result<(), Errno> {
+    let mut at = 0;
+    while at < data.len() {
+        let start = offset + at as u64;
+        let length = cache.slice_at(start, (data.len() - at) as u64);
+        let mut payload = cache.payload(start, length).await;
+        assert_eq!(payload.copy_from(&data[at..]), length);
+        cache.write(context, payload).await?;
+        at += length;
+    }
+    Ok(())
+}
+
+/// Reads `range`, slice by slice, as a session does.
+pub(crate) async fn read(
+    cache: &Arc<PageCache>,
+    context: &FaultContext,
+    range: Range<u64>,
+) -> Result<Vec<u8>, Errno> {
+    let mut data = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let length = cache.slice_at(at, range.end - at);
+        let refs = cache.read(context, at, length).await?;
+        let start = data.len();
+        data.resize(start + length, 0xee);
+        refs.copy_to(&mut data[start..]);
+        at += length as u64;
+    }
+    Ok(data)
 }

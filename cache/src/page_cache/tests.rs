@@ -10,7 +10,7 @@ use crate::backend::ZeroMode;
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::options::{CacheOptions, MIN_CACHE_BYTES};
 use crate::page_cache::PageCache;
-use crate::testing::{Behaviour, TestBackend};
+use crate::testing::{Behaviour, TestBackend, read, write};
 
 /// A cache of the smallest size over a test backend.
 struct Bench {
@@ -42,42 +42,6 @@ impl Bench {
     async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, Errno> {
         read(&self.cache, &self.context, range).await
     }
-}
-
-async fn write(
-    cache: &Arc<PageCache>,
-    context: &FaultContext,
-    offset: u64,
-    data: &[u8],
-) -> Result<(), Errno> {
-    let mut at = 0;
-    while at < data.len() {
-        let start = offset + at as u64;
-        let length = cache.slice_at(start, (data.len() - at) as u64);
-        let mut payload = cache.payload(start, length).await;
-        assert_eq!(payload.copy_from(&data[at..]), length);
-        cache.write(context, payload).await?;
-        at += length;
-    }
-    Ok(())
-}
-
-async fn read(
-    cache: &Arc<PageCache>,
-    context: &FaultContext,
-    range: Range<u64>,
-) -> Result<Vec<u8>, Errno> {
-    let mut data = Vec::new();
-    let mut at = range.start;
-    while at < range.end {
-        let length = cache.slice_at(at, range.end - at);
-        let refs = cache.read(context, at, length).await?;
-        let start = data.len();
-        data.resize(start + length, 0xee);
-        refs.copy_to(&mut data[start..]);
-        at += length as u64;
-    }
-    Ok(data)
 }
 
 #[tokio::test(start_paused = true)]
