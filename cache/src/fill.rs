@@ -1,6 +1,7 @@
 //! Fills: reads from the backend on their way into the cache.
 //!
-//! A [`Fill`] is one run of neighbouring pages that one task reads with one vectored call. The slots of its pages are
+//! A [`Fill`] is one run of neighbouring pages that is read with one vectored call, by a future that its reader carries (see
+//! [`carried`](crate::carried)) or, for readahead, a task. The slots of its pages are
 //! `FILLING`, each naming the private frame that will hold it, which is the fill's token: as long as the fill owns the
 //! frame, no other slot can name it, so a slot that still names it has not been touched since. A slot that was taken over by
 //! a write, even one that was written, cleaned, evicted and filled again, names another frame.
@@ -16,6 +17,7 @@ use crossbeam_epoch as epoch;
 use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 
 use crate::add_lock::AddGuard;
+use crate::carried::Carried;
 use crate::event::Event;
 use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES, PAGE_SIZE};
 use crate::page::{FILLING, PageState};
@@ -93,7 +95,7 @@ pub(crate) enum FillPurpose {
     Readahead { marker: u64 },
 }
 
-/// A run that has been planned: its slots are `FILLING` and must be finished by [`PageCache::spawn_fill`].
+/// A run that has been planned: its slots are `FILLING` and must be finished by [`PageCache::start_fill`].
 #[derive(Debug)]
 pub(crate) struct PlannedFill {
     pub(crate) fill: Arc<Fill>,
@@ -129,16 +131,16 @@ impl PageCache {
         true
     }
 
-    /// Reads a planned run in a task of its own, which owns the guard and the frames.
-    pub(crate) fn spawn_fill(
+    /// Reads a planned run: the work owns the guard and the frames, and whoever gets it carries or detaches it.
+    pub(crate) fn start_fill(
         self: &Arc<Self>,
         context: &FaultContext,
         guard: Arc<AddGuard>,
         planned: PlannedFill,
         purpose: FillPurpose,
-    ) {
+    ) -> Carried {
         let (cache, context) = (Arc::clone(self), context.clone());
-        self.tasks.spawn(async move {
+        Carried::new(&self.tasks, async move {
             let PlannedFill { fill, frames } = planned;
             let pages = frames.len() as u64;
             guard.assert_covers(bytes_of(&(fill.first_page..fill.first_page + pages)));
@@ -146,7 +148,7 @@ impl PageCache {
             let outcome = cache.install_fill(&context, &fill, frames, result, purpose);
             cache.fills.finish(&fill, outcome);
             drop(guard);
-        });
+        })
     }
 
     async fn read_run(

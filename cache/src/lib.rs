@@ -28,6 +28,8 @@ mod backend;
 #[cfg(not(loom))]
 mod background;
 #[cfg(not(loom))]
+mod carried;
+#[cfg(not(loom))]
 mod direct;
 #[cfg(not(loom))]
 mod discard;

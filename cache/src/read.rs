@@ -1,10 +1,10 @@
 //! Reads: hits without a lock, misses through fills.
 //!
 //! A hit takes one reference per page (see [`frame`](crate::frame)) and nothing else. A miss reserves frames while it holds
-//! nothing, takes an add guard, makes the absent pages `FILLING`, lets one task per run of neighbours read them (the tasks own
-//! the guard and the frames), lets go of the guard itself, and waits: for its own fills, all of which are submitted by then,
-//! and for those of others. No reader waits for another's fill with a fill of its own still to submit, so two readers of
-//! overlapping ranges can't wait for each other.
+//! nothing, takes an add guard, makes the absent pages `FILLING`, starts one fill per run of neighbours (the fills own the
+//! guard and the frames), lets go of the guard itself, carries its own fills to their end, and then waits for those of others.
+//! No reader waits for another's fill with a fill of its own undone, so two readers of overlapping ranges can't wait for each
+//! other.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use crossbeam_epoch as epoch;
 use weir_faults::{Errno, FaultContext, race_fault};
 
 use crate::add_lock::AddGuard;
+use crate::carried::carry;
 use crate::fill::{Fill, FillPurpose, PlannedFill};
 use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, PAGE_SIZE, TakenRef};
 use crate::options::SLICE_BYTES;
@@ -123,11 +124,16 @@ impl PageCache {
             self.counters
                 .misses
                 .add(planned.iter().map(|run| run.frames.len() as u64).sum());
-            for run in planned {
-                self.spawn_fill(context, Arc::clone(&guard), run, FillPurpose::Demand);
-            }
+            let fills = planned
+                .into_iter()
+                .map(|run| self.start_fill(context, Arc::clone(&guard), run, FillPurpose::Demand));
+            let fills = fills.collect();
             drop(guard);
-            if complete {
+            // Pages may have gone between the count and the guard. All references are given back then before more memory is
+            // asked for, and the next attempt has a frame for every page, so it can't fall short.
+            let sources = complete.then_some(sources);
+            carry(fills).await;
+            if let Some(sources) = sources {
                 match self.collect(sources, offset, length).await {
                     Ok(pages) => return Ok(pages),
                     // What failed for another, perhaps mere readahead, is tried for this reader's own sake.
@@ -136,9 +142,6 @@ impl PageCache {
                 }
                 continue;
             }
-            // Pages went away between the count and the guard. All references are given back before more memory is asked
-            // for, and the next attempt has a frame for every page, so it can't fall short.
-            drop(sources);
             frames = usize::try_from(pages.end - pages.start).expect("at most a slice");
         }
     }

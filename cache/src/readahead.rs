@@ -155,7 +155,8 @@ impl PageCache {
         }
         for run in planned {
             self.counters.readahead_pages.add(run.frames.len() as u64);
-            self.spawn_fill(context, Arc::clone(&guard), run, purpose);
+            self.start_fill(context, Arc::clone(&guard), run, purpose)
+                .detach();
         }
         true
     }

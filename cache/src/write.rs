@@ -21,6 +21,7 @@ use crossbeam_epoch as epoch;
 use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 
 use crate::add_lock::AddGuard;
+use crate::carried::carry;
 use crate::fill::{Fill, FillPurpose};
 use crate::frame::{FrameId, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::options::CacheMode;
@@ -220,9 +221,10 @@ impl PageCache {
         }
         // What is planned must be read whatever stands in the way: its slots are `FILLING`.
         let fills: Vec<_> = planned.iter().map(|run| Arc::clone(&run.fill)).collect();
-        for run in planned {
-            self.spawn_fill(context, Arc::clone(guard), run, FillPurpose::Demand);
-        }
+        let works = planned
+            .into_iter()
+            .map(|run| self.start_fill(context, Arc::clone(guard), run, FillPurpose::Demand));
+        carry(works.collect()).await;
         if let Some(obstacle) = obstacle {
             return Err(obstacle);
         }

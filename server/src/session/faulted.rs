@@ -148,14 +148,21 @@ impl Transmission<'_> {
                 }
                 Err(error) => self.answer(&ticket, Err(error)),
             },
-            Ending::Dropped => self.phase = Phase::Dropping,
+            Ending::Dropped => self.drop_client(),
             Ending::CutOff => {
                 let data = outcome.unwrap_or_default();
                 let reply = self.encode_reply(&ticket.request, data);
                 self.output.queue().push_bytes(&reply[..reply.len() / 2]);
-                self.phase = Phase::Dropping;
+                self.drop_client();
             }
         }
+    }
+
+    /// Nothing more is answered. What is under way is let go, not kept unpolled: others may wait for what it reads.
+    fn drop_client(&mut self) {
+        self.phase = Phase::Dropping;
+        self.slow.clear();
+        self.streams.clear();
     }
 
     /// A whole reply in one buffer.
