@@ -29,6 +29,8 @@ pub use fault::FaultCommand;
 pub use inject::InjectCommand;
 pub use point::PointCommand;
 use serve::ServeOptions;
+
+use crate::backend::file::Engine;
 pub use status::StatusCommand;
 
 /// A network block device server with a coherent write-back cache, breakable on purpose
@@ -113,6 +115,32 @@ impl From<CacheModeName> for weir_cache::CacheMode {
             CacheModeName::Writeback => Self::Writeback,
             CacheModeName::Writethrough => Self::Writethrough,
             CacheModeName::None => Self::None,
+        }
+    }
+}
+
+/// The I/O engines by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // see Engine
+pub enum IoEngineName {
+    Auto,
+    Threads,
+}
+
+impl FromStr for IoEngineName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        ValueEnum::from_str(text, false).map_err(|_| format!("{text:?} is none of auto, threads"))
+    }
+}
+
+impl From<IoEngineName> for Engine {
+    fn from(name: IoEngineName) -> Self {
+        match name {
+            IoEngineName::Auto => Self::Auto,
+            IoEngineName::Threads => Self::Threads,
         }
     }
 }

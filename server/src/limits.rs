@@ -51,6 +51,10 @@ pub const IO_REPORT_AFTER: Duration = Duration::from_secs(30);
 /// I/O threads of one file or block device: the depth at which common SSDs reach their throughput. They start on demand.
 pub const IO_THREADS_MAX: usize = 32;
 
+/// Transfers of one file that its ring has under way: twice what NVMe drives need for their throughput, and the kernel's
+/// completion queue of the same ring holds them all.
+pub const RING_DEPTH: u32 = 256;
+
 /// Slices that one `preadv` or `pwritev` takes: Linux' `UIO_MAXIOV`.
 pub const IO_SLICES_MAX: usize = 1024;
 

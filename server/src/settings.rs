@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use weir_cache::CacheMode;
 use weir_protocol::constants::MAX_NAME;
 
+use crate::backend::file::Engine;
 use crate::cli::Switch;
 use crate::cli::export_spec::ExportSpec;
 use crate::cli::serve::ServeOptions;
@@ -73,6 +74,8 @@ pub struct ExportSettings {
     pub direct_threshold: Option<u64>,
     /// `--quota`
     pub quota: Option<u64>,
+    /// `--io-engine`
+    pub engine: Engine,
     /// `--power-cut`
     pub power_cut: bool,
 }
@@ -193,6 +196,10 @@ impl ExportSettings {
                 .or(server.direct_threshold)
                 .map(|size| size.0),
             quota: spec.quota.or(server.quota).map(|size| size.0),
+            engine: spec
+                .io_engine
+                .or(server.io_engine)
+                .map_or_else(Engine::default, Into::into),
             power_cut: spec.power_cut.or(server.power_cut).unwrap_or(false),
         })
     }
@@ -214,6 +221,7 @@ fn export_specs(options: &ServeOptions) -> Vec<ExportSpec> {
         read_only: None,
         quota: None,
         direct_threshold: None,
+        io_engine: None,
         power_cut: None,
         description: None,
     });

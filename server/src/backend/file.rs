@@ -24,6 +24,7 @@ mod calls;
 mod extents;
 mod open;
 mod probe;
+mod ring;
 mod threads;
 mod transfer;
 
@@ -39,7 +40,8 @@ use weir_cache::{
 };
 use weir_faults::{Errno, FaultContext, pause_point};
 
-pub use open::{Access, FileOptions, OpenFileError};
+pub use open::{Access, Engine, FileOptions, OpenFileError};
+use ring::Ring;
 use threads::IoThreads;
 
 /// A file or block device that is being served.
@@ -47,6 +49,8 @@ use threads::IoThreads;
 pub struct FileBackend {
     file: Arc<OpenFile>,
     threads: IoThreads,
+    /// Takes what is one direct transfer, if the system has it.
+    ring: Option<Ring>,
 }
 
 /// What the I/O threads work on.
@@ -117,7 +121,19 @@ impl FileBackend {
                 source,
             }
         })?;
-        Ok(Self { file, threads })
+        let ring = match options.engine {
+            Engine::Auto => Ring::start()
+                .inspect_err(|error| {
+                    tracing::debug!("no io_uring, threads do all I/O: {error}");
+                })
+                .ok(),
+            Engine::Threads => None,
+        };
+        Ok(Self {
+            file,
+            threads,
+            ring,
+        })
     }
 
     /// What was found out about the file that its user should know: one line each.
@@ -185,6 +201,15 @@ impl Backend for FileBackend {
             {
                 return (buffer, Err(errno));
             }
+            if let Some(ring) = &self.ring
+                && self.file.reads_directly(offset, buffer.len())
+            {
+                let whole;
+                (buffer, whole) = ring.read(&self.file, offset, buffer).await;
+                if whole {
+                    return (buffer, Ok(()));
+                }
+            }
             self.run("read", move |file| {
                 let outcome = file.read(offset, &mut buffer);
                 (buffer, outcome)
@@ -197,7 +222,7 @@ impl Backend for FileBackend {
         &'a self,
         context: &'a FaultContext,
         offset: u64,
-        data: FrameRefs,
+        mut data: FrameRefs,
     ) -> BackendFuture<'a, Result<(), Errno>> {
         Box::pin(async move {
             pause_point!(
@@ -206,6 +231,15 @@ impl Backend for FileBackend {
                 [EIO, ENOSPC, EDQUOT, EROFS, ETIMEDOUT]
             )
             .await?;
+            if let Some(ring) = &self.ring
+                && self.file.writes_directly(offset, &data)
+            {
+                let whole;
+                (data, whole) = ring.write(&self.file, offset, data).await;
+                if whole {
+                    return Ok(());
+                }
+            }
             self.run("write", move |file| file.write(offset, data))
                 .await
         })
@@ -298,6 +332,9 @@ impl Backend for FileBackend {
 
     fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async {
+            if let Some(ring) = &self.ring {
+                ring.close();
+            }
             self.threads.close();
             Ok(())
         })

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::CacheModeName;
+use super::{CacheModeName, IoEngineName};
 use crate::size::Size;
 use crate::source::Source;
 
@@ -30,6 +30,8 @@ pub struct ExportSpec {
     pub quota: Option<Size>,
     /// `direct-threshold`
     pub direct_threshold: Option<Size>,
+    /// `io-engine`
+    pub io_engine: Option<IoEngineName>,
     /// `power-cut`
     pub power_cut: Option<bool>,
     /// `description`
@@ -64,8 +66,7 @@ pub enum ExportSpecError {
     },
 }
 
-const KEYS: &str =
-    "size, cache-size, cache, read-only, quota, direct-threshold, power-cut and description";
+const KEYS: &str = "size, cache-size, cache, read-only, quota, direct-threshold, io-engine, power-cut and description";
 
 impl FromStr for ExportSpec {
     type Err = ExportSpecError;
@@ -85,6 +86,7 @@ impl FromStr for ExportSpec {
             read_only: None,
             quota: None,
             direct_threshold: None,
+            io_engine: None,
             power_cut: None,
             description: None,
         };
@@ -108,6 +110,7 @@ impl ExportSpec {
             "read-only" => set_once(&mut self.read_only, key, value.or(Some("true"))),
             "quota" => set_once(&mut self.quota, key, value),
             "direct-threshold" => set_once(&mut self.direct_threshold, key, value),
+            "io-engine" => set_once(&mut self.io_engine, key, value),
             "power-cut" => set_once(&mut self.power_cut, key, value.or(Some("true"))),
             "description" => set_once(&mut self.description, key, value),
             _ => Err(ExportSpecError::UnknownKey(key.to_owned())),

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::export_spec::ExportSpec;
 use super::time::Time;
-use super::{CacheModeName, Switch};
+use super::{CacheModeName, IoEngineName, Switch};
 use crate::listener::Address;
 use crate::size::Size;
 use crate::source::Source;
@@ -33,8 +33,8 @@ pub struct ServeOptions {
 
     /// Serves SOURCE under NAME as well; may be repeated
     ///
-    /// The keys are size, cache-size, cache, read-only, quota, direct-threshold, power-cut and description; they mean what
-    /// the options of these names mean, which are their defaults. A comma inside a value is written twice.
+    /// The keys are size, cache-size, cache, read-only, quota, direct-threshold, io-engine, power-cut and description; they
+    /// mean what the options of these names mean, which are their defaults. A comma inside a value is written twice.
     #[arg(long, value_name = "NAME=SOURCE[,key=value...]")]
     pub export: Vec<ExportSpec>,
 
@@ -69,6 +69,10 @@ pub struct ServeOptions {
     /// The most that an export may allocate in its store; a write beyond it gets ENOSPC
     #[arg(long, value_name = "SIZE")]
     pub quota: Option<Size>,
+
+    /// How whole pages of files are read and written: io_uring where the system has it (auto), or threads
+    #[arg(long, value_name = "ENGINE")]
+    pub io_engine: Option<IoEngineName>,
 
     /// Makes `weir device power-cut` possible: what isn't flushed is kept apart, so that it can be lost
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
@@ -160,6 +164,7 @@ impl ServeOptions {
             read_only: self.read_only.or(file.read_only),
             direct_threshold: self.direct_threshold.or(file.direct_threshold),
             quota: self.quota.or(file.quota),
+            io_engine: self.io_engine.or(file.io_engine),
             power_cut: self.power_cut.or(file.power_cut),
             fault: list(self.fault, file.fault),
             config: self.config,

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cli::CacheModeName;
+use crate::cli::{CacheModeName, IoEngineName};
 use crate::size::Size;
 use crate::source::Source;
 
@@ -26,6 +26,7 @@ fn every_option_has_its_name() {
         read-only = true
         direct-threshold = "1M"
         quota = "1G"
+        io-engine = "threads"
         power-cut = false
         fault = ["read p=1% delay=20ms"]
         run = "true"
@@ -45,6 +46,7 @@ fn every_option_has_its_name() {
     assert_eq!(options.size, Some(Size(1 << 20)));
     assert_eq!(options.listen.len(), 2);
     assert_eq!(options.cache, Some(CacheModeName::Writethrough));
+    assert_eq!(options.io_engine, Some(IoEngineName::Threads));
     assert_eq!(options.allow.len(), 2);
     assert_eq!(options.export[0].source, Source::Memory(Size(1 << 30)));
     assert_eq!(options.export[0].description.as_deref(), Some("a, b"));

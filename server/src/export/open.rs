@@ -126,6 +126,7 @@ fn open_file(
     let options = FileOptions {
         size: settings.size.or(create_size).map(|size| size.0),
         access,
+        engine: settings.engine,
     };
     let context = faults.context(RequestKinds::NONE);
     let backend = FileBackend::open(path, &options, &context)?;

@@ -4,6 +4,7 @@ use weir_cache::CacheMode;
 use weir_faults::Faults;
 
 use super::*;
+use crate::backend::file::Engine;
 use crate::settings::ExportSettings;
 use crate::size::Size;
 use crate::source::Source;
@@ -20,6 +21,7 @@ fn settings(source: Source) -> ExportSettings {
         read_only: false,
         direct_threshold: None,
         quota: None,
+        engine: Engine::default(),
         power_cut: false,
     }
 }

@@ -27,6 +27,16 @@ pub enum Access {
     ReadOnly,
 }
 
+/// How whole pages are read and written where direct I/O works; everything else is done by threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// io_uring where the system lets Weir use it, threads elsewhere.
+    #[default]
+    Auto,
+    /// Threads.
+    Threads,
+}
+
 /// How a file is to be opened.
 #[derive(Clone, Copy, Debug)]
 pub struct FileOptions {
@@ -34,6 +44,8 @@ pub struct FileOptions {
     pub size: Option<u64>,
     /// May it be changed?
     pub access: Access,
+    /// How it is read and written.
+    pub engine: Engine,
 }
 
 /// Why a file can't be served.

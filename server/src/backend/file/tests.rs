@@ -22,7 +22,11 @@ fn folders() -> Vec<TempDir> {
 fn open_file(path: &Path, size: Option<u64>, access: Access) -> FileBackend {
     FileBackend::open(
         path,
-        &FileOptions { size, access },
+        &FileOptions {
+            size,
+            access,
+            engine: Engine::Auto,
+        },
         &FaultContext::disarmed(),
     )
     .unwrap_or_else(|error| panic!("{error}"))
@@ -42,6 +46,11 @@ fn without_direct(mut backend: FileBackend) -> FileBackend {
     backend
 }
 
+fn without_ring(mut backend: FileBackend) -> FileBackend {
+    backend.ring = None;
+    backend
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -52,11 +61,15 @@ fn runtime() -> tokio::runtime::Runtime {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn behaves_as_a_flat_vector(steps in steps(40), direct: bool) {
+    fn behaves_as_a_flat_vector(steps in steps(40), way in 0..3) {
         let size = 40 * PAGE_BYTES - 1000;
         for folder in folders() {
             let (_, backend) = create(&folder, size);
-            let backend = if direct { backend } else { without_direct(backend) };
+            let backend = match way {
+                0 => backend,
+                1 => without_ring(backend),
+                _ => without_direct(backend),
+            };
             runtime().block_on(run_model(&Bench::new(backend), size, &steps));
         }
     }

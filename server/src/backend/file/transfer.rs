@@ -80,6 +80,24 @@ impl OpenFile {
         }
     }
 
+    /// Whether reading `pages` pages at `offset` is one direct transfer.
+    pub(super) fn reads_directly(&self, offset: u64, pages: usize) -> bool {
+        let end = offset.checked_add((pages * PAGE_SIZE) as u64);
+        self.direct_now().is_some()
+            && pages <= IO_SLICES_MAX
+            && end.is_some_and(|end| end <= self.size())
+    }
+
+    /// Whether writing `data` at `offset` is one direct transfer.
+    pub(super) fn writes_directly(&self, offset: u64, data: &FrameRefs) -> bool {
+        let end = offset.checked_add(data.bytes() as u64);
+        self.direct_now().is_some()
+            && self.writable
+            && data.len() <= IO_SLICES_MAX
+            && data.iter().all(|piece| piece.len() == PAGE_SIZE)
+            && end.is_some_and(|end| end <= self.size())
+    }
+
     fn direct_now(&self) -> Option<&File> {
         self.direct
             .as_ref()

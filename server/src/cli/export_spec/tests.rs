@@ -19,7 +19,7 @@ fn a_name_and_a_source_suffice() {
 
 #[test]
 fn every_key() {
-    let text = "db=db.img,size=10G,cache-size=64M,cache=writethrough,read-only,quota=1G,direct-threshold=1M,power-cut=false,description=my own, disk";
+    let text = "db=db.img,size=10G,cache-size=64M,cache=writethrough,read-only,quota=1G,direct-threshold=1M,io-engine=threads,power-cut=false,description=my own, disk";
     assert_eq!(
         text.parse::<ExportSpec>(),
         Err(ExportSpecError::UnknownKey(" disk".to_owned()))
@@ -36,6 +36,7 @@ fn every_key() {
             read_only: Some(true),
             quota: Some(Size(1 << 30)),
             direct_threshold: Some(Size(1 << 20)),
+            io_engine: Some(IoEngineName::Threads),
             power_cut: Some(false),
             description: Some("my own, disk".to_owned()),
         }

@@ -11,7 +11,11 @@ fn folder() -> TempDir {
 fn try_open(path: &Path, size: Option<u64>, access: Access) -> Result<OpenFile, OpenFileError> {
     open(
         path,
-        &FileOptions { size, access },
+        &FileOptions {
+            size,
+            access,
+            engine: Engine::Auto,
+        },
         &FaultContext::disarmed(),
     )
 }

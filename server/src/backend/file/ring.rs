@@ -1,0 +1,376 @@
+//! Reads and writes through io_uring: many transfers per system call, no thread per transfer.
+//!
+//! # How it works
+//! A transfer is a [`Transfer`] future. Its first poll enters it into the list of operations and wakes the *driver*, a task
+//! that owns the ring. The driver runs after whoever woke it has come to its end, so what one session asked for in one turn
+//! is submitted with one system call. The ring's descriptor is watched by the runtime's reactor; when completions have come,
+//! the driver takes all of them and wakes those who wait, who are mostly one session.
+//!
+//! # Invariants
+//! - **Memory outlives the transfer.** The list owns frames, iovecs and file of every transfer from before the kernel hears
+//!   of it until it has completed. A future that is dropped leaves its operation there, abandoned; dropping the driver in the
+//!   middle (the runtime is shut down) leaks what is under way rather than free it.
+//! - **At most [`RING_DEPTH`] under way**, which the completion queue has room for; others wait in the list, in order.
+//! - **Only whole successes count.** A transfer that failed, was cut short or was interrupted is handed back, and the caller does
+//!   it over with the system calls of [`transfer`](super::transfer), which know why and what then. Reads and writes may be done
+//!   twice.
+//!
+//! What a kernel without io_uring (or a sandbox that forbids it) says at the start is [`Ring::start`]'s error; the caller goes on
+//! with threads.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use io_uring::{IoUring, opcode, squeue, types};
+use nix::libc;
+use slab::Slab;
+use weir_cache::{FrameBuf, FrameRefs, PAGE_SIZE};
+
+use super::OpenFile;
+use crate::limits::{IO_SLICES_MAX, RING_DEPTH};
+
+mod driver;
+
+/// A handle to the ring of one file. Dropping it, like closing, lets what is under way complete.
+pub(super) struct Ring {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    operations: Slab<Operation>,
+    /// Keys of operations that the kernel hasn't heard of, oldest first.
+    queued: VecDeque<usize>,
+    /// The driver's, while it sleeps.
+    driver: Option<Waker>,
+    /// The ring, until the first transfer starts the driver.
+    unused: Option<IoUring>,
+    closed: bool,
+}
+
+/// One transfer: what the kernel works on, and what has become of it.
+struct Operation {
+    memory: Memory,
+    vectors: Vectors,
+    file: Arc<OpenFile>,
+    offset: u64,
+    /// When it was submitted.
+    since: Option<Instant>,
+    /// It was reported for taking long.
+    reported: bool,
+    outcome: Option<i32>,
+    waiter: Option<Waker>,
+    /// Nobody waits for it any more.
+    abandoned: bool,
+}
+
+/// Where the data goes or comes from.
+#[derive(Debug)]
+pub(super) enum Memory {
+    Read(FrameBuf),
+    Write(FrameRefs),
+}
+
+/// What the kernel is told of the memory; neighbouring frames are one piece.
+struct Vectors(Vec<libc::iovec>);
+
+// SAFETY: the pointers lead into frames that the operation owns beside them and that nobody touches meanwhile (a FrameBuf's are
+// private, a FrameRefs' are immutable); which thread hands them to the kernel makes no difference.
+unsafe impl Send for Vectors {}
+
+impl fmt::Debug for Ring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.lock();
+        f.debug_struct("Ring")
+            .field("operations", &state.operations.len())
+            .field("queued", &state.queued.len())
+            .finish()
+    }
+}
+
+impl Ring {
+    /// Makes a ring. Its driver starts with the first transfer, on the runtime that this runs on.
+    ///
+    /// # Errors
+    /// What the system says when it has no io_uring or doesn't let this process use it.
+    pub(super) fn start() -> io::Result<Self> {
+        // Completions needn't interrupt a busy worker: it looks at its next system call, and a parked one is woken.
+        let ring = IoUring::builder()
+            .setup_coop_taskrun()
+            .build(RING_DEPTH)
+            .or_else(|error| match error.raw_os_error() {
+                Some(libc::EINVAL) => IoUring::new(RING_DEPTH),
+                _ => Err(error),
+            })?;
+        let features = ring.params();
+        if !features.is_feature_nodrop() || !features.is_feature_submit_stable() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the kernel's io_uring is older than 5.5",
+            ));
+        }
+        let state = State {
+            unused: Some(ring),
+            ..State::default()
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+            }),
+        })
+    }
+
+    /// Reads all of `buffer` from `offset` of the file's direct descriptor; says whether that is what happened.
+    pub(super) async fn read(
+        &self,
+        file: &Arc<OpenFile>,
+        offset: u64,
+        mut buffer: FrameBuf,
+    ) -> (FrameBuf, bool) {
+        let bytes = buffer.len() * PAGE_SIZE;
+        let slices = buffer.io_slices_mut(0, bytes, IO_SLICES_MAX);
+        let pieces = slices.into_iter().map(|mut slice| libc::iovec {
+            iov_base: slice.as_mut_ptr().cast(),
+            iov_len: slice.len(),
+        });
+        let vectors = Vectors::merged(pieces);
+        match self
+            .transfer(file, offset, Memory::Read(buffer), vectors)
+            .await
+        {
+            (Memory::Read(buffer), whole) => (buffer, whole),
+            (Memory::Write(_), _) => unreachable!("an operation keeps its memory"),
+        }
+    }
+
+    /// Writes all of `data` at `offset` through the file's direct descriptor; says whether that is what happened.
+    pub(super) async fn write(
+        &self,
+        file: &Arc<OpenFile>,
+        offset: u64,
+        data: FrameRefs,
+    ) -> (FrameRefs, bool) {
+        let pieces = data.io_slices().map(|slice| libc::iovec {
+            // The kernel only reads from it.
+            iov_base: slice.as_ptr().cast_mut().cast(),
+            iov_len: slice.len(),
+        });
+        let vectors = Vectors::merged(pieces);
+        match self
+            .transfer(file, offset, Memory::Write(data), vectors)
+            .await
+        {
+            (Memory::Write(data), whole) => (data, whole),
+            (Memory::Read(_), _) => unreachable!("an operation keeps its memory"),
+        }
+    }
+
+    async fn transfer(
+        &self,
+        file: &Arc<OpenFile>,
+        offset: u64,
+        memory: Memory,
+        vectors: Vectors,
+    ) -> (Memory, bool) {
+        let bytes = vectors.bytes();
+        let operation = Operation {
+            memory,
+            vectors,
+            file: Arc::clone(file),
+            offset,
+            since: None,
+            reported: false,
+            outcome: None,
+            waiter: None,
+            abandoned: false,
+        };
+        let (memory, outcome) = Transfer {
+            shared: &self.shared,
+            operation: Some(operation),
+            key: None,
+        }
+        .await;
+        let whole = usize::try_from(outcome).is_ok_and(|transferred| transferred == bytes);
+        (memory, whole)
+    }
+
+    /// Lets what is under way complete, and the driver end.
+    pub(super) fn close(&self) {
+        let driver = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            state.driver.take()
+        };
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that runs under the lock panics half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters an operation; the waker is the driver's, if it has to be woken.
+    fn enter(self: &Arc<Self>, operation: Operation) -> (usize, Option<Waker>) {
+        let mut state = self.lock();
+        assert!(!state.closed, "I/O submitted after close");
+        let key = state.operations.insert(operation);
+        state.queued.push_back(key);
+        let driver = state.driver.take();
+        let unused = state.unused.take();
+        drop(state);
+        if let Some(ring) = unused {
+            tokio::spawn(driver::run(ring, Arc::clone(self)));
+        }
+        (key, driver)
+    }
+}
+
+impl Operation {
+    /// What the kernel is to do.
+    ///
+    /// # Safety
+    /// The operation must stay as it is, apart from being moved, until the kernel has completed the entry.
+    unsafe fn entry(&self, key: usize) -> squeue::Entry {
+        let direct = self
+            .file
+            .direct
+            .as_ref()
+            .expect("only for direct transfers");
+        let descriptor = types::Fd(direct.as_raw_fd());
+        let vectors = &self.vectors.0;
+        let entry = match (&self.memory, vectors.as_slice()) {
+            (Memory::Read(_), [one]) => {
+                opcode::Read::new(descriptor, one.iov_base.cast(), length_of(one))
+                    .offset(self.offset)
+                    .build()
+            }
+            (Memory::Write(_), [one]) => {
+                opcode::Write::new(descriptor, one.iov_base.cast(), length_of(one))
+                    .offset(self.offset)
+                    .build()
+            }
+            (Memory::Read(_), many) => {
+                opcode::Readv::new(descriptor, many.as_ptr(), count_of(many))
+                    .offset(self.offset)
+                    .build()
+            }
+            (Memory::Write(_), many) => {
+                opcode::Writev::new(descriptor, many.as_ptr(), count_of(many))
+                    .offset(self.offset)
+                    .build()
+            }
+        };
+        entry.user_data(key as u64)
+    }
+}
+
+fn length_of(vector: &libc::iovec) -> u32 {
+    u32::try_from(vector.iov_len).expect("at most a slice of the cache")
+}
+
+fn count_of(vectors: &[libc::iovec]) -> u32 {
+    u32::try_from(vectors.len()).expect("at most IO_SLICES_MAX")
+}
+
+impl Vectors {
+    /// Pieces in order, those that touch as one.
+    fn merged(pieces: impl Iterator<Item = libc::iovec>) -> Self {
+        let mut vectors: Vec<libc::iovec> = Vec::new();
+        for piece in pieces {
+            match vectors.last_mut() {
+                Some(last) if last.iov_base as usize + last.iov_len == piece.iov_base as usize => {
+                    last.iov_len += piece.iov_len;
+                }
+                _ => vectors.push(piece),
+            }
+        }
+        Self(vectors)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|vector| vector.iov_len).sum()
+    }
+}
+
+/// A transfer on its way: an operation until the first poll, a key in the list from then on.
+struct Transfer<'r> {
+    shared: &'r Arc<Shared>,
+    operation: Option<Operation>,
+    key: Option<usize>,
+}
+
+impl Future for Transfer<'_> {
+    type Output = (Memory, i32);
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(mut operation) = self.operation.take() {
+            operation.waiter = Some(task.waker().clone());
+            let (key, driver) = self.shared.enter(operation);
+            self.key = Some(key);
+            if let Some(driver) = driver {
+                driver.wake();
+            }
+            return Poll::Pending;
+        }
+        let key = self.key.expect("not polled after it was over");
+        let mut state = self.shared.lock();
+        let Some(operation) = state.operations.get_mut(key) else {
+            // The driver has gone with its runtime.
+            return Poll::Pending;
+        };
+        let Some(outcome) = operation.outcome else {
+            match &mut operation.waiter {
+                Some(waiter) => waiter.clone_from(task.waker()),
+                none => *none = Some(task.waker().clone()),
+            }
+            return Poll::Pending;
+        };
+        let operation = state.operations.remove(key);
+        drop(state);
+        self.key = None;
+        Poll::Ready((operation.memory, outcome))
+    }
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        let mut state = self.shared.lock();
+        let Some(operation) = state.operations.get_mut(key) else {
+            return;
+        };
+        operation.abandoned = true;
+        operation.waiter = None;
+        if operation.outcome.is_some() {
+            let done = state.operations.remove(key);
+            drop(state);
+            // Not under the lock: freeing frames wakes others.
+            drop(done);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

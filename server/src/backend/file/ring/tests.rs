@@ -1,0 +1,240 @@
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Weak;
+
+use weir_cache::FramePool;
+use weir_faults::FaultContext;
+
+use super::*;
+use crate::backend::file::open;
+use crate::backend::file::{Access, Engine, FileOptions};
+use crate::backend::testing::pattern;
+
+const PAGE_BYTES: u64 = PAGE_SIZE as u64;
+const FRAMES: u32 = 1024;
+
+/// A file of that many pages, on a file system with direct I/O; `None`, said, where there is none or no io_uring.
+fn bench(pages: usize) -> Option<(tempfile::TempDir, Arc<OpenFile>, Ring, Arc<FramePool>)> {
+    let ring = match Ring::start() {
+        Ok(ring) => ring,
+        Err(error) => {
+            eprintln!("skipped: no io_uring here: {error}");
+            return None;
+        }
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("device.img");
+    std::fs::write(&path, pattern(3, pages * PAGE_SIZE)).unwrap();
+    let file = open_file(&path);
+    if file.direct.is_none() {
+        eprintln!("skipped: no direct I/O here");
+        return None;
+    }
+    Some((folder, file, ring, FramePool::new(FRAMES).unwrap()))
+}
+
+fn open_file(path: &Path) -> Arc<OpenFile> {
+    let options = FileOptions {
+        size: None,
+        access: Access::ReadWrite,
+        engine: Engine::Auto,
+    };
+    Arc::new(open::open(path, &options, &FaultContext::disarmed()).unwrap())
+}
+
+/// A file whose direct descriptor is a pipe: reads wait until something is written to the other end.
+fn stalled(file: Arc<OpenFile>) -> (Arc<OpenFile>, File) {
+    let (reading, writing) = nix::unistd::pipe().unwrap();
+    let mut file = Arc::into_inner(file).expect("nobody else has it");
+    file.direct = Some(File::from(reading));
+    (Arc::new(file), File::from(OwnedFd::from(writing)))
+}
+
+fn frames(pool: &Arc<FramePool>, pages: usize) -> FrameBuf {
+    let mut buffer = FrameBuf::new(Arc::clone(pool));
+    assert!(buffer.grow_to(pages));
+    buffer
+}
+
+fn poll_once<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test]
+async fn more_transfers_than_the_ring_is_deep() {
+    let pages = 3 * RING_DEPTH as usize;
+    let Some((_folder, file, ring, pool)) = bench(pages) else {
+        return;
+    };
+    let expected = pattern(3, pages * PAGE_SIZE);
+    let reads = (0..pages).map(|page| {
+        let (ring, file, buffer) = (&ring, &file, frames(&pool, 1));
+        async move { ring.read(file, page as u64 * PAGE_BYTES, buffer).await }
+    });
+    let read = futures_util::future::join_all(reads).await;
+    for (page, (buffer, whole)) in read.iter().enumerate() {
+        assert!(whole);
+        let at = page * PAGE_SIZE;
+        assert!(buffer.page(0)[..] == expected[at..at + PAGE_SIZE]);
+    }
+    assert!(ring.shared.lock().operations.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_written_is_read() {
+    let Some((_folder, file, ring, pool)) = bench(64) else {
+        return;
+    };
+    let bytes = pattern(9, 40 * PAGE_SIZE);
+    let mut buffer = frames(&pool, 40);
+    for (page, chunk) in bytes.chunks(PAGE_SIZE).enumerate() {
+        buffer.page_mut(page).copy_from_slice(chunk);
+    }
+    let (_, whole) = ring
+        .write(&file, 8 * PAGE_BYTES, buffer.freeze(bytes.len()))
+        .await;
+    assert!(whole);
+    // Into frames that lie apart, too: every other one of a run.
+    let mut apart = frames(&pool, 80);
+    let mut odd = FrameBuf::new(Arc::clone(&pool));
+    for _ in 0..40 {
+        odd.append(apart.split_off(apart.len() - 1));
+        drop(apart.split_off(apart.len() - 1));
+    }
+    for buffer in [odd, frames(&pool, 40)] {
+        let (buffer, whole) = ring.read(&file, 8 * PAGE_BYTES, buffer).await;
+        assert!(whole);
+        for (page, chunk) in bytes.chunks(PAGE_SIZE).enumerate() {
+            assert!(buffer.page(page)[..] == *chunk, "page {page}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_cut_short_or_refused_is_handed_back() {
+    let Some((_folder, file, ring, pool)) = bench(4) else {
+        return;
+    };
+    // Past the end: two pages of four, then none.
+    for (page, pages) in [(2, 4), (9, 1)] {
+        let (buffer, whole) = ring
+            .read(&file, page * PAGE_BYTES, frames(&pool, pages))
+            .await;
+        assert!(!whole);
+        assert_eq!(buffer.len(), pages);
+    }
+    let (buffer, whole) = ring.read(&file, 100, frames(&pool, 1)).await;
+    assert!(!whole, "misaligned");
+    drop(buffer);
+    assert_eq!(pool.free_frames(), FRAMES);
+}
+
+#[tokio::test]
+async fn memory_stays_with_a_transfer_that_nobody_waits_for() {
+    let Some((_folder, file, ring, pool)) = bench(4) else {
+        return;
+    };
+    let (file, mut other_end) = stalled(file);
+    let mut read = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(read.as_mut()).is_pending());
+    // Once before the kernel has it, once after.
+    tokio::task::yield_now().await;
+    let mut unsubmitted = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(unsubmitted.as_mut()).is_pending());
+    drop(unsubmitted);
+    drop(read);
+    assert_eq!(pool.free_frames(), FRAMES - 2);
+    other_end.write_all(&[7; 2 * PAGE_SIZE]).unwrap();
+    while pool.free_frames() < FRAMES {
+        tokio::task::yield_now().await;
+    }
+    assert!(ring.shared.lock().operations.is_empty());
+}
+
+#[tokio::test]
+async fn a_closed_ring_completes_what_is_under_way_and_ends() {
+    let Some((_folder, file, ring, pool)) = bench(4) else {
+        return;
+    };
+    let (file, mut other_end) = stalled(file);
+    let shared = Arc::clone(&ring.shared);
+    let driver_gone = {
+        let shared = Arc::downgrade(&ring.shared);
+        move || Weak::strong_count(&shared) == 1
+    };
+    let mut read = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(read.as_mut()).is_pending());
+    tokio::task::yield_now().await;
+    ring.close();
+    tokio::task::yield_now().await;
+    assert_eq!(shared.lock().operations.len(), 1);
+    other_end.write_all(&[7; PAGE_SIZE]).unwrap();
+    let (buffer, whole) = read.as_mut().await;
+    assert!(whole && buffer.page(0) == &[7; PAGE_SIZE]);
+    drop(read);
+    drop(ring);
+    while !driver_gone() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_long_is_reported() {
+    let Some((_folder, file, ring, pool)) = bench(4) else {
+        return;
+    };
+    let (file, mut other_end) = stalled(file);
+    let mut read = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(read.as_mut()).is_pending());
+    tokio::task::yield_now().await;
+    // The age is by the real clock: pretend that it has been there for long.
+    let begun = Instant::now().checked_sub(crate::limits::IO_REPORT_AFTER);
+    ring.shared.lock().operations[0].since = begun;
+    tokio::time::sleep(crate::limits::IO_REPORT_AFTER).await;
+    assert!(ring.shared.lock().operations[0].reported);
+    other_end.write_all(&[7; PAGE_SIZE]).unwrap();
+    assert!(read.await.1);
+}
+
+#[test]
+fn a_runtime_that_ends_in_the_middle_frees_no_memory() {
+    let Some((_folder, file, ring, pool)) = bench(4) else {
+        return;
+    };
+    let (file, _other_end) = stalled(file);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let mut read = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+        assert!(poll_once(read.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    });
+    drop(runtime);
+    assert_eq!(
+        pool.free_frames(),
+        FRAMES - 1,
+        "the kernel may still write there"
+    );
+}
+
+#[test]
+fn neighbours_are_one_piece() {
+    let memory = [0_u8; 64];
+    let base = memory.as_ptr().cast_mut();
+    let pieces = [(0, 8), (8, 8), (24, 8), (32, 8), (48, 16)];
+    let vectors = Vectors::merged(pieces.into_iter().map(|(start, length)| libc::iovec {
+        iov_base: base.wrapping_add(start).cast(),
+        iov_len: length,
+    }));
+    let merged: Vec<_> = vectors
+        .0
+        .iter()
+        .map(|vector| (vector.iov_base as usize - base as usize, vector.iov_len))
+        .collect();
+    assert_eq!(merged, [(0, 16), (24, 16), (48, 16)]);
+    assert_eq!(vectors.bytes(), 48);
+}
