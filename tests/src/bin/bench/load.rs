@@ -72,6 +72,12 @@ impl Load {
 const SMALL: u32 = 4 << 10;
 const LARGE: u32 = 128 << 10;
 
+/// Fills a cache: everything once, in order.
+pub(crate) static FILL: Load = Load {
+    temperature: Temperature::Cold,
+    ..Load::hot("fill", "sequential read", Kind::SequentialRead, LARGE, 8)
+};
+
 /// Every load, in the order of the table.
 pub(crate) static LOADS: [Load; 11] = [
     Load::hot(
@@ -162,7 +168,9 @@ pub(crate) static LOADS: [Load; 11] = [
 /// How far and how long a load goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
-    /// Offsets lie below this.
+    /// Offsets lie from here on,
+    pub(crate) start: u64,
+    /// and this far.
     pub(crate) span: u64,
     /// When it stops, if it doesn't run out of blocks.
     pub(crate) duration: Duration,
@@ -206,6 +214,7 @@ impl Outcome {
 pub(crate) struct Source<'load> {
     load: &'load Load,
     random: Random,
+    start: u64,
     blocks: u64,
     /// Each block once; empty where blocks may come twice.
     order: Vec<u64>,
@@ -213,9 +222,9 @@ pub(crate) struct Source<'load> {
 }
 
 impl<'load> Source<'load> {
-    pub(crate) fn new(load: &'load Load, span: u64, seed: u64) -> Self {
+    pub(crate) fn new(load: &'load Load, extent: &Extent, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let blocks = span / u64::from(load.block);
+        let blocks = extent.span / u64::from(load.block);
         let once = load.temperature != Temperature::Hot && load.kind != Kind::SequentialRead;
         let order = if once {
             random.permutation(blocks)
@@ -225,6 +234,7 @@ impl<'load> Source<'load> {
         Self {
             load,
             random,
+            start: extent.start,
             blocks,
             order,
             issued: 0,
@@ -252,7 +262,7 @@ impl<'load> Source<'load> {
         self.issued += 1;
         Some(Request {
             command,
-            offset: block * u64::from(self.load.block),
+            offset: self.start + block * u64::from(self.load.block),
             length: self.load.block,
         })
     }
@@ -270,18 +280,18 @@ pub(crate) fn run<T>(
     let mut connections = Vec::new();
     for _ in 0..load.connections {
         let connection = Connection::open(address, options, load.depth)?;
-        if connection.size() < extent.span {
+        let end = extent.start + extent.span;
+        if connection.size() < end {
             return Err(failure(format!(
-                "the export has {} bytes, not {}",
+                "the export has {} bytes, not {end}",
                 connection.size(),
-                extent.span
             )));
         }
         connections.push(connection);
     }
     // Drawing a permutation takes a while and belongs to nobody's time.
     let mut sources: Vec<Source<'_>> = (0..load.connections as u64)
-        .map(|index| Source::new(load, extent.span, extent.seed ^ (index << 32)))
+        .map(|index| Source::new(load, extent, extent.seed ^ (index << 32)))
         .collect();
     let before = sample();
     let gate = Barrier::new(load.connections);

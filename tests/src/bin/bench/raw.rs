@@ -81,7 +81,7 @@ pub(crate) fn with_threads(
         .write(true)
         .custom_flags(OFlag::O_DIRECT.bits())
         .open(path)?;
-    let source = Mutex::new(Source::new(load, extent.span, extent.seed));
+    let source = Mutex::new(Source::new(load, extent, extent.seed));
     let overflow = load.temperature == Temperature::Overflow;
     let start = Instant::now();
     let outcomes: Vec<io::Result<Outcome>> = thread::scope(|scope| {

@@ -17,6 +17,9 @@ use crate::stream::Transport;
 /// Requests in flight while an export is filled.
 const PREFILL_DEPTH: usize = 4;
 
+/// Reading a cacheful takes a second at most, on a slow disk ten.
+const FILL_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
@@ -31,6 +34,8 @@ pub(crate) struct Scale {
     pub(crate) hot_span: u64,
     pub(crate) hot_cache: u64,
     pub(crate) cold_size: u64,
+    /// The cache of a cold load; what fills it first lies behind `cold_size`.
+    pub(crate) cold_cache: u64,
     /// A quarter of what the overflow load writes.
     pub(crate) overflow_cache: u64,
 }
@@ -46,6 +51,7 @@ impl Scale {
             hot_span: 96 << 20,
             hot_cache: 1 << 30,
             cold_size: 1 << 30,
+            cold_cache: 64 << 20,
             overflow_cache: 64 << 20,
         };
         if !quick {
@@ -57,9 +63,16 @@ impl Scale {
             cold_time: Duration::from_millis(300),
             total_time: Duration::from_secs(100),
             cold_size: 256 << 20,
+            cold_cache: 32 << 20,
             overflow_cache: 16 << 20,
             ..full
         }
+    }
+}
+
+impl Scale {
+    fn cold_file_size(&self) -> u64 {
+        self.cold_size + self.cold_cache
     }
 }
 
@@ -143,7 +156,11 @@ impl Comparison<'_> {
             .any(|load| load.temperature != Temperature::Hot)
             && !cold_file.exists()
         {
-            raw::create(&cold_file, self.scale.cold_size, self.options.pattern)?;
+            raw::create(
+                &cold_file,
+                self.scale.cold_file_size(),
+                self.options.pattern,
+            )?;
         }
         let mut contenders = contenders.to_vec();
         let hot = loads
@@ -225,6 +242,7 @@ impl Comparison<'_> {
 
     fn hot(&self, server: &Server, load: &Load, round: u32) -> io::Result<Measured> {
         let extent = Extent {
+            start: 0,
             span: self.scale.hot_span,
             duration: self.scale.hot_time,
             seed: u64::from(round),
@@ -258,6 +276,7 @@ impl Comparison<'_> {
             self.scale.cold_size
         };
         let extent = Extent {
+            start: 0,
             span,
             duration: self.scale.cold_time,
             seed: u64::from(round),
@@ -278,17 +297,34 @@ impl Comparison<'_> {
         let cache_size = if overflow {
             self.scale.overflow_cache
         } else {
-            self.scale.hot_cache
+            self.scale.cold_cache
         };
         let place = Place {
             folder: self.folder,
             file,
-            size: self.scale.cold_size,
+            size: self.scale.cold_file_size(),
             cache_size,
             transport,
         };
         let server = contender.start(&place)?;
+        if !overflow {
+            self.fill_cache(&server)?;
+            raw::drop_page_cache(file)?;
+        }
         self.measure(&server, load, &extent)
+    }
+
+    /// Reads other data, as much as the server's cache holds: a server that has just started pays for the first use of its
+    /// memory, once in its life, and on a virtual machine more than for the disk.
+    fn fill_cache(&self, server: &Server) -> io::Result<()> {
+        let other = Extent {
+            start: self.scale.cold_size,
+            span: self.scale.cold_cache,
+            duration: FILL_TIME_MAX,
+            seed: 0,
+        };
+        self.measure(server, &load::FILL, &other)?;
+        Ok(())
     }
 
     /// A file for writes that don't keep the pattern, as large as what overflows and allocated on the disk.

@@ -326,6 +326,7 @@ impl Tables {
             .find(|load| load.name == "read")
             .expect("a load of that name");
         let extent = Extent {
+            start: 0,
             span: EXPORT_SIZE,
             duration: Duration::from_millis(500),
             seed: 1,
