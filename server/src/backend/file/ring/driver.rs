@@ -76,7 +76,7 @@ impl Driver {
                 Poll::Pending => false,
             };
             let due = self.poll_timer(task);
-            if pushed || completed || ready || due {
+            if completed || ready || due {
                 continue;
             }
             return match self.is_over() {
