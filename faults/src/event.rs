@@ -69,8 +69,9 @@ pub struct RuleFiring {
     pub offset: u64,
     /// How long it is, in bytes.
     pub length: u64,
-    /// Which of the requests with the same export, command, offset and length it was since rules were in force, from 1;
-    /// absent if there were too many different ones to count.
+    /// Which of the requests with the same export, command, offset and length it was since something was in force where
+    /// nothing had been, from 1. Absent if that isn't known: the rule came in force when others were already and requests
+    /// like this one had passed uncounted, or there were too many different ones to count.
     pub occurrence: Option<u64>,
     /// What was decided.
     #[serde(with = "as_words")]

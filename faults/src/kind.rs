@@ -136,6 +136,16 @@ impl RequestKinds {
         self.intersects(Self::of(kind))
     }
 
+    /// One bit per kind, for a word of one's own.
+    pub(crate) const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// What is in both.
+    pub(crate) const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {

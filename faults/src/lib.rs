@@ -1,8 +1,9 @@
 //! Faults on purpose: points in code, rules on requests, and the state of a device, with one language to control them.
 //!
-//! A server has one [`Faults`], the registry. It hands a [`FaultContext`] to the code that works for a request, asks
-//! [`Faults::decide`] about each request and [`Faults::decide_backend`] about each I/O of its own, and keeps a [`Device`]
-//! per export. With nothing armed, each of these costs one relaxed load.
+//! A server has one [`Faults`], the registry. It hands a [`FaultContext`] to the code that works for a request, asks a
+//! [`Screen`] per connection about each request and [`Faults::decide_backend`] about each I/O of its own, and keeps a
+//! [`Device`] per export. With nothing armed, each of these costs one relaxed load, and little more with something armed that
+//! is about something else.
 //!
 //! | layer | what | language |
 //! | --- | --- | --- |
@@ -38,7 +39,7 @@ pub use power_cut::{
     Batch, Content, Keep, Mutation, Piece, PowerCut, PowerCutOptions, Stale, SyncToken,
 };
 pub use query::{Query, Selection};
-pub use registry::{Decision, Faults, NoSuchRule, PointListing, RULES_MAX, RuleListing};
+pub use registry::{Decision, Faults, NoSuchRule, PointListing, RULES_MAX, RuleListing, Screen};
 pub use rule::{Action, BackendView, Damage, Fate, Layer, RequestView, Rule};
 pub use weir_faults_macros::error_injectable;
 pub use words::LanguageError;

@@ -1,7 +1,7 @@
 //! The registry of one server instance: what is armed, what was counted, what happened.
 //!
-//! Two flags stand in front of everything, one for points and one for rules, each read with a relaxed load. Arming
-//! happens before the work that it is meant for by whatever ordered the two (a reply of the admin port, a channel); a flag
+//! A word stands in front of everything, one for points and one for each layer of rules, read with a relaxed load. Arming
+//! happens before the work that it is meant for by whatever ordered the two (a reply of the admin port, a channel); a word
 //! seen late can only make a fault start late.
 
 use std::fmt;
@@ -19,9 +19,9 @@ mod point_state;
 mod points;
 mod rules;
 
-pub(crate) use point_state::{Arming, Fire, Paused, PointState};
+pub(crate) use point_state::{Arming, Chance, Fire, Paused, PointState};
 pub use points::PointListing;
-pub use rules::{Decision, NoSuchRule, RULES_MAX, RuleListing};
+pub use rules::{Decision, NoSuchRule, RULES_MAX, RuleListing, Screen};
 
 /// The faults of one server instance. A clone is the same registry.
 #[derive(Clone, Default)]
@@ -122,7 +122,13 @@ impl Shared {
 
     /// Counts a hit of an armed registry's point, and says what it has to do.
     pub(crate) fn hit(&self, point: &'static FaultPoint, within: RequestKinds) -> Option<Fire> {
-        let fire = self.points()[point.position()].hit(point, within, &self.points_armed)?;
+        let fire = self.points()[point.position()].hit(within, &self.points_armed)?;
+        self.record(point, within, &fire);
+        Some(fire)
+    }
+
+    #[cold]
+    fn record(&self, point: &'static FaultPoint, within: RequestKinds, fire: &Fire) {
         self.events.push(Firing::Point(PointFiring {
             file: point.file.to_owned(),
             line: point.line,
@@ -132,7 +138,6 @@ impl Shared {
             fire: fire.number,
             action: fire.text.clone(),
         }));
-        Some(fire)
     }
 
     /// Counts someone as paused at `point` until the guard is dropped.

@@ -24,9 +24,7 @@ impl Rng {
     /// The stream of the decision number `number` of what is named `name`, under `seed`.
     #[must_use]
     pub fn of(seed: u64, name: &str, number: u64) -> Self {
-        let mut rng = Self::new(seed ^ fnv1a(name.as_bytes()));
-        let base = rng.next_u64();
-        Self::new(base ^ mix(number))
+        Decisions::new(seed, name).number(number)
     }
 
     /// The next figure, of all 64 bits.
@@ -66,13 +64,32 @@ impl Rng {
     }
 }
 
+/// All the streams of what has one name, under one seed; the name is hashed once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decisions {
+    base: u64,
+}
+
+impl Decisions {
+    pub(crate) fn new(seed: u64, name: &str) -> Self {
+        Self {
+            base: Rng::new(seed ^ fnv1a(name.as_bytes())).next_u64(),
+        }
+    }
+
+    /// The stream of the decision of that number.
+    pub(crate) const fn number(self, number: u64) -> Rng {
+        Rng::new(self.base ^ mix(number))
+    }
+}
+
 /// A seed that nobody chose, for those who left it out. Below 2^32, so that a person can copy it.
 #[must_use]
 pub fn draw_seed() -> u64 {
     RandomState::new().hash_one(0_u8) >> 32
 }
 
-fn mix(mut z: u64) -> u64 {
+pub(crate) const fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)

@@ -159,24 +159,36 @@ impl Rule {
         self.filters.export.as_deref()
     }
 
+    /// The commands that it is about.
+    pub(crate) fn kinds(&self) -> RequestKinds {
+        match self.commands {
+            Commands::Any => self.layer.any(),
+            Commands::Listed(kinds) => kinds,
+        }
+    }
+
+    /// Whether it is about the requests of an export of that name.
+    pub(crate) fn covers_export(&self, name: &str) -> bool {
+        let glob = self.filters.export.as_ref();
+        glob.is_none_or(|glob| glob_matches(glob, name))
+    }
+
+    /// Whether it could match a request that looks like this one to a script: whatever connection it comes from, and
+    /// whether or not it asks for forced unit access.
+    pub(crate) fn covers(&self, request: &RequestView<'_>) -> bool {
+        let offset = self.filters.offset.as_ref();
+        self.kinds().contains(request.kind)
+            && offset.is_none_or(|range| overlaps(range, request.offset, request.length))
+            && self.covers_export(request.export)
+    }
+
     /// Whether it is about requests like this one.
     pub(crate) fn matches(&self, request: &RequestView<'_>) -> bool {
         let Filters {
-            export,
-            connection,
-            offset,
-            fua,
-        } = &self.filters;
-        let kinds = match self.commands {
-            Commands::Any => self.layer.any(),
-            Commands::Listed(kinds) => kinds,
-        };
-        kinds.contains(request.kind)
-            && export
-                .as_ref()
-                .is_none_or(|glob| glob_matches(glob, request.export))
+            connection, fua, ..
+        } = self.filters;
+        self.covers(request)
             && connection.is_none_or(|connection| connection == request.connection)
-            && offset.as_ref().is_none_or(|range| overlaps(range, request))
             && (!fua || request.fua)
     }
 }
@@ -194,35 +206,39 @@ impl Delay {
 }
 
 /// Whether the request touches a byte of the range.
-fn overlaps(range: &Range<u64>, request: &RequestView<'_>) -> bool {
-    request.length > 0
-        && request.offset < range.end
-        && request.offset.saturating_add(request.length) > range.start
+#[inline]
+pub(crate) fn overlaps(range: &Range<u64>, offset: u64, length: u64) -> bool {
+    length > 0 && offset < range.end && offset.saturating_add(length) > range.start
 }
 
 /// Whether the name matches a pattern in which `*` is any run of characters and `?` any one.
 pub(crate) fn glob_matches(pattern: &str, name: &str) -> bool {
-    let (pattern, name): (Vec<char>, Vec<char>) =
-        (pattern.chars().collect(), name.chars().collect());
-    let (mut p, mut n) = (0, 0);
-    // Where to go on when the run that the last star stands for has to grow.
+    let (mut pattern, mut name) = (pattern.chars(), name.chars());
+    // What follows the last star, and what is left of the name where the run that it stands for ends.
     let mut star = None;
-    while n < name.len() {
-        if p < pattern.len() && pattern[p] == '*' {
-            star = Some((p, n));
-            p += 1;
-        } else if p < pattern.len() && (pattern[p] == '?' || pattern[p] == name[n]) {
-            p += 1;
-            n += 1;
-        } else if let Some((at, eaten)) = star {
-            star = Some((at, eaten + 1));
-            p = at + 1;
-            n = eaten + 1;
-        } else {
-            return false;
+    loop {
+        let Some(c) = name.clone().next() else {
+            return pattern.all(|wanted| wanted == '*');
+        };
+        let mut rest = pattern.clone();
+        match rest.next() {
+            Some('*') => {
+                star = Some((rest.clone(), name.clone()));
+                pattern = rest;
+            }
+            Some(wanted) if wanted == '?' || wanted == c => {
+                pattern = rest;
+                name.next();
+            }
+            _ => {
+                let Some((after, run)) = &mut star else {
+                    return false;
+                };
+                run.next();
+                (pattern, name) = (after.clone(), run.clone());
+            }
         }
     }
-    pattern[p..].iter().all(|c| *c == '*')
 }
 
 /// The canonical form, without a seed that was drawn.

@@ -1,10 +1,11 @@
 //! What one registry knows about one point: counters, what is armed there, who is paused there.
 //!
-//! One mutex per point guards all that must agree; it is taken only while some point of the registry is armed. Whoever is
-//! paused watches an epoch that was subscribed under that mutex, so a release can't fall between decision and wait.
+//! One mutex per point guards all that must agree. It is taken only when the point itself is armed for the kind of work
+//! that reached it: while others are armed, this one costs a load and a count. Whoever is paused watches an epoch that was
+//! subscribed under that mutex, so a release can't fall between decision and wait.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -13,9 +14,9 @@ use tokio::time::Instant;
 use crate::errno::Errno;
 use crate::kind::RequestKinds;
 use crate::point::FaultPoint;
-use crate::query::{Chance, Effect, Trigger};
+use crate::query::{Effect, Trigger};
 use crate::registry::lock;
-use crate::rng::Rng;
+use crate::rng::Decisions;
 
 /// What is armed at a point.
 #[derive(Clone, Debug)]
@@ -26,8 +27,30 @@ pub(crate) struct Arming {
     /// The action's words, as `state` shows them.
     pub(crate) text: String,
     pub(crate) since: Instant,
+    /// Decides where the trigger has a probability.
+    pub(crate) chance: Option<Chance>,
     pub(crate) hits: u64,
     pub(crate) fires: u64,
+}
+
+/// A probability at one point.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chance {
+    percent: f64,
+    decisions: Decisions,
+}
+
+impl Chance {
+    /// The trigger's probability, for this point.
+    pub(crate) fn of(trigger: &Trigger, point: &FaultPoint) -> Option<Self> {
+        let chance = trigger.chance.as_ref()?;
+        // The point's name keeps two points of one query from firing in step.
+        let name = format!("{}:{}:{}", point.file, point.line, point.column);
+        Some(Self {
+            percent: chance.percent,
+            decisions: Decisions::new(chance.seed, &name),
+        })
+    }
 }
 
 /// One firing.
@@ -45,16 +68,19 @@ pub(crate) struct Fire {
     pub(crate) text: String,
 }
 
-/// The state of one point.
+/// The state of one point, on cache lines of its own: its neighbours count, too.
 #[derive(Default)]
+#[repr(align(128))]
 pub(crate) struct PointState {
+    /// The kinds of work that it is armed for; none if it isn't. Changed under the mutex.
+    within: AtomicU32,
+    hits: AtomicU64,
     inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
     arming: Option<Arming>,
-    hits: u64,
     fires: u64,
     /// How many are paused in the current epoch.
     paused: usize,
@@ -75,16 +101,18 @@ impl PointState {
     /// Arms; what was armed before goes, and whoever it paused.
     pub(crate) fn arm(&self, arming: Arming, armed: &AtomicUsize) {
         let mut inner = lock(&self.inner);
+        let within = u32::from(arming.within.bits());
         if inner.arming.replace(arming).is_none() {
             armed.fetch_add(1, Ordering::Relaxed);
         }
+        self.within.store(within, Ordering::Relaxed);
         inner.release();
     }
 
     /// Disarms, and releases whoever is paused or delayed.
     pub(crate) fn disarm(&self, armed: &AtomicUsize) {
         let mut inner = lock(&self.inner);
-        inner.disarm(armed);
+        self.disarm_locked(&mut inner, armed);
         inner.release();
     }
 
@@ -92,11 +120,31 @@ impl PointState {
     pub(crate) fn reset(&self, armed: &AtomicUsize) -> bool {
         let mut inner = lock(&self.inner);
         let was_armed = inner.arming.is_some();
-        inner.disarm(armed);
+        self.disarm_locked(&mut inner, armed);
         inner.release();
-        inner.hits = 0;
+        self.hits.store(0, Ordering::Relaxed);
         inner.fires = 0;
         was_armed
+    }
+
+    fn disarm_locked(&self, inner: &mut Inner, armed: &AtomicUsize) {
+        if inner.arming.take().is_some() {
+            armed.fetch_sub(1, Ordering::Relaxed);
+            self.within.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Disarms what was armed for a time that is over.
+    fn expire(&self, inner: &mut Inner, armed: &AtomicUsize) {
+        let over = |arming: &Arming| {
+            arming
+                .trigger
+                .limit
+                .is_some_and(|limit| arming.since.elapsed() >= limit)
+        };
+        if inner.arming.as_ref().is_some_and(over) {
+            self.disarm_locked(inner, armed);
+        }
     }
 
     /// Ends the pauses and delays here; says how many were paused.
@@ -107,27 +155,32 @@ impl PointState {
     /// What a listing shows.
     pub(crate) fn counts(&self, armed: &AtomicUsize) -> PointCounts {
         let mut inner = lock(&self.inner);
-        inner.expire(armed);
+        self.expire(&mut inner, armed);
         PointCounts {
-            hits: inner.hits,
+            hits: self.hits.load(Ordering::Relaxed),
             fires: inner.fires,
             paused: inner.paused,
             text: inner.arming.as_ref().map(|arming| arming.text.clone()),
         }
     }
 
-    /// Counts a hit and decides.
-    pub(crate) fn hit(
-        &self,
-        point: &'static FaultPoint,
-        within: RequestKinds,
-        armed: &AtomicUsize,
-    ) -> Option<Fire> {
+    /// Counts a hit, of a registry in which some point is armed, and decides.
+    #[inline]
+    pub(crate) fn hit(&self, within: RequestKinds, armed: &AtomicUsize) -> Option<Fire> {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        if self.within.load(Ordering::Relaxed) & u32::from(within.bits()) == 0 {
+            return None;
+        }
+        self.decide(within, armed)
+    }
+
+    /// What happens at a point that is armed.
+    fn decide(&self, within: RequestKinds, armed: &AtomicUsize) -> Option<Fire> {
         let mut inner = lock(&self.inner);
-        inner.hits += 1;
-        inner.expire(armed);
+        self.expire(&mut inner, armed);
+        let inner = &mut *inner;
         let arming = inner.arming.as_mut()?;
-        if !arming.within.intersects(within) || !arming.fires_now(point) {
+        if !arming.within.intersects(within) || !arming.fires_now() {
             return None;
         }
         let exhausted = arming
@@ -137,7 +190,7 @@ impl PointState {
         let (effect, text) = (arming.effect.clone(), arming.text.clone());
         inner.fires += 1;
         if exhausted {
-            inner.disarm(armed);
+            self.disarm_locked(inner, armed);
         }
         Some(Fire {
             error: effect.error,
@@ -161,25 +214,6 @@ impl PointState {
 }
 
 impl Inner {
-    fn disarm(&mut self, armed: &AtomicUsize) {
-        if self.arming.take().is_some() {
-            armed.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Disarms what was armed for a time that is over.
-    fn expire(&mut self, armed: &AtomicUsize) {
-        let over = |arming: &Arming| {
-            arming
-                .trigger
-                .limit
-                .is_some_and(|limit| arming.since.elapsed() >= limit)
-        };
-        if self.arming.as_ref().is_some_and(over) {
-            self.disarm(armed);
-        }
-    }
-
     fn release(&mut self) -> usize {
         self.epoch.send_modify(|epoch| *epoch += 1);
         std::mem::take(&mut self.paused)
@@ -188,7 +222,7 @@ impl Inner {
 
 impl Arming {
     /// Counts a hit of the right kind, and says whether it fires.
-    fn fires_now(&mut self, point: &'static FaultPoint) -> bool {
+    fn fires_now(&mut self) -> bool {
         self.hits += 1;
         let Some(number) = self
             .hits
@@ -204,12 +238,11 @@ impl Arming {
         {
             return false;
         }
-        if let Some(Chance { percent, seed }) = self.trigger.chance {
-            // The point's name keeps two points of one query from firing in step.
-            let name = format!("{}:{}:{}", point.file, point.line, point.column);
-            if Rng::of(seed, &name, number).unit() * 100.0 >= percent {
-                return false;
-            }
+        if self
+            .chance
+            .is_some_and(|chance| chance.decisions.number(number).unit() * 100.0 >= chance.percent)
+        {
+            return false;
         }
         self.fires += 1;
         true

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::point::{FaultPoint, PointKind};
 use crate::query::{Effect, PointAction, Query, Selection};
-use crate::registry::{Arming, Faults};
+use crate::registry::{Arming, Chance, Faults};
 use crate::words::LanguageError;
 
 /// What a listing says of one point.
@@ -115,6 +115,7 @@ impl Faults {
                     within,
                 } => {
                     let arming = Arming {
+                        chance: Chance::of(trigger, point),
                         trigger: trigger.clone(),
                         effect: effect_at(point, effect),
                         within: *within,

@@ -4,7 +4,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Action, Fate, RequestView, Rule};
-use crate::rng::{Rng, draw_seed};
+use crate::kind::RequestKinds;
+use crate::rng::{Decisions, Rng, draw_seed};
 
 /// A rule in force. Whoever keeps the list of them guards the counters.
 pub(crate) struct ArmedRule {
@@ -13,15 +14,18 @@ pub(crate) struct ArmedRule {
     pub(crate) seed: u64,
     pub(crate) hits: u64,
     pub(crate) fires: u64,
-    /// What the random stream is named after: the rule without its seed.
-    name: String,
+    /// The commands of which requests had passed uncounted when it came in force: it can't say which occurrence of a
+    /// request it fires at.
+    pub(crate) late: RequestKinds,
+    /// Named after the rule without its seed.
+    decisions: Decisions,
     since: Instant,
     /// Watched by hangs and delays, which end when it is dropped.
     gone: watch::Sender<u64>,
 }
 
 impl ArmedRule {
-    pub(crate) fn new(id: u64, rule: Rule) -> Self {
+    pub(crate) fn new(id: u64, rule: Rule, late: RequestKinds) -> Self {
         let name = Rule {
             seed: None,
             ..rule.clone()
@@ -34,7 +38,8 @@ impl ArmedRule {
             seed,
             hits: 0,
             fires: 0,
-            name,
+            late,
+            decisions: Decisions::new(seed, &name),
             since: Instant::now(),
             gone: watch::Sender::new(0),
         }
@@ -60,7 +65,7 @@ impl ArmedRule {
             return None;
         }
         self.hits += 1;
-        let mut rng = Rng::of(self.seed, &self.name, self.hits);
+        let mut rng = self.decisions.number(self.hits);
         if !self.fires_now(&mut rng) {
             return None;
         }

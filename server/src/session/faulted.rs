@@ -1,6 +1,7 @@
 //! Fault rules on requests, and the state of the export as a device: what they do to a request.
 //!
-//! Nothing here is on the path of a request unless something is set: a rule costs one relaxed load to ask for, a device two.
+//! Nothing here is on the path of a request unless something is set for requests like it: rules cost one relaxed load to ask
+//! for, a device two.
 //! A request that a rule has taken (or that a frozen device keeps waiting) is carried out apart from the hot paths, with
 //! its data in one buffer of its own, so that every action is a few plain lines. It waits for delays and hangs holding
 //! nothing but its payload.
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use weir_cache::PageCache;
-use weir_faults::{Action, Decision, Device, Errno, FaultContext, RequestKind, RequestView};
+use weir_faults::{Action, Decision, Device, Errno, FaultContext, RequestKind};
 use weir_protocol::reply::{SimpleReply, offset_data_header};
 use weir_protocol::{ChunkFlags, Command, CommandFlags, MetaContextSet, NbdError, Request};
 
@@ -79,14 +80,8 @@ impl Transmission<'_> {
             return false;
         };
         let (offset, length) = range_of(request);
-        let decision = self.context.faults.decide(&RequestView {
-            export: &self.export.name,
-            connection: self.connection.id(),
-            kind,
-            offset,
-            length,
-            fua: request.flags.contains(CommandFlags::FUA),
-        });
+        let fua = request.flags.contains(CommandFlags::FUA);
+        let decision = self.screen.decide(kind, offset, length, fua);
         let stopped = self.device.as_ref().is_some_and(|device| {
             device.check(kind, offset, length).is_err() || device.thawed().now_or_never().is_none()
         });

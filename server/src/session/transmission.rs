@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use weir_cache::PageCache;
-use weir_faults::{Device, fault_point};
+use weir_faults::{Device, Screen, fault_point};
 use weir_protocol::ExportLimits;
 use weir_protocol::constants::MAX_PAYLOAD;
 use weir_protocol::handshake::server::Negotiated;
@@ -67,6 +67,8 @@ pub(super) struct Transmission<'a> {
     pub(super) export: &'a Export,
     /// The export as a device that faults can be injected into, if the server made it one.
     pub(super) device: Option<Device>,
+    /// What fault rules are asked through.
+    pub(super) screen: Screen,
     pub(super) cache: Arc<PageCache>,
     pub(super) limits: ExportLimits,
     pub(super) contexts: FaultContexts,
@@ -110,6 +112,7 @@ impl<'a> Transmission<'a> {
             context,
             limits: negotiated.limits(MAX_PAYLOAD),
             contexts: FaultContexts::new(&context.faults, device.as_ref()),
+            screen: context.faults.screen(&export.name, connection.id()),
             export,
             device,
             input,

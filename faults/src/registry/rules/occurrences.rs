@@ -1,0 +1,151 @@
+//! Which of its like a request is: what lets a script find again the requests that it is about.
+//!
+//! # What is counted
+//! The *key* of a request is its export, command, offset and length. Its occurrence is how many requests of that key there
+//! were, this one included, since something came in force where nothing was, whatever connection they came on and whether
+//! or not they had FUA. Three things follow.
+//!
+//! **Only keys that matter are counted.** A rule *covers* a key if it could match some request of that key, that is, if its
+//! command, export and offset fit; a script covers the keys that it has a fate for. A request whose key nothing in force
+//! covers passes uncounted, and that costs it no lock and no shared write. Nothing is lost by that: an event is about a
+//! covered key, and a replay asks for the keys of its events only.
+//!
+//! **Record and replay count alike**, although in a replay the script is in force in place of the rules. Coverage is a
+//! matter of the key alone, so requests of one key are all counted or all not, as long as what is in force doesn't change.
+//! Filters by connection and by FUA are not part of it, just because a script doesn't know them: were `conn=2` to count the
+//! requests of that connection only, the script, which can't tell, would count on other ones.
+//!
+//! **A rule that comes late says so.** Under a first rule, requests may have passed that a second rule covers. It can't know
+//! how many of each key there were since the beginning, and if it counted from its own, a replay, which counts from one
+//! beginning, would hit earlier requests than it did. So its events have no occurrence number, and scripts made from them
+//! skip them and tell so, rather than hit others. Which requests passed is remembered by command: a rule is late for the
+//! commands of which any request has passed since the beginning. Rules that are put in force one after the other before the
+//! requests begin are not late, nor is one about what the ones before it cover as well. A new beginning is when everything
+//! is cleared, or a replay starts.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+
+use crate::event::ScriptKey;
+use crate::kind::RequestKind;
+use crate::rng::mix;
+use crate::rule::RequestView;
+
+/// The most different requests whose occurrences are counted, per layer: some tens of megabytes.
+const OCCURRENCES_MAX: usize = 1 << 18;
+
+/// What a request is recognised by, in place of a [`ScriptKey`]: cheap to make and to copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RequestKey {
+    /// The export's number in [`Occurrences::exports`].
+    export: u32,
+    kind: RequestKind,
+    offset: u64,
+    length: u64,
+}
+
+impl Hash for RequestKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from(self.export) << 8 | self.kind as u64);
+        state.write_u64(self.offset);
+        state.write_u64(self.length);
+    }
+}
+
+/// How often each request was seen.
+#[derive(Default)]
+pub(super) struct Occurrences {
+    /// The exports that requests were seen for, numbered.
+    exports: HashMap<String, u32, Seed>,
+    counts: HashMap<RequestKey, u64, Seed>,
+}
+
+/// A map of requests.
+pub(super) type ByRequest<T> = HashMap<RequestKey, T, Seed>;
+
+impl Occurrences {
+    /// The key of this request.
+    pub(super) fn key(&mut self, request: &RequestView<'_>) -> RequestKey {
+        RequestKey {
+            export: self.export(request.export),
+            kind: request.kind,
+            offset: request.offset,
+            length: request.length,
+        }
+    }
+
+    /// The same key as a script has it.
+    pub(super) fn key_of_script(&mut self, key: &ScriptKey) -> RequestKey {
+        RequestKey {
+            export: self.export(&key.export),
+            kind: key.kind,
+            offset: key.offset,
+            length: key.length,
+        }
+    }
+
+    fn export(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.exports.get(name) {
+            return *number;
+        }
+        let number = u32::try_from(self.exports.len()).expect("fewer exports than that");
+        self.exports.insert(name.to_owned(), number);
+        number
+    }
+
+    /// Counts a request; `None` if there are too many different ones.
+    pub(super) fn count(&mut self, key: RequestKey) -> Option<u64> {
+        if let Some(count) = self.counts.get_mut(&key) {
+            *count += 1;
+            return Some(*count);
+        }
+        if self.counts.len() >= OCCURRENCES_MAX {
+            return None;
+        }
+        self.counts.insert(key, 1);
+        Some(1)
+    }
+}
+
+/// Makes hashers of a few instructions; the seed is secret, so that clients, who choose the offsets, can't make them
+/// collide.
+#[derive(Clone)]
+pub(super) struct Seed(u64);
+
+impl Default for Seed {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0_u8))
+    }
+}
+
+impl BuildHasher for Seed {
+    type Hasher = MixHasher;
+
+    fn build_hasher(&self) -> MixHasher {
+        MixHasher(self.0)
+    }
+}
+
+/// Mixes word after word.
+pub(super) struct MixHasher(u64);
+
+impl Hasher for MixHasher {
+    fn write_u64(&mut self, word: u64) {
+        self.0 = mix(self.0 ^ word);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(size_of::<u64>()) {
+            let mut word = [0; size_of::<u64>()];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

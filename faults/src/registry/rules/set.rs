@@ -1,0 +1,280 @@
+//! The rules of one layer: in front a word that most requests pass by, behind it a mutex around all that must agree.
+//!
+//! The word has the commands that something in force could match, and those of which requests have passed uncounted (see
+//! [`occurrences`](super::occurrences)); it is zero while nothing is in force. It changes under the mutex, and is read with
+//! a relaxed load: arming happens before the work that it is meant for by whatever ordered the two.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use tokio::sync::watch;
+
+use super::RuleListing;
+use super::decision::{Decision, Fired};
+use super::occurrences::{ByRequest, Occurrences, RequestKey};
+use super::screen::Coverage;
+use crate::event::{Firing, REPLAY, RuleFiring, ScriptKey};
+use crate::kind::{RequestKind, RequestKinds};
+use crate::registry::{Shared, lock};
+use crate::rule::{ArmedRule, Fate, Layer, RequestView, Rule};
+
+/// Where the commands of which requests have passed lie in the word.
+const PASSED_SHIFT: u32 = u16::BITS;
+
+/// The rules of one layer.
+#[derive(Default)]
+pub(crate) struct RuleSet {
+    /// The word; see the module's documentation.
+    kinds: AtomicU32,
+    /// Raised by every change of what is in force.
+    version: AtomicU64,
+    pub(super) inner: Mutex<Inner>,
+}
+
+/// Everything here is guarded by the mutex around it.
+#[derive(Default)]
+pub(super) struct Inner {
+    rules: Vec<ArmedRule>,
+    script: Option<Replay>,
+    occurrences: Occurrences,
+    /// Commands of which some request has passed uncounted since something is in force.
+    passed: RequestKinds,
+}
+
+struct Replay {
+    fates: ByRequest<HashMap<u64, Fate>>,
+    kinds: RequestKinds,
+    gone: watch::Sender<u64>,
+}
+
+impl RuleSet {
+    /// Whether nothing in force is about such commands.
+    #[inline]
+    pub(super) fn passes(&self, kind: RequestKind) -> bool {
+        let word = self.kinds.load(Ordering::Relaxed);
+        word == 0 || self.passes_others(kind, word)
+    }
+
+    /// As [`passes`](Self::passes), while something is in force.
+    fn passes_others(&self, kind: RequestKind, word: u32) -> bool {
+        let bit = u32::from(RequestKinds::of(kind).bits());
+        if word & bit != 0 {
+            return false;
+        }
+        if word & bit << PASSED_SHIFT == 0 {
+            self.note_passed(kind, None);
+        }
+        true
+    }
+
+    /// Remembers that a request has passed uncounted; not if it looked at another `version` than is in force now.
+    #[cold]
+    pub(super) fn note_passed(&self, kind: RequestKind, version: Option<u64>) {
+        let mut inner = lock(&self.inner);
+        if version.is_none_or(|version| version == self.version()) {
+            self.pass(&mut inner, kind);
+        }
+    }
+
+    fn pass(&self, inner: &mut Inner, kind: RequestKind) {
+        if inner.is_armed() && !inner.passed.contains(kind) {
+            inner.passed |= RequestKinds::of(kind);
+            self.publish(inner);
+        }
+    }
+
+    /// The number of the last change.
+    #[inline]
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// What is in force for the export of that name, and the version that this belongs to.
+    pub(super) fn coverage(&self, export: &str) -> (Coverage, u64) {
+        let inner = lock(&self.inner);
+        let mut coverage = Coverage::new(inner.is_armed());
+        if let Some(script) = &inner.script {
+            coverage.add(script.kinds, None);
+        }
+        for ArmedRule { rule, .. } in &inner.rules {
+            if rule.covers_export(export) {
+                coverage.add(rule.kinds(), rule.filters.offset.clone());
+            }
+        }
+        (coverage, self.version())
+    }
+
+    pub(super) fn add(&self, id: u64, rule: Rule) {
+        let mut inner = lock(&self.inner);
+        let late = inner.passed.intersection(rule.kinds());
+        inner.rules.push(ArmedRule::new(id, rule, late));
+        self.changed(&mut inner);
+    }
+
+    /// Whether there was a rule of that number.
+    pub(super) fn remove(&self, id: u64) -> bool {
+        let mut inner = lock(&self.inner);
+        let before = inner.rules.len();
+        inner.rules.retain(|rule| rule.id != id);
+        if inner.rules.len() == before {
+            return false;
+        }
+        self.changed(&mut inner);
+        true
+    }
+
+    /// Removes the rules and the script; says how many rules there were.
+    pub(super) fn clear(&self) -> usize {
+        let mut inner = lock(&self.inner);
+        inner.script = None;
+        let count = std::mem::take(&mut inner.rules).len();
+        self.changed(&mut inner);
+        count
+    }
+
+    /// Puts a script in force in place of the one before it. All is counted from now on.
+    pub(super) fn replay(&self, fates: HashMap<ScriptKey, HashMap<u64, Fate>>) {
+        let mut inner = lock(&self.inner);
+        inner.begin();
+        for rule in &mut inner.rules {
+            rule.late = RequestKinds::NONE;
+        }
+        let kinds = fates.keys().map(|key| key.kind).collect::<RequestKinds>();
+        let occurrences = &mut inner.occurrences;
+        let fates: ByRequest<_> = fates
+            .into_iter()
+            .map(|(key, fates)| (occurrences.key_of_script(&key), fates))
+            .collect();
+        inner.script = (!fates.is_empty()).then(|| Replay {
+            fates,
+            kinds,
+            gone: watch::Sender::default(),
+        });
+        self.changed(&mut inner);
+    }
+
+    /// Tells those who pass by.
+    fn changed(&self, inner: &mut Inner) {
+        if !inner.is_armed() {
+            inner.begin();
+        }
+        self.publish(inner);
+        self.version.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn publish(&self, inner: &Inner) {
+        let script = inner.script.iter().map(|script| script.kinds);
+        let rules = inner.rules.iter().map(|armed| armed.rule.kinds());
+        let kinds = script.chain(rules).fold(RequestKinds::NONE, |a, b| a | b);
+        let word = u32::from(kinds.bits()) | u32::from(inner.passed.bits()) << PASSED_SHIFT;
+        self.kinds.store(word, Ordering::Relaxed);
+    }
+
+    /// How many rules are in force.
+    pub(super) fn rules(&self) -> usize {
+        lock(&self.inner).rules.len()
+    }
+
+    pub(super) fn listings(&self) -> Vec<RuleListing> {
+        let listing = |rule: &ArmedRule| RuleListing {
+            id: rule.id,
+            text: rule.text(),
+            seed: rule.seed,
+            hits: rule.hits,
+            fires: rule.fires,
+        };
+        lock(&self.inner).rules.iter().map(listing).collect()
+    }
+}
+
+impl Inner {
+    fn is_armed(&self) -> bool {
+        self.script.is_some() || !self.rules.is_empty()
+    }
+
+    /// Forgets what was counted.
+    fn begin(&mut self) {
+        self.occurrences = Occurrences::default();
+        self.passed = RequestKinds::NONE;
+    }
+
+    /// The key of a request that something in force covers, and its number if that is known.
+    fn count(&mut self, request: &RequestView<'_>) -> Option<(RequestKey, Option<u64>)> {
+        let (mut covered, mut known) = (false, false);
+        for armed in self.rules.iter().filter(|rule| rule.rule.covers(request)) {
+            covered = true;
+            known |= !armed.late.contains(request.kind);
+        }
+        if !covered && self.script.is_none() {
+            return None;
+        }
+        let key = self.occurrences.key(request);
+        if let Some(script) = &self.script
+            && script.fates.contains_key(&key)
+        {
+            (covered, known) = (true, true);
+        }
+        let occurrence = if known {
+            self.occurrences.count(key)
+        } else {
+            None
+        };
+        covered.then_some((key, occurrence))
+    }
+
+    /// The script's fate for this request, once.
+    fn replayed(&mut self, key: RequestKey, occurrence: Option<u64>) -> Option<Fired> {
+        let replay = self.script.as_mut()?;
+        let fate = replay.fates.get_mut(&key)?.remove(&occurrence?)?;
+        Some(Fired {
+            rule: REPLAY,
+            fate,
+            gone: replay.gone.subscribe(),
+        })
+    }
+}
+
+impl Shared {
+    /// What happens to a request whose command something in force is about.
+    #[cold]
+    pub(super) fn decide(
+        &self,
+        layer: Layer,
+        request: &RequestView<'_>,
+        connection: Option<u64>,
+    ) -> Option<Decision> {
+        let set = self.rules.layer(layer);
+        let mut inner = lock(&set.inner);
+        let Some((key, occurrence)) = inner.count(request) else {
+            set.pass(&mut inner, request.kind);
+            return None;
+        };
+        let mut fired = Vec::new();
+        fired.extend(inner.replayed(key, occurrence));
+        for rule in &mut inner.rules {
+            if let Some(fate) = rule.decide(request) {
+                fired.push(Fired {
+                    rule: rule.id,
+                    fate,
+                    gone: rule.gone(),
+                });
+            }
+        }
+        for Fired { rule, fate, .. } in &fired {
+            self.events.push(Firing::Rule(RuleFiring {
+                rule: *rule,
+                at: layer,
+                export: request.export.to_owned(),
+                connection,
+                command: request.kind,
+                offset: request.offset,
+                length: request.length,
+                occurrence,
+                decision: *fate,
+            }));
+        }
+        // Subscribed under the lock: what interrupts the device from here on ends the waits.
+        self.combine(request.export, fired)
+    }
+}
