@@ -52,6 +52,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use weir_faults::{FaultContext, race_fault};
+
 use crate::gen_radix::{ImmortalRadix, OnceArc};
 use crate::lg_lock::default_shards;
 use crate::sync::thread_number;
@@ -133,6 +135,19 @@ impl AddLock {
     #[must_use]
     pub fn new(page_shift: u32) -> Self {
         Self::with_shards(page_shift, default_shards())
+    }
+
+    /// As [`new`](Self::new), with fault points.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn with_faults(page_shift: u32, faults: FaultContext) -> Self {
+        let lock = Self::new(page_shift);
+        Self {
+            gate: Arc::new(Gate::new(default_shards()).with_faults(faults)),
+            ..lock
+        }
     }
 
     fn with_shards(page_shift: u32, shards: usize) -> Self {
@@ -263,9 +278,13 @@ impl AddLock {
     fn try_region(&self, range: &Range<u64>, side: Side) -> Option<RegionHold> {
         let number = region_number(range);
         let shard = self.shard();
-        let passed = self.gate.try_region(shard)?;
+        let armed = self.gate.points().armed();
+        if race_fault!(armed) {
+            return None;
+        }
+        let passed = self.gate.try_region(shard, armed)?;
         let region = self.region_of(number);
-        let locked = region.lock.try_lock(side)?;
+        let locked = region.lock.try_lock_under(side, armed)?;
         locked.leak();
         passed.leak();
         Some(RegionHold::new(region, side, shard))
@@ -274,23 +293,24 @@ impl AddLock {
     async fn region(&self, range: &Range<u64>, side: Side) -> RegionHold {
         let number = region_number(range);
         let shard = self.shard();
-        let passed = match self.gate.try_region(shard) {
-            Some(passed) => passed,
-            None => {
+        let armed = self.gate.points().armed();
+        let passed = match self.gate.try_region(shard, armed) {
+            Some(passed) if !race_fault!(armed) => passed,
+            _ => {
                 self.waits.gate.fetch_add(1, Ordering::Relaxed);
                 self.gate.region(shard).await
             }
         };
         let region = self.region_of(number);
-        let locked = match region.lock.try_lock(side) {
-            Some(locked) => locked,
-            None => {
+        let locked = match region.lock.try_lock_under(side, armed) {
+            Some(locked) if !race_fault!(armed) => locked,
+            _ => {
                 match side {
                     Side::Add => &self.waits.add,
                     Side::Block => &self.waits.block,
                 }
                 .fetch_add(1, Ordering::Relaxed);
-                region.lock.lock(side).await
+                region.lock.lock_under(side, armed).await
             }
         };
         locked.leak();

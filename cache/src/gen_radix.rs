@@ -82,7 +82,9 @@ use std::sync::atomic::AtomicUsize;
 
 use bytemuck::Zeroable;
 use crossbeam_epoch::Guard;
+use weir_faults::{ArmedPoints, FaultContext};
 
+use crate::points::Points;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 use crate::sync::const_unless_loom;
 
@@ -128,6 +130,7 @@ pub struct GenRadix<T: Zeroable + Send + Sync + 'static> {
     root: AtomicPtr<Header>,
     /// Memory of the nodes that are linked.
     bytes: AtomicUsize,
+    points: Points,
     /// Loom knows nothing of epochs: retired nodes stay until the array goes.
     #[cfg(loom)]
     retired: std::sync::Mutex<Vec<(*mut Header, u32)>>,
@@ -156,11 +159,24 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
             Self {
                 root: AtomicPtr::new(ptr::null_mut()),
                 bytes: AtomicUsize::new(0),
+                points: Points::NONE,
                 #[cfg(loom)]
                 retired: std::sync::Mutex::new(Vec::new()),
                 entries: PhantomData,
             }
         }
+    }
+
+    /// As [`new`](Self::new), with fault points.
+    #[must_use]
+    pub fn with_faults(faults: FaultContext) -> Self {
+        let mut array = Self::new();
+        array.points = Points::of(faults);
+        array
+    }
+
+    fn armed(&self) -> ArmedPoints<'_> {
+        self.points.armed()
     }
 
     /// Entries of one leaf: what is allocated, and reclaimed, together.
@@ -264,7 +280,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// # Ok::<(), weir_cache::gen_radix::GenRadixError>(())
     /// ```
     pub fn occupy<'g>(&'g self, index: u64, pin: &'g Guard) -> Result<&'g T, GenRadixError> {
-        self.create(index, pin, |leaf| leaf.header().population.occupy())
+        let armed = self.armed();
+        self.create(index, pin, |leaf| leaf.header().population.occupy(armed))
     }
 
     /// Answers one [`occupy`](Self::occupy) of this index. When the last occupied entry of a leaf

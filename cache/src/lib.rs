@@ -15,6 +15,7 @@
 //!
 //! The table of who waits for whom is in [`page_cache`].
 
+mod points;
 mod sync;
 
 pub mod add_lock;

@@ -31,6 +31,7 @@
 #![allow(unsafe_code)]
 
 use bytemuck::Zeroable;
+use weir_faults::{ArmedPoints, race_fault};
 
 use crate::frame::FrameId;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,11 +148,20 @@ impl PageSlot {
 
     /// Locks the slot. The caller must not await, allocate without bound or lock another slot before it is unlocked.
     #[inline]
-    pub(crate) fn lock<'a>(&'a self, counts: &'a Counts) -> LockedPage<'a> {
+    pub(crate) fn lock<'a>(
+        &'a self,
+        counts: &'a Counts,
+        mut armed: ArmedPoints<'_>,
+    ) -> LockedPage<'a> {
         let mut spins = 0;
         loop {
             let now = self.word.load(Ordering::Relaxed);
+            let lost = race_fault!(armed);
+            if lost {
+                armed = ArmedPoints::NONE;
+            }
             if now & LOCKED == 0
+                && !lost
                 && self
                     .word
                     .compare_exchange_weak(now, now | LOCKED, Ordering::Acquire, Ordering::Relaxed)

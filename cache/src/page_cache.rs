@@ -32,7 +32,7 @@ use crossbeam_epoch as epoch;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
+use weir_faults::{ArmedPoints, Errno, FaultContext, Faults, RequestKinds, race_fault};
 
 use crate::add_lock::AddLock;
 use crate::backend::Backend;
@@ -141,16 +141,19 @@ impl PageCache {
             return Err(OpenError::QuotaUnsupported);
         }
         let limits = Limits::new(options.cache_bytes);
-        let pool = FramePool::new(limits.frames).map_err(|source| OpenError::Memory {
-            bytes: options.cache_bytes,
-            source,
+        let background = faults.context(RequestKinds::WRITEBACK);
+        let pool = FramePool::with_faults(limits.frames, background.clone()).map_err(|source| {
+            OpenError::Memory {
+                bytes: options.cache_bytes,
+                source,
+            }
         })?;
         let cache = Arc::new(Self {
-            slots: GenRadix::new(),
+            slots: GenRadix::with_faults(background.clone()),
             counts: Counts::default(),
             memory: Memory::new(&limits),
             pool,
-            add_lock: Arc::new(AddLock::new(PAGE_SHIFT)),
+            add_lock: Arc::new(AddLock::with_faults(PAGE_SHIFT, background.clone())),
             size: AtomicU64::new(backend.geometry().size),
             backend,
             limits,
@@ -166,7 +169,7 @@ impl PageCache {
             space: quota.map(|quota| Space::new(quota, allocation_unit)),
             readahead: Readahead::default(),
             counters: Counters::default(),
-            background: faults.context(RequestKinds::WRITEBACK),
+            background,
             kick: Arc::new(Notify::new()),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -274,7 +277,8 @@ impl PageCache {
         page: u64,
         pin: &'a epoch::Guard,
     ) -> Option<PageGuard<'a>> {
-        let locked = self.slots.get(page, pin)?.lock(&self.counts);
+        let armed = self.background.armed();
+        let locked = self.slots.get(page, pin)?.lock(&self.counts, armed);
         let counted = !locked.state.is_empty();
         Some(
             PageGuard {
@@ -299,15 +303,19 @@ impl PageCache {
         page: u64,
         pin: &'a epoch::Guard,
     ) -> Result<PageGuard<'a>, Errno> {
+        let mut armed = self.background.armed();
         loop {
-            if let Some(guard) = self.lock_page(page, pin)
+            // Lost: as if nothing were there yet, and someone else makes it at the same time.
+            if !race_fault!(armed)
+                && let Some(guard) = self.lock_page(page, pin)
                 && guard.counted
             {
                 return Ok(guard);
             }
+            armed = ArmedPoints::NONE;
             // Counted before it is locked: a counted leaf can't be reclaimed under the slot.
             let slot = self.slots.occupy(page, pin).map_err(|_| Errno::ENOMEM)?;
-            let locked = slot.lock(&self.counts);
+            let locked = slot.lock(&self.counts, armed);
             if locked.state.is_empty() {
                 let guard = PageGuard {
                     locked: Some(locked),

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_epoch as epoch;
-use weir_faults::{Errno, FaultContext, race_fault};
+use weir_faults::{ArmedPoints, Errno, FaultContext, race_fault};
 
 use crate::add_lock::AddGuard;
 use crate::carried::carry;
@@ -77,17 +77,19 @@ impl PageCache {
     /// Takes a reference to the page in `slot` if there is one.
     #[inline]
     pub(crate) fn take_present(&self, slot: &PageSlot) -> Option<(FrameId, TakenRef)> {
+        let mut armed = self.background.armed();
         let mut state = slot.load();
         while state.has(PRESENT) {
-            let taken = self.pool.try_ref(state.frame());
+            let taken = self.pool.try_ref(state.frame(), armed);
             let now = slot.load();
             match taken {
-                Some(taken) if now.same_page(state) && !race_fault!(self.background) => {
+                Some(taken) if now.same_page(state) && !race_fault!(armed) => {
                     return Some((state.frame(), taken));
                 }
                 Some(_) => _ = self.pool.unref(state.frame()),
                 None => {}
             }
+            armed = ArmedPoints::NONE;
             state = now;
         }
         None
@@ -113,6 +115,10 @@ impl PageCache {
         let pages = pages_of(&range);
         self.observe_read(context, &range);
         let mut frames = self.missing_pages(&pages);
+        if race_fault!(context) {
+            // As if all that is missing had been there, and went away before the guard was taken.
+            frames = 0;
+        }
         let mut joined_left = JOINED_RETRIES;
         loop {
             let reserved = self.reserve(frames).await;

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_epoch as epoch;
 use tokio::sync::{Mutex as FairMutex, OwnedSemaphorePermit, Semaphore};
-use weir_faults::race_fault;
+use weir_faults::{ArmedPoints, race_fault};
 
 use crate::frame::{FrameBuf, FrameId, PAGE_SIZE, PrivateFrame};
 use crate::options::Limits;
@@ -112,7 +112,7 @@ impl PageCache {
     /// One frame without waiting, for hot paths.
     #[inline]
     pub(crate) fn try_frame(&self) -> Option<PrivateFrame<'_>> {
-        if self.pool.waiting() > 0 {
+        if self.pool.waiting() > 0 || race_fault!(self.background) {
             return None;
         }
         PrivateFrame::alloc(&self.pool).or_else(|| {
@@ -152,11 +152,12 @@ impl PageCache {
             return 0;
         }
         let mut evicted = 0;
+        let mut armed = self.background.armed();
         for _ in 0..(used as usize * HAND_ROUNDS).min(steps_max) {
             let frame = self.memory.hand.fetch_add(1, Ordering::Relaxed) % used;
             if self.pool.count(frame) == 1
                 && !self.pool.take_visited(frame)
-                && self.evict_frame(frame)
+                && self.evict_frame(frame, &mut armed)
             {
                 evicted += 1;
                 if evicted == wanted {
@@ -168,8 +169,8 @@ impl PageCache {
         evicted
     }
 
-    /// Gives the page in `frame` up if it is clean and nobody uses it.
-    fn evict_frame(&self, frame: FrameId) -> bool {
+    /// Gives the page in `frame` up if it is clean and nobody uses it. A race that is said to be lost disarms the others.
+    fn evict_frame(&self, frame: FrameId, armed: &mut ArmedPoints<'_>) -> bool {
         let page = self.pool.owner(frame);
         #[cfg(test)]
         crate::testing::interleave::at("reclaim:chosen");
@@ -178,11 +179,12 @@ impl PageCache {
             return false;
         };
         // Under the lock: a private frame, or one that moved on, is not what this slot names.
-        if !slot.state.is_clean()
-            || slot.state.frame() != frame
-            || self.pool.count(frame) != 1
-            || race_fault!(self.background)
-        {
+        if !slot.state.is_clean() || slot.state.frame() != frame || self.pool.count(frame) != 1 {
+            return false;
+        }
+        if race_fault!(armed) {
+            // Its next user comes just now.
+            *armed = ArmedPoints::NONE;
             return false;
         }
         slot.state = PageState::EMPTY;

@@ -46,6 +46,9 @@ use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use weir_faults::{ArmedPoints, race_fault};
+
+use crate::points::Points;
 use crate::sync::atomic::{AtomicI64, Ordering};
 use crate::sync::{Mutex, const_unless_loom, lock};
 
@@ -155,15 +158,31 @@ impl TwoStateLock {
     /// Takes the lock if neither an opponent holds it nor anyone waits for it.
     #[must_use = "the lock is released when the guard is dropped"]
     pub fn try_lock(&self, side: Side) -> Option<TwoStateGuard<'_>> {
-        self.try_admit(side)
+        self.try_lock_under(side, ArmedPoints::NONE)
+    }
+
+    /// As [`try_lock`](Self::try_lock), with fault points: this lock is small, and its owner has them.
+    #[inline]
+    pub(crate) fn try_lock_under(
+        &self,
+        side: Side,
+        armed: ArmedPoints<'_>,
+    ) -> Option<TwoStateGuard<'_>> {
+        self.try_admit(side, armed)
             .then(|| TwoStateGuard { lock: self, side })
     }
 
     /// Waits for the lock, in turn. The future does nothing until it is polled, and is cancel safe.
     pub fn lock(&self, side: Side) -> Acquire<'_> {
+        self.lock_under(side, ArmedPoints::NONE)
+    }
+
+    /// As [`lock`](Self::lock), with fault points.
+    pub(crate) fn lock_under<'a>(&'a self, side: Side, armed: ArmedPoints<'a>) -> Acquire<'a> {
         Acquire {
             lock: self,
             side,
+            armed,
             progress: Progress::Unpolled,
         }
     }
@@ -188,9 +207,14 @@ impl TwoStateLock {
         self.word.load(Ordering::Relaxed) & WAITERS != 0
     }
 
-    fn try_admit(&self, side: Side) -> bool {
+    fn try_admit(&self, side: Side, mut armed: ArmedPoints<'_>) -> bool {
         let mut word = self.word.load(Ordering::Relaxed);
         while side.is_admitted(word) {
+            if race_fault!(armed) {
+                armed = ArmedPoints::NONE;
+                word = self.word.load(Ordering::Relaxed);
+                continue;
+            }
             let admitted = word + side.holder();
             match self.word.compare_exchange_weak(
                 word,
@@ -206,7 +230,7 @@ impl TwoStateLock {
     }
 
     /// Gives back one hold of `side`, of a guard that was dropped or [leaked](TwoStateGuard::leak).
-    pub(crate) fn release(&self, side: Side) {
+    pub(crate) fn release(&self, side: Side, points: &Points) {
         // Acquire too: the next phase begins after everything that the holders of this one did.
         let before = self.word.fetch_sub(side.holder(), Ordering::AcqRel);
         let held = match side {
@@ -218,6 +242,10 @@ impl TwoStateLock {
             "released {side:?}, which nobody holds (word {before})"
         );
         if before - side.holder() == WAITERS {
+            if race_fault!(points.armed()) {
+                // Another leaver of the same phase is faster.
+                wake(self.begin_next_phase());
+            }
             wake(self.begin_next_phase());
         }
     }
@@ -252,10 +280,15 @@ impl TwoStateLock {
     }
 
     /// Takes the lock, or queues and returns a ticket.
-    fn admit_or_queue(&self, side: Side, waker: &Waker) -> Option<u64> {
+    fn admit_or_queue(&self, side: Side, waker: &Waker, mut armed: ArmedPoints<'_>) -> Option<u64> {
         let mut queues = lock(&self.queues);
         let mut word = self.word.load(Ordering::Relaxed);
         while word & WAITERS == 0 {
+            if race_fault!(armed) {
+                armed = ArmedPoints::NONE;
+                word = self.word.load(Ordering::Relaxed);
+                continue;
+            }
             let admitted = side.is_admitted(word);
             let wanted = if admitted {
                 word + side.holder()
@@ -298,7 +331,7 @@ impl TwoStateLock {
         let mut queues = lock(&self.queues);
         let Some(_waker) = queues.of(side).remove(&ticket) else {
             drop(queues);
-            self.release(side);
+            self.release(side, &Points::NONE);
             return;
         };
         let phase = queues.phase;
@@ -363,7 +396,7 @@ impl TwoStateGuard<'_> {
 
 impl Drop for TwoStateGuard<'_> {
     fn drop(&mut self) {
-        self.lock.release(self.side);
+        self.lock.release(self.side, &Points::NONE);
     }
 }
 
@@ -373,6 +406,7 @@ impl Drop for TwoStateGuard<'_> {
 pub struct Acquire<'a> {
     lock: &'a TwoStateLock,
     side: Side,
+    armed: ArmedPoints<'a>,
     progress: Progress,
 }
 
@@ -387,11 +421,13 @@ impl<'a> Future for Acquire<'a> {
     type Output = TwoStateGuard<'a>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { lock, side, .. } = *self;
+        let Self {
+            lock, side, armed, ..
+        } = *self;
         match self.progress {
             Progress::Unpolled => {
-                if !lock.try_admit(side)
-                    && let Some(ticket) = lock.admit_or_queue(side, context.waker())
+                if !lock.try_admit(side, armed)
+                    && let Some(ticket) = lock.admit_or_queue(side, context.waker(), armed)
                 {
                     self.progress = Progress::Queued { ticket };
                     return Poll::Pending;

@@ -23,7 +23,7 @@ use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 use crate::add_lock::AddGuard;
 use crate::carried::carry;
 use crate::fill::{Fill, FillPurpose};
-use crate::frame::{FrameId, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
+use crate::frame::{FrameBuf, FrameId, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::options::CacheMode;
 use crate::page::{DIRTY, FILLING, IN_FLIGHT, PRESENT, PageState};
 use crate::page_cache::{PageCache, PageGuard, bytes_of, page_of, pages_of};
@@ -143,6 +143,12 @@ impl PageCache {
         self.throttle().await?;
         pause_point!(context, "cache:write:begin", [EIO, ENOSPC, ENOMEM]).await?;
         let mut charge = None;
+        if race_fault!(context) {
+            // As if another round had used the spare frames up.
+            payload.spare = FrameBuf::new(Arc::clone(&self.pool));
+        }
+        let retry = context.retry();
+        let mut context = context;
         loop {
             let guard = self.add_lock.add(bytes_of(&pages_of(&range))).await;
             if range.end > self.size() {
@@ -170,6 +176,7 @@ impl PageCache {
                     payload.spare = self.reserve(payload.edges().count()).await
                 }
             }
+            context = &retry;
         }
         if let Some(charge) = charge {
             charge.keep();

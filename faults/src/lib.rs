@@ -34,7 +34,7 @@ pub use device::{BAD_RANGES_MAX, Device, DeviceListing, SECTOR, TooManyBadRanges
 pub use errno::Errno;
 pub use event::{EVENTS_KEPT, Event, Firing, PointFiring, REPLAY, RuleFiring, Script};
 pub use kind::{RequestKind, RequestKinds};
-pub use point::{FaultContext, FaultPoint, PointKind};
+pub use point::{ArmedPoints, FaultContext, FaultPoint, PointKind};
 pub use power_cut::{
     Batch, Content, Keep, Mutation, Piece, PowerCut, PowerCutOptions, Stale, SyncToken,
 };

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::errno::Errno;
 
 mod context;
-pub use context::FaultContext;
+pub use context::{ArmedPoints, FaultContext};
 
 /// Every point of the program, in the linker's order.
 #[doc(hidden)]
@@ -118,17 +118,6 @@ impl FaultPoint {
     #[must_use]
     pub fn qualified(&self) -> String {
         qualified(self.path())
-    }
-
-    /// Where in [`POINTS`] this record lies.
-    pub(crate) fn position(&self) -> usize {
-        let bytes = std::ptr::from_ref(self).addr() - POINTS.as_ptr().addr();
-        let position = bytes / size_of::<Self>();
-        assert!(
-            position < POINTS.len(),
-            "a fault point outside the linker's slice: {self}"
-        );
-        position
     }
 }
 
@@ -253,6 +242,10 @@ macro_rules! pause_point {
 }
 
 /// Whether to pretend that an optimistic path lost its race: `if race_fault!(ctx) || !try_it() { retry }`.
+///
+/// `ctx` is a [`FaultContext`] or [`ArmedPoints`], or a reference to one. A loop that would ask again after each loss must
+/// end even if the point fires at every hit (`enable`): let it lose once per call, by going on with [`ArmedPoints::NONE`],
+/// or under [`FaultContext::retry`].
 ///
 /// Its class is the crate's folder and `race`: `cache:race` in package `weir-cache`.
 #[macro_export]

@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use crate::device::Device;
 use crate::event::{EventLog, Firing, PointFiring};
 use crate::kind::RequestKinds;
-use crate::point::{FaultContext, FaultPoint, POINTS};
+use crate::point::{FaultContext, FaultPoint};
 
 mod point_state;
 mod points;
 mod rules;
 
-pub(crate) use point_state::{Arming, Chance, Fire, Paused, PointState};
+pub(crate) use point_state::{Arming, Chance, Fire, Paused, PointStates};
 pub use points::PointListing;
 pub use rules::{Decision, NoSuchRule, RULES_MAX, RuleListing, Screen};
 
@@ -34,8 +34,8 @@ pub struct Faults {
 pub(crate) struct Shared {
     /// How many points are armed; zero makes every point pass.
     points_armed: AtomicUsize,
-    /// By position in [`POINTS`]; absent until a point is armed or listed.
-    points: OnceLock<Box<[PointState]>>,
+    /// Absent until a point is armed or listed.
+    points: OnceLock<PointStates>,
     /// Raised whenever someone pauses.
     pauses: watch::Sender<u64>,
     rules: rules::Rules,
@@ -114,15 +114,15 @@ impl Shared {
             .cloned()
     }
 
-    /// The state of every point, by position.
-    pub(crate) fn points(&self) -> &[PointState] {
-        self.points
-            .get_or_init(|| (0..POINTS.len()).map(|_| PointState::default()).collect())
+    /// The state of every point.
+    #[inline]
+    pub(crate) fn points(&self) -> &PointStates {
+        self.points.get_or_init(PointStates::new)
     }
 
     /// Counts a hit of an armed registry's point, and says what it has to do.
     pub(crate) fn hit(&self, point: &'static FaultPoint, within: RequestKinds) -> Option<Fire> {
-        let fire = self.points()[point.position()].hit(within, &self.points_armed)?;
+        let fire = self.points().of(point).hit(within, &self.points_armed)?;
         self.record(point, within, &fire);
         Some(fire)
     }
@@ -142,7 +142,7 @@ impl Shared {
 
     /// Counts someone as paused at `point` until the guard is dropped.
     pub(crate) fn enter_pause(&self, point: &'static FaultPoint, epoch: u64) -> Paused<'_> {
-        let paused = self.points()[point.position()].enter_pause(epoch);
+        let paused = self.points().of(point).enter_pause(epoch);
         self.pauses.send_modify(|count| *count += 1);
         paused
     }

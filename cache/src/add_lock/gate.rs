@@ -34,6 +34,9 @@ use std::task::Poll;
 
 use crossbeam_utils::CachePadded;
 
+use weir_faults::{ArmedPoints, FaultContext};
+
+use crate::points::Points;
 use crate::two_state_lock::{Acquire, Side, TwoStateGuard, TwoStateLock};
 
 use super::turnstile::Turnstile;
@@ -43,6 +46,7 @@ pub(super) struct Gate {
     turnstile: Turnstile,
     wholes: TwoStateLock,
     shards: Box<[CachePadded<TwoStateLock>]>,
+    points: Points,
 }
 
 /// Which way someone holds the gate, who owes it one [`Gate::leave`].
@@ -61,7 +65,20 @@ impl Gate {
             shards: (0..shards)
                 .map(|_| CachePadded::new(TwoStateLock::new()))
                 .collect(),
+            points: Points::NONE,
         }
+    }
+
+    /// The same with fault points, for the regions' locks, too.
+    pub(super) fn with_faults(self, faults: FaultContext) -> Self {
+        Self {
+            points: Points::of(faults),
+            ..self
+        }
+    }
+
+    pub(super) fn points(&self) -> &Points {
+        &self.points
     }
 
     pub(super) fn shards(&self) -> usize {
@@ -69,14 +86,18 @@ impl Gate {
     }
 
     /// The shard that a region operation passes through, if it may at once.
-    pub(super) fn try_region(&self, shard: usize) -> Option<TwoStateGuard<'_>> {
-        self.shards[shard].try_lock(Side::Add)
+    pub(super) fn try_region(
+        &self,
+        shard: usize,
+        armed: ArmedPoints<'_>,
+    ) -> Option<TwoStateGuard<'_>> {
+        self.shards[shard].try_lock_under(Side::Add, armed)
     }
 
     /// The shard that a region operation passes through. The guard is leaked into a
     /// [`Pass::Region`].
     pub(super) fn region(&self, shard: usize) -> Acquire<'_> {
-        self.shards[shard].lock(Side::Add)
+        self.shards[shard].lock_under(Side::Add, self.points.armed())
     }
 
     pub(super) async fn whole(&self) -> Pass {
@@ -103,7 +124,7 @@ impl Gate {
         let mut asked: Vec<Acquire<'_>> = self
             .shards
             .iter()
-            .map(|shard| shard.lock(Side::Block))
+            .map(|shard| shard.lock_under(Side::Block, self.points.armed()))
             .collect();
         let mut held = Vec::with_capacity(asked.len());
         poll_fn(|context| {
@@ -126,14 +147,14 @@ impl Gate {
 
     pub(super) fn leave(&self, pass: Pass) {
         match pass {
-            Pass::Region { shard } => self.shards[shard].release(Side::Add),
+            Pass::Region { shard } => self.shards[shard].release(Side::Add, &self.points),
             Pass::Whole => {
                 self.unblock_shards();
-                self.wholes.release(Side::Add);
+                self.wholes.release(Side::Add, &self.points);
             }
             Pass::Exclusive => {
                 self.unblock_shards();
-                self.wholes.release(Side::Block);
+                self.wholes.release(Side::Block, &self.points);
                 self.turnstile.leave();
             }
         }
@@ -141,7 +162,7 @@ impl Gate {
 
     fn unblock_shards(&self) {
         for shard in &self.shards {
-            shard.release(Side::Block);
+            shard.release(Side::Block, &self.points);
         }
     }
 

@@ -31,7 +31,8 @@ impl RegionHold {
 
 impl Drop for RegionHold {
     fn drop(&mut self) {
-        self.region.lock.release(self.side);
+        let gate = &self.region.gate;
+        self.region.lock.release(self.side, gate.points());
         self.region.gate.leave(Pass::Region { shard: self.shard });
     }
 }

@@ -10,8 +10,10 @@ use bytemuck::allocation::zeroed_slice_box;
 use crossbeam_utils::CachePadded;
 use memmap2::{Advice, MmapMut, MmapOptions};
 use tokio::sync::Notify;
+use weir_faults::{ArmedPoints, FaultContext, fault_point, race_fault};
 
 use super::{FrameId, MAX_FRAMES, PAGE_SIZE};
+use crate::points::Points;
 
 /// Used since the eviction hand last passed.
 const VISITED: u32 = 1 << 31;
@@ -46,6 +48,7 @@ pub struct FramePool {
     /// How many requests wait for frames: looked at whenever a frame is freed.
     waiting: AtomicU32,
     freed: Notify,
+    points: Points,
 }
 
 // SAFETY: `base` points into a mapping that lives as long as the pool; access to its bytes is governed by the frame states
@@ -90,6 +93,19 @@ impl FramePool {
     /// # Errors
     /// What the system says when it refuses the mapping.
     pub fn new(frames: u32) -> io::Result<Arc<Self>> {
+        Self::with_points(frames, Points::NONE)
+    }
+
+    /// As [`FramePool::new`], with fault points.
+    ///
+    /// # Errors
+    /// What the system, or a fault, says when it refuses the mapping.
+    pub fn with_faults(frames: u32, faults: FaultContext) -> io::Result<Arc<Self>> {
+        fault_point!(faults, "cache:pool:map", [ENOMEM])?;
+        Self::with_points(frames, Points::of(faults))
+    }
+
+    fn with_points(frames: u32, points: Points) -> io::Result<Arc<Self>> {
         assert!(
             frames > 0 && frames <= MAX_FRAMES,
             "a pool of {frames} frames"
@@ -114,6 +130,7 @@ impl FramePool {
             free: CachePadded::new(AtomicU32::new(frames)),
             waiting: AtomicU32::new(0),
             freed: Notify::new(),
+            points,
         }))
     }
 
@@ -140,8 +157,14 @@ impl FramePool {
     }
 
     fn take_fresh(&self) -> Option<FrameId> {
+        let mut armed = self.points.armed();
         let mut fresh = self.fresh.load(Ordering::Relaxed);
         while fresh < self.frames {
+            if race_fault!(armed) {
+                armed = ArmedPoints::NONE;
+                fresh = self.fresh.load(Ordering::Relaxed);
+                continue;
+            }
             match self.fresh.compare_exchange_weak(
                 fresh,
                 fresh + 1,
@@ -156,11 +179,17 @@ impl FramePool {
     }
 
     fn pop(&self) -> Option<FrameId> {
+        let mut armed = self.points.armed();
         let mut head = self.head.load(Ordering::Acquire);
         loop {
             let (tag, link) = (head >> 32, low(head));
             if link == NO_LINK {
                 return None;
+            }
+            if race_fault!(armed) {
+                armed = ArmedPoints::NONE;
+                head = self.head.load(Ordering::Acquire);
+                continue;
             }
             // A stale link is harmless: the tag makes the exchange fail.
             let next = self.links[link as usize - 1].load(Ordering::Relaxed);
@@ -176,8 +205,13 @@ impl FramePool {
     }
 
     fn push(&self, frame: FrameId) {
+        let mut armed = self.points.armed();
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
+            if race_fault!(armed) {
+                armed = ArmedPoints::NONE;
+                head = self.head.load(Ordering::Relaxed);
+            }
             self.links[frame as usize].store(low(head), Ordering::Relaxed);
             let new = ((head >> 32).wrapping_add(1) << 32) | u64::from(frame + 1);
             // SeqCst: ordered before the caller's look at whether someone waits for frames.
@@ -194,12 +228,17 @@ impl FramePool {
 
     /// Step 2 of the module documentation. The caller must look at the slot again before it touches the bytes.
     #[inline]
-    pub(crate) fn try_ref(&self, frame: FrameId) -> Option<TakenRef> {
+    pub(crate) fn try_ref(&self, frame: FrameId, mut armed: ArmedPoints<'_>) -> Option<TakenRef> {
         let word = &self.refs[frame as usize];
         let mut now = word.load(Ordering::Relaxed);
         loop {
             if now & COUNT == 0 {
                 return None;
+            }
+            if race_fault!(armed) {
+                armed = ArmedPoints::NONE;
+                now = word.load(Ordering::Relaxed);
+                continue;
             }
             let new = ((now + 1) | VISITED) & !(PREFETCHED | MARKER);
             match word.compare_exchange_weak(now, new, Ordering::Acquire, Ordering::Relaxed) {

@@ -4,6 +4,7 @@ use std::ptr;
 
 use bytemuck::Zeroable;
 use crossbeam_epoch::Guard;
+use weir_faults::{ArmedPoints, fault_point, race_fault};
 
 use crate::sync::atomic::Ordering;
 
@@ -66,11 +67,24 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         level: u32,
         pin: &Guard,
     ) -> Result<Option<*mut Header>, GenRadixError> {
+        if race_fault!(self.armed()) {
+            // A rival's comes first.
+            self.link_child(path, level, pin)?;
+        }
+        self.link_child(path, level, pin)
+    }
+
+    fn link_child(
+        &self,
+        path: &Path,
+        level: u32,
+        pin: &Guard,
+    ) -> Result<Option<*mut Header>, GenRadixError> {
         // SAFETY: a node above level 0 is an interior one, and the pin keeps it.
         let interior = unsafe { Interior::from_raw(path.nodes[level as usize]) };
-        let child = node::allocate::<T>(level - 1)?;
+        let child = self.allocate(level - 1)?;
         // Counted before it is linked: a parent that counts nothing may die at any time.
-        if !interior.header.population.occupy() {
+        if !interior.header.population.occupy(self.armed()) {
             // SAFETY: allocated above, never linked.
             unsafe { node::free::<T>(child, level - 1) };
             self.bury(path, level, pin);
@@ -100,39 +114,58 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     fn root_reaching(&self, leaf_number: u64) -> Result<Root, GenRadixError> {
         let mut root = self.load_root();
         while !root.reaches(leaf_number) {
-            let level = if root.is_null() {
-                level_for(leaf_number)
-            } else {
-                root.level() + 1
-            };
-            let node = node::allocate::<T>(level)?;
-            if !root.is_null() {
-                // SAFETY: allocated above, for a level above 0.
-                let interior = unsafe { Interior::from_raw(node) };
-                interior.child(0).store(root.node(), Ordering::Relaxed);
-                interior.header.population.occupy();
-                // Perhaps stale, never missing: see the module's documentation.
-                interior.header.tags(Tag::Present).set(0);
-                interior.header.tags(Tag::Dirty).set(0);
+            if race_fault!(self.armed()) {
+                // A rival grows it first.
+                self.grow(root, leaf_number)?;
             }
-            let grown = Root::new(node, level);
-            match self
-                .root
-                .compare_exchange(root.0, grown.0, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) => {
-                    self.count_bytes(level);
-                    root = grown;
-                }
-                Err(current) => {
-                    // SAFETY: allocated above, never linked; the child is the old root, which
-                    // stays.
-                    unsafe { node::free::<T>(node, level) };
-                    root = Root(current);
-                }
-            }
+            root = self.grow(root, leaf_number)?;
         }
         Ok(root)
+    }
+
+    /// Puts a root above this one, unless someone else does first; the root that there is then.
+    fn grow(&self, root: Root, leaf_number: u64) -> Result<Root, GenRadixError> {
+        let level = if root.is_null() {
+            level_for(leaf_number)
+        } else {
+            root.level() + 1
+        };
+        let node = self.allocate(level)?;
+        if !root.is_null() {
+            // SAFETY: allocated above, for a level above 0.
+            let interior = unsafe { Interior::from_raw(node) };
+            interior.child(0).store(root.node(), Ordering::Relaxed);
+            interior.header.population.occupy(ArmedPoints::NONE);
+            // Perhaps stale, never missing: see the module's documentation.
+            interior.header.tags(Tag::Present).set(0);
+            interior.header.tags(Tag::Dirty).set(0);
+        }
+        let grown = Root::new(node, level);
+        match self
+            .root
+            .compare_exchange(root.0, grown.0, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => {
+                self.count_bytes(level);
+                Ok(grown)
+            }
+            Err(current) => {
+                // SAFETY: allocated above, never linked; the child is the old root, which
+                // stays.
+                unsafe { node::free::<T>(node, level) };
+                Ok(Root(current))
+            }
+        }
+    }
+
+    /// An empty node, not yet linked.
+    fn allocate(&self, level: u32) -> Result<*mut Header, GenRadixError> {
+        if fault_point!(self.armed(), "cache:radix:allocate", [ENOMEM]).is_err() {
+            return Err(GenRadixError::OutOfMemory {
+                bytes: node::bytes::<T>(level),
+            });
+        }
+        node::allocate::<T>(level)
     }
 
     fn count_bytes(&self, level: u32) {

@@ -12,6 +12,7 @@ use std::mem;
 use std::ptr::{self, NonNull};
 
 use bytemuck::Zeroable;
+use weir_faults::{ArmedPoints, race_fault};
 
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -62,10 +63,15 @@ pub(super) struct Population(AtomicUsize);
 
 impl Population {
     /// Counts one more, unless the node is dead.
-    pub(super) fn occupy(&self) -> bool {
+    pub(super) fn occupy(&self, mut armed: ArmedPoints<'_>) -> bool {
         let mut count = self.0.load(Ordering::Relaxed);
         while count != DEAD {
             assert!(count < DEAD - 1, "a node's population overflows");
+            if race_fault!(armed) {
+                armed = ArmedPoints::NONE;
+                count = self.0.load(Ordering::Relaxed);
+                continue;
+            }
             match self.0.compare_exchange_weak(
                 count,
                 count + 1,

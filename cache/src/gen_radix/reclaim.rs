@@ -4,6 +4,7 @@ use std::ptr;
 
 use bytemuck::Zeroable;
 use crossbeam_epoch::Guard;
+use weir_faults::{ArmedPoints, race_fault};
 
 use crate::sync::atomic::Ordering;
 
@@ -16,11 +17,22 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// upwards.
     pub(super) fn release(&self, path: &Path, level: u32, pin: &Guard) {
         let mut level = level;
+        let mut armed = self.armed();
         loop {
             // SAFETY: every node begins with a header, and the pin keeps it.
             let header = unsafe { &*path.nodes[level as usize] };
             let is_empty = header.population.vacate();
-            if !is_empty || level == path.root.level() || !header.population.kill() {
+            if !is_empty || level == path.root.level() {
+                return;
+            }
+            if race_fault!(armed) {
+                // A rival occupies it once more before it is dead; then it is the rival who empties it.
+                armed = ArmedPoints::NONE;
+                if header.population.occupy(armed) {
+                    continue;
+                }
+            }
+            if !header.population.kill() {
                 return;
             }
             if !self.unlink(path, level, pin) {
@@ -37,9 +49,17 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         }
     }
 
-    /// Takes a dead node out of its parent; true for the one caller that did. An address can't come
-    /// back as another node's while anyone who knew it is pinned.
+    /// Takes a dead node out of its parent; true for the one caller that did.
     fn unlink(&self, path: &Path, level: u32, pin: &Guard) -> bool {
+        if race_fault!(self.armed()) && self.take_out(path, level, pin) {
+            // A rival that met the dead node has taken it out, and goes on as it does in `bury`.
+            self.release(path, level + 1, pin);
+        }
+        self.take_out(path, level, pin)
+    }
+
+    /// An address can't come back as another node's while anyone who knew it is pinned.
+    fn take_out(&self, path: &Path, level: u32, pin: &Guard) -> bool {
         let node = path.nodes[level as usize];
         // SAFETY: the parent is an interior node, and the pin keeps it.
         let parent = unsafe { Interior::from_raw(path.nodes[level as usize + 1]) };

@@ -1,9 +1,10 @@
 //! Setting, clearing and tidying tags. The protocol is proved in the [module above](super).
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use bytemuck::Zeroable;
 use crossbeam_epoch::Guard;
+use weir_faults::{ArmedPoints, race_fault};
 
 use crate::sync::atomic::{Ordering, fence};
 
@@ -34,6 +35,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     pub fn set_tag(&self, index: u64, tag: Tag, pin: &Guard) {
         check_pin(pin);
         let (leaf_number, slot) = Self::split(index);
+        let mut armed = self.armed();
         loop {
             let path = self
                 .path(leaf_number, pin)
@@ -51,9 +53,10 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
                 }
             }
             fence(Ordering::SeqCst);
-            if self.load_root() == path.root {
+            if self.load_root() == path.root && !race_fault!(armed) {
                 return;
             }
+            armed = ArmedPoints::NONE;
         }
     }
 
@@ -127,7 +130,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         } else {
             last_leaf_below(0, root.level())
         };
-        tidy(top, root.level(), 0, first, last, tag);
+        tidy(top, root.level(), 0, first..=last, tag, self.armed());
     }
 
     #[allow(clippy::unused_self)] // The path is this array's.
@@ -145,9 +148,17 @@ pub(super) fn last_leaf_below(base: u64, level: u32) -> u64 {
 }
 
 /// Tidies the children of `node`, whose first leaf is `base`, that lead to the leaves
-/// `first..=last`: the lowest nodes first, so that a node is empty by the time its parent looks at
+/// `leaves`: the lowest nodes first, so that a node is empty by the time its parent looks at
 /// it.
-fn tidy(node: &Interior, level: u32, base: u64, first: u64, last: u64, tag: Tag) {
+fn tidy(
+    node: &Interior,
+    level: u32,
+    base: u64,
+    leaves: RangeInclusive<u64>,
+    tag: Tag,
+    armed: ArmedPoints<'_>,
+) {
+    let (first, last) = (*leaves.start(), *leaves.end());
     let tags = node.header.tags(tag);
     let last_slot = slot_of(last.min(last_leaf_below(base, level)), level);
     let mut from = slot_of(first.max(base), level);
@@ -157,9 +168,9 @@ fn tidy(node: &Interior, level: u32, base: u64, first: u64, last: u64, tag: Tag)
             // SAFETY: a node above level 0 is an interior one, and the pin of `tidy_tags` keeps it.
             let child = unsafe { Interior::from_raw(child) };
             let child_base = base | (slot as u64) << ((level - 1) * FANOUT_BITS);
-            tidy(child, level - 1, child_base, first, last, tag);
+            tidy(child, level - 1, child_base, leaves.clone(), tag, armed);
         }
-        tidy_slot(node, slot, tags, tag);
+        tidy_slot(node, slot, tags, tag, armed);
         from = slot + 1;
         if from > last_slot {
             return;
@@ -167,7 +178,7 @@ fn tidy(node: &Interior, level: u32, base: u64, first: u64, last: u64, tag: Tag)
     }
 }
 
-fn tidy_slot(node: &Interior, slot: usize, tags: &Bitmap, tag: Tag) {
+fn tidy_slot(node: &Interior, slot: usize, tags: &Bitmap, tag: Tag, armed: ArmedPoints<'_>) {
     if has_tag_below(node, slot, tag) {
         return;
     }
@@ -177,7 +188,7 @@ fn tidy_slot(node: &Interior, slot: usize, tags: &Bitmap, tag: Tag) {
     // Whoever tagged something below before this fence is seen now; whoever does so later sees the
     // bit cleared.
     fence(Ordering::SeqCst);
-    if has_tag_below(node, slot, tag) {
+    if has_tag_below(node, slot, tag) || race_fault!(armed) {
         tags.set(slot);
     }
 }

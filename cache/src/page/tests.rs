@@ -22,7 +22,7 @@ fn only_present_alone_is_clean() {
 #[test]
 fn counters_follow_the_bits() {
     let (slot, counts) = (PageSlot::zeroed(), Counts::default());
-    slot.lock(&counts).state = PageState::present(7, DIRTY);
+    slot.lock(&counts, ArmedPoints::NONE).state = PageState::present(7, DIRTY);
     assert_eq!(
         (
             value(&counts.present),
@@ -32,7 +32,7 @@ fn counters_follow_the_bits() {
         (1, 1, 1)
     );
     {
-        let mut page = slot.lock(&counts);
+        let mut page = slot.lock(&counts, ArmedPoints::NONE);
         page.state = page.state.without(DIRTY).with(IN_FLIGHT);
     }
     assert_eq!(
@@ -44,7 +44,7 @@ fn counters_follow_the_bits() {
         (0, 1, 1)
     );
     {
-        let mut page = slot.lock(&counts);
+        let mut page = slot.lock(&counts, ArmedPoints::NONE);
         page.state = page.state.without(IN_FLIGHT).with(UNSTABLE);
     }
     assert_eq!(
@@ -55,7 +55,7 @@ fn counters_follow_the_bits() {
         ),
         (0, 1, 1)
     );
-    slot.lock(&counts).state = PageState::EMPTY;
+    slot.lock(&counts, ArmedPoints::NONE).state = PageState::EMPTY;
     let all = [
         &counts.present,
         &counts.dirty,
@@ -74,12 +74,12 @@ fn the_lock_excludes() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..10_000 {
-                    let mut page = slot.lock(&counts);
+                    let mut page = slot.lock(&counts, ArmedPoints::NONE);
                     let next = page.detail() + 1;
                     page.set_detail(next);
                 }
             });
         }
     });
-    assert_eq!(slot.lock(&counts).detail(), 40_000);
+    assert_eq!(slot.lock(&counts, ArmedPoints::NONE).detail(), 40_000);
 }

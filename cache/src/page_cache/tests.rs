@@ -12,6 +12,8 @@ use crate::options::{CacheOptions, MIN_CACHE_BYTES};
 use crate::page_cache::PageCache;
 use crate::testing::{Behaviour, TestBackend, read, write};
 
+mod lost_races;
+
 /// A cache of the smallest size over a test backend.
 struct Bench {
     backend: Arc<TestBackend>,
@@ -21,13 +23,16 @@ struct Bench {
 
 impl Bench {
     fn new(size: usize) -> Self {
+        Self::under(size, &Faults::new())
+    }
+
+    fn under(size: usize, faults: &Faults) -> Self {
         let backend = Arc::new(TestBackend::new(size, 1));
-        let faults = Faults::new();
         let options = CacheOptions {
             cache_bytes: MIN_CACHE_BYTES,
             ..CacheOptions::default()
         };
-        let cache = PageCache::open(Arc::clone(&backend) as _, &options, &faults).unwrap();
+        let cache = PageCache::open(Arc::clone(&backend) as _, &options, faults).unwrap();
         Self {
             backend,
             cache,
@@ -260,10 +265,15 @@ fn cut(rng: &mut Rng, size: u64) -> Vec<Range<u64>> {
 
 /// Runs rounds of concurrent operations on disjoint ranges against a flat model.
 async fn model_run(seed: u64, failing: bool) {
+    model_run_under(&Faults::new(), seed, failing).await;
+}
+
+/// The same on a cache of that registry.
+async fn model_run_under(faults: &Faults, seed: u64, failing: bool) {
     const SIZE: usize = (3 << 19) + 1234;
     const ROUNDS: usize = 40;
     let mut rng = Rng::new(seed);
-    let bench = Bench::new(SIZE);
+    let bench = Bench::under(SIZE, faults);
     let delays = |failures: &[(&'static str, u64)]| Behaviour {
         delay_max: Some(Duration::from_millis(5)),
         failures_per_mille: failures.iter().copied().collect(),
@@ -292,11 +302,11 @@ async fn model_run(seed: u64, failing: bool) {
                 let step = step.clone();
                 async move {
                     match step {
-                        Step::Read => return read(&cache, &context, range).await.map(Some),
+                        Step::Read => return read_any_way(&cache, &context, range).await.map(Some),
                         Step::Write(byte) => {
                             let data =
                                 vec![byte; usize::try_from(range.end - range.start).unwrap()];
-                            write(&cache, &context, range.start, &data).await
+                            write_any_way(&cache, &context, range.start, &data).await
                         }
                         Step::Zero(mode) => cache.zero(&context, range, mode, false).await,
                         Step::Trim => cache.trim(&context, range).await,
@@ -345,6 +355,37 @@ async fn model_run(seed: u64, failing: bool) {
         (0, 0, 0, 0),
         "seed {seed}: {stats:?}"
     );
+}
+
+/// Reads as a session does: at once, if all of it is there.
+async fn read_any_way(
+    cache: &Arc<PageCache>,
+    context: &FaultContext,
+    range: Range<u64>,
+) -> Result<Vec<u8>, Errno> {
+    let length = usize::try_from(range.end - range.start).unwrap();
+    let mut out = FrameRefs::new(Arc::clone(cache.pool()));
+    if !cache.try_read(range.start, length, &mut out) {
+        return read(cache, context, range).await;
+    }
+    let mut data = vec![0xee; length];
+    out.copy_to(&mut data);
+    Ok(data)
+}
+
+/// Writes as a session does: at once, if it is little and nothing is in the way.
+async fn write_any_way(
+    cache: &Arc<PageCache>,
+    context: &FaultContext,
+    offset: u64,
+    data: &[u8],
+) -> Result<(), Errno> {
+    if cache.slice_at(offset, data.len() as u64) == data.len()
+        && cache.try_write(context, offset, data)
+    {
+        return Ok(());
+    }
+    write(cache, context, offset, data).await
 }
 
 /// Checks one operation's outcome and carries it over to the model.

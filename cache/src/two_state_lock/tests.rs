@@ -224,7 +224,7 @@ fn the_latest_waker_is_woken() {
 fn releasing_what_nobody_holds_is_noticed() {
     let lock = TwoStateLock::new();
     let _block = std::mem::ManuallyDrop::new(lock.try_lock(Side::Block));
-    lock.release(Side::Add);
+    lock.release(Side::Add, &Points::NONE);
 }
 
 #[test]

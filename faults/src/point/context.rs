@@ -16,6 +16,30 @@ pub struct FaultContext {
     shared: Arc<Shared>,
     within: RequestKinds,
     device: Option<Device>,
+    /// Races are not said to be lost any more.
+    is_sure: bool,
+}
+
+/// A [`FaultContext`] if some point of its registry was armed when it was looked at, and else nothing: what the points of
+/// one short operation share, so that all of them together cost one look. The default has nothing armed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ArmedPoints<'a>(Option<&'a FaultContext>);
+
+impl ArmedPoints<'_> {
+    /// Nothing is armed.
+    pub const NONE: ArmedPoints<'static> = ArmedPoints(None);
+
+    #[doc(hidden)]
+    #[inline]
+    pub fn check(&self, point: &'static FaultPoint) -> Result<(), Errno> {
+        self.0.map_or(Ok(()), |context| context.check_armed(point))
+    }
+
+    #[doc(hidden)]
+    #[inline]
+    pub fn loses_race(&self, point: &'static FaultPoint) -> bool {
+        self.0.is_some_and(|context| context.race_armed(point))
+    }
 }
 
 impl FaultContext {
@@ -24,6 +48,7 @@ impl FaultContext {
             shared,
             within,
             device: None,
+            is_sure: false,
         }
     }
 
@@ -49,6 +74,23 @@ impl FaultContext {
             device: Some(device.clone()),
             ..self.clone()
         }
+    }
+
+    /// The same for another attempt after a race that was lost: none of its races is said to be lost, so that a loop ends
+    /// even if a race point fires at every hit.
+    #[must_use]
+    pub fn retry(&self) -> Self {
+        Self {
+            is_sure: true,
+            ..self.clone()
+        }
+    }
+
+    /// One look at whether something is armed, for several points in a row.
+    #[inline]
+    #[must_use]
+    pub fn armed(&self) -> ArmedPoints<'_> {
+        ArmedPoints((!self.shared.no_point_armed()).then_some(self))
     }
 
     /// The kinds of work that it runs under.
@@ -102,7 +144,7 @@ impl FaultContext {
 
     #[cold]
     fn race_armed(&self, point: &'static FaultPoint) -> bool {
-        self.shared.hit(point, self.within).is_some()
+        !self.is_sure && self.shared.hit(point, self.within).is_some()
     }
 
     #[cold]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::errno::Errno;
 use crate::kind::RequestKinds;
-use crate::point::FaultPoint;
+use crate::point::{FaultPoint, POINTS};
 use crate::query::{Effect, Trigger};
 use crate::registry::lock;
 use crate::rng::Decisions;
@@ -76,6 +76,37 @@ pub(crate) struct PointState {
     within: AtomicU32,
     hits: AtomicU64,
     inner: Mutex<Inner>,
+}
+
+/// The states of all points.
+pub(crate) struct PointStates {
+    /// The address of the first point of [`POINTS`], which lie in a row.
+    first: usize,
+    /// In the same order.
+    states: Box<[PointState]>,
+}
+
+impl PointStates {
+    pub(crate) fn new() -> Self {
+        Self {
+            first: POINTS.as_ptr().addr(),
+            states: (0..POINTS.len()).map(|_| PointState::default()).collect(),
+        }
+    }
+
+    /// The state of this point.
+    ///
+    /// # Panics
+    /// If it doesn't lie in the linker's slice.
+    #[inline]
+    pub(crate) fn of(&self, point: &'static FaultPoint) -> &PointState {
+        let bytes = std::ptr::from_ref(point).addr() - self.first;
+        &self.states[bytes / size_of::<FaultPoint>()]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PointState> {
+        self.states.iter()
+    }
 }
 
 #[derive(Default)]

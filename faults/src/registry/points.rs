@@ -106,7 +106,7 @@ impl Faults {
         }
         let since = Instant::now();
         for point in &selected {
-            let state = &self.shared.points()[point.position()];
+            let state = self.shared.points().of(point);
             match &query.action {
                 PointAction::Disable => state.disarm(&self.shared.points_armed),
                 PointAction::Arm {
@@ -140,7 +140,7 @@ impl Faults {
         let points = Selection::parse(matches)?.points()?;
         Ok(points
             .iter()
-            .map(|point| self.shared.points()[point.position()].release())
+            .map(|point| self.shared.points().of(point).release())
             .sum())
     }
 
@@ -185,9 +185,7 @@ impl Faults {
         let points = Selection::parse(matches)?.points()?;
         let mut pauses = self.shared.pauses.subscribe();
         loop {
-            let states = points
-                .iter()
-                .map(|point| &self.shared.points()[point.position()]);
+            let states = points.iter().map(|point| self.shared.points().of(point));
             let paused: usize = states
                 .map(|state| state.counts(&self.shared.points_armed).paused)
                 .sum();
@@ -200,7 +198,11 @@ impl Faults {
     }
 
     fn listing(&self, point: &'static FaultPoint) -> PointListing {
-        let counts = self.shared.points()[point.position()].counts(&self.shared.points_armed);
+        let counts = self
+            .shared
+            .points()
+            .of(point)
+            .counts(&self.shared.points_armed);
         PointListing {
             file: point.file.to_owned(),
             line: point.line,
