@@ -39,6 +39,7 @@ fn hits(faults: &Faults) -> BTreeMap<String, u64> {
 fn use_array(faults: &Faults) {
     let array = GenRadix::<AtomicU64>::with_faults(faults.context(RequestKinds::WRITEBACK));
     let indexes = [0_u64, 5, 600, 70_000, 1 << 30, 1 << 50];
+    let mut left_over = None;
     for round in 1..30 {
         let pin = epoch::pin();
         for index in indexes {
@@ -67,6 +68,9 @@ fn use_array(faults: &Faults) {
                 "{index} is left in round {round}"
             );
         }
+        // Roots of the first round.
+        let bytes = array.bytes();
+        assert_eq!(*left_over.get_or_insert(bytes), bytes, "round {round}");
     }
 }
 
