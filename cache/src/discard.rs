@@ -262,6 +262,7 @@ impl PageCache {
         range: Range<u64>,
         change: Change,
     ) -> Result<(), Errno> {
+        pause_point!(context, "cache:shoot_down", [EIO, ENOMEM]).await?;
         self.wait_for(OperationKind::Run, pages).await;
         pause_point!(context, "cache:discard:submit", [EIO, ENOSPC, ENOTSUP]).await?;
         let result = match change {

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
+use weir_faults::race_fault;
 
 use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES, PAGE_SIZE};
 use crate::options::SLICE_BYTES;
@@ -188,6 +189,9 @@ impl PageCache {
 
     /// As [`PageCache::payload`], if there is memory at once.
     pub fn try_payload(self: &Arc<Self>, offset: u64, length: usize) -> Option<Payload> {
+        if race_fault!(self.background) {
+            return None;
+        }
         let (pages, spare) = self.payload_frames(offset, length);
         let budget = self.try_payload_permit(u32::try_from(pages).expect("at most a slice"))?;
         let mut frames = FrameBuf::new(Arc::clone(&self.pool));

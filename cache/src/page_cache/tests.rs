@@ -13,6 +13,7 @@ use crate::page_cache::PageCache;
 use crate::testing::{Behaviour, TestBackend, read, write};
 
 mod lost_races;
+mod refusals;
 
 /// A cache of the smallest size over a test backend.
 struct Bench {
@@ -380,12 +381,20 @@ async fn write_any_way(
     offset: u64,
     data: &[u8],
 ) -> Result<(), Errno> {
-    if cache.slice_at(offset, data.len() as u64) == data.len()
-        && cache.try_write(context, offset, data)
-    {
+    if cache.slice_at(offset, data.len() as u64) < data.len() {
+        return write(cache, context, offset, data).await;
+    }
+    if cache.try_write(context, offset, data) {
         return Ok(());
     }
-    write(cache, context, offset, data).await
+    let Some(mut payload) = cache.try_payload(offset, data.len()) else {
+        return write(cache, context, offset, data).await;
+    };
+    payload.copy_from(data);
+    match cache.try_install(context, payload) {
+        Ok(()) => Ok(()),
+        Err(payload) => cache.write(context, payload).await,
+    }
 }
 
 /// Checks one operation's outcome and carries it over to the model.

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crossbeam_epoch as epoch;
-use weir_faults::{Errno, Faults, RequestKinds};
+use weir_faults::{Faults, RequestKinds};
 
 use super::model_run_under;
 use crate::add_lock::AddLock;
-use crate::frame::{FramePool, PAGE_SHIFT};
+use crate::frame::PAGE_SHIFT;
 use crate::gen_radix::{GenRadix, Tag};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,30 +143,4 @@ async fn the_model_holds_when_races_are_lost_at_random() {
 #[tokio::test(start_paused = true)]
 async fn the_model_holds_when_every_race_is_lost() {
     lose_races("enable", 20..24).await;
-}
-
-#[test]
-fn memory_that_is_refused_is_an_error_and_nothing_changes() {
-    let faults = Faults::new();
-    let context = faults.context(RequestKinds::WRITE);
-    faults
-        .set_points("class cache:pool:map oneshot")
-        .expect("armed");
-    let refused = FramePool::with_faults(8, context.clone()).expect_err("refused");
-    let expected = std::io::Error::from(Errno::ENOMEM);
-    assert_eq!(refused.raw_os_error(), expected.raw_os_error());
-    FramePool::with_faults(8, context.clone()).expect("the point fires once");
-
-    let array = GenRadix::<AtomicU64>::with_faults(context);
-    let pin = epoch::pin();
-    array.occupy(3, &pin).expect("memory");
-    let bytes = array.bytes();
-    faults
-        .set_points("class cache:radix:allocate enable")
-        .expect("armed");
-    array.occupy(1 << 40, &pin).expect_err("refused");
-    assert!(array.occupy(4, &pin).is_ok(), "needs no new node");
-    assert_eq!(array.bytes(), bytes);
-    faults.reset_points();
-    array.occupy(1 << 40, &pin).expect("memory again");
 }
