@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use weir_faults::Device;
+
 use crate::frame::{FramePool, MAX_FRAMES, PAGE_SIZE};
 use crate::page::PageSlot;
 
@@ -28,6 +30,8 @@ pub struct CacheOptions {
     pub direct_threshold: Option<u64>,
     /// The most that the export may allocate, in bytes.
     pub quota: Option<u64>,
+    /// The export as faults know it: what interrupts it ends the pauses of the cache's own work, too.
+    pub device: Option<Device>,
 }
 
 impl Default for CacheOptions {
@@ -37,6 +41,7 @@ impl Default for CacheOptions {
             mode: CacheMode::default(),
             direct_threshold: None,
             quota: None,
+            device: None,
         }
     }
 }

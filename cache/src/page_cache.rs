@@ -141,7 +141,10 @@ impl PageCache {
             return Err(OpenError::QuotaUnsupported);
         }
         let limits = Limits::new(options.cache_bytes);
-        let background = faults.context(RequestKinds::WRITEBACK);
+        let mut background = faults.context(RequestKinds::WRITEBACK);
+        if let Some(device) = &options.device {
+            background = background.on(device);
+        }
         let pool = FramePool::with_faults(limits.frames, background.clone()).map_err(|source| {
             OpenError::Memory {
                 bytes: options.cache_bytes,

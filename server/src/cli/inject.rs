@@ -1,17 +1,19 @@
 //! `weir inject`: one function fails while a command runs.
 //!
 //! The point is disarmed whatever ends the command, signals to this program included: those are handed on to the command,
-//! whose end is then waited for.
+//! whose end is then waited for. A command that outlives its time is asked to end, and killed if it doesn't.
 
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use weir_faults::PointListing;
 
 use super::client::{AdminOptions, Client, ClientError, query, runtime};
@@ -20,7 +22,8 @@ use crate::admin::wire::{Count, PointAction};
 use crate::error::Error;
 use crate::process::exit_code;
 
-/// The status of a command that took too long, as timeout(1) has it.
+/// The status of a command that took too long and ended when it was asked to, as timeout(1) has it. One that had to be
+/// killed has the status of that, 128 and 9.
 const TIMED_OUT: u8 = 124;
 
 /// `weir inject`
@@ -44,9 +47,13 @@ pub struct InjectCommand {
     #[arg(long, value_name = "TIME")]
     delay: Option<String>,
 
-    /// Ends the command after so long, with status 124
+    /// Asks the command to end after so long (SIGTERM); the status is 124 then
     #[arg(long, value_name = "TIME")]
     timeout: Option<Time>,
+
+    /// Kills it so long after that if it hasn't ended (SIGKILL); the status is 137 then
+    #[arg(long, value_name = "TIME", default_value = "10s", requires = "timeout")]
+    kill_after: Time,
 
     /// The command to run meanwhile
     #[arg(last = true, required = true, value_name = "CMD")]
@@ -123,28 +130,42 @@ impl InjectCommand {
             .args(&self.command[1..])
             .spawn()
             .map_err(failed)?;
-        let mut timed_out = false;
-        let limit = async {
-            match self.timeout {
-                Some(Time(limit)) => tokio::time::sleep(limit).await,
-                None => std::future::pending().await,
-            }
-        };
+        let mut patience = Patience::Running;
+        let limit = tokio::time::sleep(self.timeout.map_or(Duration::MAX, |Time(limit)| limit));
         tokio::pin!(limit);
         loop {
             tokio::select! {
                 status = child.wait() => {
                     let code = exit_code(status.map_err(failed)?);
-                    return Ok(if timed_out { TIMED_OUT.into() } else { code });
+                    return Ok(match patience {
+                        Patience::Asked => TIMED_OUT.into(),
+                        Patience::Running | Patience::Killed => code,
+                    });
                 }
                 signal = signals.next() => hand_on(&child, signal),
-                () = &mut limit, if !timed_out => {
-                    timed_out = true;
-                    hand_on(&child, Signal::SIGTERM);
+                () = &mut limit, if patience != Patience::Killed => {
+                    let signal;
+                    (patience, signal) = match patience {
+                        Patience::Running => (Patience::Asked, Signal::SIGTERM),
+                        Patience::Asked | Patience::Killed => (Patience::Killed, Signal::SIGKILL),
+                    };
+                    hand_on(&child, signal);
+                    limit.as_mut().reset(Instant::now() + self.kill_after.0);
                 }
             }
         }
     }
+}
+
+/// How far a command that takes too long has been told so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// Not at all.
+    Running,
+    /// It was sent SIGTERM.
+    Asked,
+    /// It was sent SIGKILL.
+    Killed,
 }
 
 async fn set(client: &Client, query: String) -> Result<Count, ClientError> {

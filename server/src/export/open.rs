@@ -56,8 +56,10 @@ pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenEx
         mode: settings.mode,
         direct_threshold: settings.direct_threshold,
         quota: settings.quota,
+        device: Some(faults.add_device(&settings.name)),
     };
-    let cache = PageCache::open(backend, &options, faults)?;
+    let cache = PageCache::open(backend, &options, faults)
+        .inspect_err(|_| faults.remove_device(&settings.name))?;
     Ok(Export {
         name: settings.name.clone(),
         description: settings.description.clone(),

@@ -94,6 +94,13 @@ fn it_is_disarmed_however_the_command_ends() {
         .wait(SOON)
         .expect_code(124);
     assert_disarmed(&rig);
+    // One that won't listen is killed, and has the status of that.
+    let stubborn = "trap '' TERM; echo ready; exec sleep 600";
+    let patience = ["--timeout", "200ms", "--kill-after", "50ms"];
+    let mut running = inject(&rig, &patience, stubborn);
+    assert_eq!(running.line(SOON), "ready");
+    running.wait(SOON).expect_code(128 + 9);
+    assert_disarmed(&rig);
     // A delay lets it succeed late.
     let begun = std::time::Instant::now();
     let mut running = inject(&rig, &["--delay", "50ms"], "echo ready; exec sleep 600");

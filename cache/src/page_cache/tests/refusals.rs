@@ -3,6 +3,7 @@
 use crossbeam_epoch as epoch;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 use weir_faults::{Errno, Faults, RequestKinds};
 
 use super::Bench;
@@ -93,6 +94,35 @@ async fn what_was_shot_down_in_vain_comes_back() {
     assert_eq!(bench.read(4096..12_288).await.unwrap(), [5; 8192]);
     bench.cache.trim(&bench.context, 0..16_384).await.unwrap();
     assert_eq!(bench.read(4096..12_288).await.unwrap(), [0; 8192]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_export_ends_the_pauses_of_its_own_work() {
+    const CLASS: &str = "class cache:writeback:submit";
+    let faults = Faults::new();
+    let (device, other) = (faults.add_device("db"), faults.add_device("other"));
+    let backend = Arc::new(TestBackend::new(1 << 20, 1));
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        device: Some(device.clone()),
+        ..CacheOptions::default()
+    };
+    let cache = PageCache::open(Arc::clone(&backend) as _, &options, &faults).unwrap();
+    faults
+        .set_points(&format!("{CLASS} within writeback oneshot pause"))
+        .expect("armed");
+    let context = faults.context(RequestKinds::WRITE);
+    crate::testing::write(&cache, &context, 0, &[5; 4096])
+        .await
+        .unwrap();
+    // The background task, as the page grows old.
+    assert_eq!(faults.paused(CLASS).await, Ok(1));
+    other.interrupt();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(backend.writes().is_empty());
+    device.interrupt();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(backend.writes(), vec![0..4096]);
 }
 
 #[tokio::test(start_paused = true)]
