@@ -63,8 +63,6 @@ pub(super) enum Phase {
 pub(super) struct Transmission<'a> {
     pub(super) stream: &'a Stream,
     pub(super) connection: &'a Connection,
-    pub(super) context: &'a SessionContext,
-    pub(super) export: &'a Export,
     /// The export as a device that faults can be injected into, if the server made it one.
     pub(super) device: Option<Device>,
     /// What fault rules are asked through.
@@ -97,8 +95,8 @@ impl<'a> Transmission<'a> {
     pub(super) fn new(
         stream: &'a Stream,
         connection: &'a Connection,
-        context: &'a SessionContext,
-        export: &'a Export,
+        context: &SessionContext,
+        export: &Export,
         negotiated: &Negotiated,
         rest: &[u8],
     ) -> Self {
@@ -109,11 +107,9 @@ impl<'a> Transmission<'a> {
         Self {
             stream,
             connection,
-            context,
             limits: negotiated.limits(MAX_PAYLOAD),
             contexts: FaultContexts::new(&context.faults, device.as_ref()),
             screen: context.faults.screen(&export.name, connection.id()),
-            export,
             device,
             input,
             output: Output::new(cache.pool()),
