@@ -28,7 +28,7 @@ fn run(faults: &Faults) -> Vec<Option<Fate>> {
     let pick = |rng: &mut Rng, bound: usize| {
         usize::try_from(rng.below(bound as u64)).expect("below the bound")
     };
-    let fate = |decision: Decision| Fate {
+    let fate = |decision: &Decision| Fate {
         delay: decision.delay,
         action: decision.action,
         seed: decision.seed,
@@ -42,7 +42,7 @@ fn run(faults: &Faults) -> Vec<Option<Fate>> {
                 Flush => screen.decide(kind, 0, 0, false),
                 _ => screen.decide(kind, offset, 4096, fua),
             };
-            decision.map(fate)
+            decision.as_ref().map(fate)
         })
         .collect()
 }

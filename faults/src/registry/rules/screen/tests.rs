@@ -12,7 +12,7 @@ use crate::rule::{Fate, RequestView};
 /// How long a thread may take for a few decisions before it counts as stuck.
 const STUCK: Duration = Duration::from_secs(10);
 
-fn fate(decision: Decision) -> Fate {
+fn fate(decision: &Decision) -> Fate {
     Fate {
         delay: decision.delay,
         action: decision.action,
@@ -163,8 +163,8 @@ proptest! {
             let view = RequestView { export, connection, kind, offset, length, fua };
             let screen: &mut Screen = &mut screens[asker];
             prop_assert_eq!(
-                screen.decide(kind, offset, length, fua).map(fate),
-                outright.decide(&view).map(fate)
+                screen.decide(kind, offset, length, fua).as_ref().map(fate),
+                outright.decide(&view).as_ref().map(fate)
             );
         }
         let firings = |faults: &Faults| -> Vec<_> {
