@@ -5,11 +5,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
-use weir_faults::ArmedPoints;
 
 use loom::future::block_on;
 use loom::sync::atomic::AtomicI64;
 use loom::thread;
+use weir_faults::ArmedPoints;
 
 use super::gate::{Gate, Pass};
 use crate::sync::model;
