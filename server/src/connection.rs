@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 mod counts;
 
 pub(crate) use counts::Counters;
-pub use counts::{CommandCounts, Counts, LATENCY_BUCKETS, TRACKED_COMMANDS, latency_bucket};
+pub use counts::{CommandCounts, Counts, LATENCY_BUCKETS, TRACKED_COMMANDS};
 
 /// One open connection.
 #[derive(Debug)]

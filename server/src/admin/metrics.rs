@@ -128,12 +128,13 @@ fn commands(encoder: &mut DescriptorEncoder<'_>, counts: &ByExport<Counts>) -> f
 }
 
 fn latencies(encoder: &mut DescriptorEncoder<'_>, counts: &ByExport<Counts>) -> fmt::Result {
-    let help = "Time from a request's arrival to its answer; the sum is estimated from the buckets";
+    let help = "Time from a request's arrival to its answer";
     let kind = MetricType::Histogram;
     let mut family = encoder.encode_descriptor("request_seconds", help, None, kind)?;
     each_command(&mut family, counts, |mut one, command| {
         let buckets = buckets(command);
-        let sum = estimated_sum(&buckets);
+        #[allow(clippy::cast_precision_loss)] // nanoseconds of months are exact
+        let sum = command.latency_sum as f64 / 1e9;
         one.encode_histogram::<NoLabelSet>(sum, command.requests, &buckets, None)
     })
 }
@@ -149,23 +150,6 @@ fn buckets(command: &CommandCounts) -> Vec<(f64, u64)> {
     counts
         .map(|(bucket, count)| (bound(bucket), *count))
         .collect()
-}
-
-/// As if every latency were in the middle of its bucket.
-fn estimated_sum(buckets: &[(f64, u64)]) -> f64 {
-    let (mut below, mut sum) = (0.0, 0.0);
-    for (bound, count) in buckets {
-        let middle = if bound.is_finite() {
-            (below + bound) / 2.0
-        } else {
-            below
-        };
-        #[allow(clippy::cast_precision_loss)] // an estimate
-        let count = *count as f64;
-        sum += middle * count;
-        below = *bound;
-    }
-    sum
 }
 
 /// Calls `encode` for every command that was asked for, labelled.

@@ -15,7 +15,7 @@ pub const TRACKED_COMMANDS: usize = 9;
 pub const LATENCY_BUCKETS: usize = 24;
 
 /// The bucket that a latency belongs to.
-pub fn latency_bucket(latency: Duration) -> usize {
+pub(super) fn latency_bucket(latency: Duration) -> usize {
     let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
     let bits = usize::try_from(u64::BITS - micros.leading_zeros()).unwrap_or(LATENCY_BUCKETS);
     bits.min(LATENCY_BUCKETS - 1)
@@ -30,8 +30,10 @@ pub struct CommandCounts {
     pub bytes: u64,
     /// Requests answered with an error.
     pub errors: u64,
-    /// Answered requests by latency, see [`latency_bucket`].
+    /// Answered requests by latency, in powers of two of a microsecond.
     pub latency: [u64; LATENCY_BUCKETS],
+    /// Their latencies together, in nanoseconds.
+    pub latency_sum: u64,
 }
 
 impl CommandCounts {
@@ -39,6 +41,7 @@ impl CommandCounts {
         self.requests += other.requests;
         self.bytes += other.bytes;
         self.errors += other.errors;
+        self.latency_sum += other.latency_sum;
         self.latency
             .iter_mut()
             .zip(other.latency)
@@ -102,12 +105,16 @@ struct CommandCells {
     bytes: AtomicU64,
     errors: AtomicU64,
     latency: [AtomicU64; LATENCY_BUCKETS],
+    latency_sum: AtomicU64,
 }
 
 /// Adds to a cell that nobody else writes.
 #[inline]
 fn bump(cell: &AtomicU64, by: u64) {
-    cell.store(cell.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+    cell.store(
+        cell.load(Ordering::Relaxed).wrapping_add(by),
+        Ordering::Relaxed,
+    );
 }
 
 impl Counters {
@@ -118,7 +125,7 @@ impl Counters {
         self.cells.sent.store(sent, Ordering::Relaxed);
     }
 
-    /// Counts `requests` answered requests of the same latency.
+    /// Counts `requests` answered requests, each of which took `latency`.
     #[inline]
     pub(crate) fn count(
         &self,
@@ -126,7 +133,7 @@ impl Counters {
         requests: u64,
         bytes: u64,
         errors: u64,
-        latency_bucket: usize,
+        latency: Duration,
     ) {
         let cells = &self.cells.commands[command.min(TRACKED_COMMANDS - 1)];
         bump(&cells.requests, requests);
@@ -134,7 +141,10 @@ impl Counters {
         if errors > 0 {
             bump(&cells.errors, errors);
         }
-        bump(&cells.latency[latency_bucket], requests);
+        bump(&cells.latency[latency_bucket(latency)], requests);
+        // 584 years of waiting fit in.
+        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+        bump(&cells.latency_sum, nanos.saturating_mul(requests));
     }
 
     pub(super) fn load(&self) -> Counts {
@@ -146,6 +156,7 @@ impl Counters {
                 .latency
                 .each_ref()
                 .map(|cell| cell.load(Ordering::Relaxed)),
+            latency_sum: cells.latency_sum.load(Ordering::Relaxed),
         });
         Counts {
             received: self.cells.received.load(Ordering::Relaxed),

@@ -15,7 +15,7 @@ fn latencies_fall_into_powers_of_two() {
         (u64::MAX, LATENCY_BUCKETS - 1),
     ] {
         assert_eq!(
-            latency_bucket(Duration::from_micros(micros)),
+            counts::latency_bucket(Duration::from_micros(micros)),
             bucket,
             "{micros}"
         );
@@ -32,7 +32,8 @@ fn a_closed_connection_leaves_its_counts() {
     );
     for connection in [&first, &second] {
         connection.set_export("disk");
-        connection.counters().count(0, 2, 1024, 1, 5);
+        let took = Duration::from_micros(17);
+        connection.counters().count(0, 2, 1024, 1, took);
     }
     assert_eq!((first.id(), second.id(), table.len()), (1, 2, 2));
     assert_eq!(table.export_counts("disk").requests(), 4);
@@ -42,6 +43,8 @@ fn a_closed_connection_leaves_its_counts() {
         (1, 4)
     );
     assert_eq!(table.export_counts("disk").errors(), 2);
+    let reads = table.export_counts("disk").commands[0];
+    assert_eq!((reads.latency[5], reads.latency_sum), (4, 4 * 17_000));
     assert_eq!(table.export_counts("other"), Counts::default());
 }
 

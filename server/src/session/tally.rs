@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use super::Ticket;
-use crate::connection::{Counters, TRACKED_COMMANDS, latency_bucket};
+use crate::connection::{Counters, TRACKED_COMMANDS};
 
 /// What was answered since the last publication.
 #[derive(Debug)]
@@ -70,22 +70,21 @@ impl Tally {
             return;
         }
         let now = Instant::now();
-        let bucket = latency_bucket(now - self.batch);
+        let latency = now - self.batch;
         while self.touched != 0 {
             let command = self.touched.trailing_zeros() as usize;
             self.touched &= self.touched - 1;
             let sum = std::mem::take(&mut self.prompt[command]);
-            counters.count(command, sum.requests, sum.bytes, sum.errors, bucket);
+            counters.count(command, sum.requests, sum.bytes, sum.errors, latency);
         }
         for (ticket, failed) in self.late.drain(..) {
-            let bucket = latency_bucket(now - ticket.arrived);
             let request = ticket.request;
             counters.count(
                 usize::from(request.command.0),
                 1,
                 request.length.into(),
                 failed.into(),
-                bucket,
+                now - ticket.arrived,
             );
         }
     }

@@ -1,6 +1,5 @@
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Weak;
 
@@ -49,7 +48,7 @@ fn stalled(file: Arc<OpenFile>) -> (Arc<OpenFile>, File) {
     let (reading, writing) = nix::unistd::pipe().unwrap();
     let mut file = Arc::into_inner(file).expect("nobody else has it");
     file.direct = Some(File::from(reading));
-    (Arc::new(file), File::from(OwnedFd::from(writing)))
+    (Arc::new(file), File::from(writing))
 }
 
 fn frames(pool: &Arc<FramePool>, pages: usize) -> FrameBuf {
