@@ -12,12 +12,12 @@
 //! What was replied to before it came in was dirty, in flight, held or on the backend, and all of these are waited for. A write that
 //! runs at the same time may be seen in part, even within a page: the store's atomicity is all that there is then.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use weir_faults::{Errno, FaultContext};
 
 use crate::discard::Change;
+use crate::flush::Tries;
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::page_cache::{PageCache, pages_of};
 use crate::payload::{Payload, within};
@@ -45,7 +45,9 @@ impl PageCache {
         if range.end > self.size() {
             return Err(Errno::EINVAL);
         }
-        self.settle(context, &pages).await?;
+        // Whatever is dirty was replied to before.
+        self.settle(context, &pages, u64::MAX, &mut Tries::default())
+            .await?;
         let frames = usize::try_from(pages.end - pages.start).expect("at most a slice");
         let buffer = self.reserve(frames).await;
         let (cache, task_context) = (Arc::clone(self), context.clone());
@@ -59,27 +61,6 @@ impl PageCache {
         let (buffer, result) = task.await.expect("a panic aborts the process");
         result?;
         Ok(buffer.into_refs(within(offset), length))
-    }
-
-    /// Waits until the backend has what was replied to in `pages`.
-    async fn settle(
-        self: &Arc<Self>,
-        context: &FaultContext,
-        pages: &Range<u64>,
-    ) -> Result<(), Errno> {
-        loop {
-            let failures = self.writeback.failures();
-            let pass = self.write_back(context, pages.clone(), u64::MAX).await;
-            if let Some(errno) = pass.error {
-                return Err(errno);
-            }
-            for operation in self.writeback.under_way(pages) {
-                operation.done.wait().await;
-            }
-            if !pass.busy && self.writeback.failures() == failures {
-                return Ok(());
-            }
-        }
     }
 
     /// Writes a received slice past the cache, its partial edges through it. Cancel safe.

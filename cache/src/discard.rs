@@ -40,6 +40,11 @@ pub(crate) enum Change {
 }
 
 impl Change {
+    /// Whether its client relies on it once it is acknowledged.
+    fn promises(&self) -> bool {
+        !matches!(self, Self::Discard)
+    }
+
     /// Whether the range counts against the quota afterwards.
     fn allocates(&self, can: Capabilities) -> bool {
         match self {
@@ -236,15 +241,20 @@ impl PageCache {
         let operation = Operation::new(OperationKind::Blocker, pages.clone());
         self.writeback.begin(&operation);
         let held = self.shoot_down(guard, &pages);
+        let (submitted, promises) = (self.generations.submitted(), change.promises());
         let result = self
             .change_backend(context, &pages, range.clone(), change)
             .await;
-        self.generations.completed();
+        let result = self
+            .generations
+            .completed_change(submitted, result, promises);
         for page in &held {
             self.release_held(*page, result.is_ok());
         }
-        if result.is_err() && !held.is_empty() {
-            self.writeback.count_failure();
+        if let Err(errno) = result
+            && !held.is_empty()
+        {
+            self.writeback.count_failure(errno);
         }
         self.writeback.end(&operation);
         match result {

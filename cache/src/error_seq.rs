@@ -5,6 +5,10 @@
 //! error's number, a *seen* bit, and a counter that moves when an error follows one that was seen.
 //! An error that follows an unseen one replaces it, so any number of errors may pass without the
 //! counter moving.
+//!
+//! What is recorded, and why nothing else is, is in the documentation of `flush.rs`.
+
+use weir_faults::Errno;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::const_unless_loom;
@@ -13,7 +17,7 @@ use crate::sync::const_unless_loom;
 mod tests;
 
 /// The largest error number, as in Linux' `MAX_ERRNO`.
-pub const ERRNO_MAX: u16 = 4095;
+pub const ERRNO_MAX: i32 = 4095;
 
 /// Set once some cursor has seen the error in the low bits.
 const SEEN: u64 = 1 << 12;
@@ -24,12 +28,12 @@ const COUNT: u64 = SEEN << 1;
 ///
 /// ```
 /// use weir_cache::error_seq::ErrorSeq;
+/// use weir_faults::Errno;
 ///
-/// const EIO: u16 = 5;
 /// let errors = ErrorSeq::new();
 /// let mut before = errors.sample();
-/// errors.record(EIO);
-/// assert_eq!(errors.check_and_advance(&mut before), Some(EIO));
+/// errors.record(Errno::EIO);
+/// assert_eq!(errors.check_and_advance(&mut before), Some(Errno::EIO));
 /// assert_eq!(errors.check_and_advance(&mut before), None);
 /// let mut after = errors.sample();
 /// assert_eq!(errors.check_and_advance(&mut after), None);
@@ -57,16 +61,18 @@ impl ErrorSeq {
     ///
     /// # Panics
     /// If `errno` is 0 or above [`ERRNO_MAX`].
-    pub fn record(&self, errno: u16) {
+    pub fn record(&self, errno: Errno) {
+        let number = u64::try_from(errno.0).unwrap_or(0);
         assert!(
-            (1..=ERRNO_MAX).contains(&errno),
-            "{errno} is no error number"
+            (1..=u64::from(ERRNO_MAX.unsigned_abs())).contains(&number),
+            "{} is no error number",
+            errno.0
         );
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let step = if word & SEEN == 0 { 0 } else { COUNT };
             let count = (word & !(COUNT - 1)).wrapping_add(step);
-            let wanted = count | u64::from(errno);
+            let wanted = count | number;
             match self
                 .word
                 .compare_exchange_weak(word, wanted, Ordering::AcqRel, Ordering::Relaxed)
@@ -86,7 +92,7 @@ impl ErrorSeq {
     }
 
     /// The latest error, if it is news to this cursor; afterwards it no longer is.
-    pub fn check_and_advance(&self, cursor: &mut ErrorCursor) -> Option<u16> {
+    pub fn check_and_advance(&self, cursor: &mut ErrorCursor) -> Option<Errno> {
         let word = self.word.load(Ordering::Acquire);
         if word == cursor.seen {
             return None;
@@ -100,7 +106,14 @@ impl ErrorSeq {
                 .compare_exchange(word, seen, Ordering::AcqRel, Ordering::Relaxed);
         }
         cursor.seen = seen;
-        u16::try_from(word & u64::from(ERRNO_MAX)).ok()
+        let number = i32::try_from(word & u64::from(ERRNO_MAX.unsigned_abs()));
+        number.ok().map(Errno)
+    }
+
+    /// Forgets every error, as a machine that has lost its power does. The cursors of before are of
+    /// no use afterwards.
+    pub fn forget(&self) {
+        self.word.store(0, Ordering::Release);
     }
 }
 

@@ -16,6 +16,17 @@
 //! and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.) A FLUSH fails exactly when something
 //! that it covers is not durable: its own runs failed, or the sync that was to cover it did. When another's run or sync
 //! failed meanwhile, it looks again, so that no success is reported over pages that became dirty behind it.
+//!
+//! What is in flight when a sync fails is unknown too, though it completes afterwards: the store may have taken it before the
+//! sync and forgotten it with the rest. A run counts as failed then; a zero or direct write gets `EIO` and what it held is put back.
+//!
+//! # Data that is lost
+//! Pages can be written again; a direct write, a zeroed range and a shift cannot, because nothing of them is kept. When a sync fails
+//! that was to cover such a change, what was acknowledged may be gone for good, and the next sync will succeed all the same. The
+//! failure may be nobody's: Weir's own sync, or the FUA of another connection. So it is recorded in [`ErrorSeq`], and each
+//! connection's next FLUSH or FUA says it once. That is the only path on which acknowledged data is lost behind its writer's back:
+//! held pages are always put back, failed writeback keeps its pages, a trim promises nothing, a shrink and a power cut are
+//! asked for. Who is told last is whoever stops the server: a loss that no connection has heard of makes the final flush fail.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,7 +37,7 @@ use weir_faults::{Errno, FaultContext, error_injectable, pause_point};
 
 use crate::page::{DIRTY, UNSTABLE};
 use crate::page_cache::{PageCache, pages_of};
-use crate::writeback::{OLDEST_EPOCH, OperationKind};
+use crate::writeback::{OLDEST_EPOCH, OperationKind, Writeback};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Flush epochs, mutation generations, and who syncs.
@@ -40,8 +51,38 @@ pub(crate) struct Generations {
     synced: AtomicU64,
     /// One sync at a time.
     turn: FairMutex<()>,
+    ledger: Mutex<Ledger>,
+}
+
+/// What completed and is not covered by a sync.
+#[derive(Debug, Default)]
+struct Ledger {
     /// Pages that became unstable, with their generations.
-    unstable: Mutex<Vec<(u64, u64)>>,
+    unstable: Vec<(u64, u64)>,
+    /// The last acknowledged change of which no page is kept.
+    unrepeatable: Option<u64>,
+    /// Syncs that have failed so far.
+    failed_syncs: u64,
+}
+
+/// When a mutation was submitted, in failed syncs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Submitted(u64);
+
+/// A run that has completed. While this lives no sync takes the list of unstable pages.
+#[derive(Debug)]
+pub(crate) struct CompletedRun<'a> {
+    ledger: MutexGuard<'a, Ledger>,
+    pub(crate) generation: u64,
+    /// No sync has failed since it was submitted: the store has it as far as anyone knows.
+    pub(crate) known: bool,
+}
+
+impl CompletedRun<'_> {
+    /// The page waits for a sync.
+    pub(crate) fn unstable(&mut self, page: u64) {
+        self.ledger.unstable.push((page, self.generation));
+    }
 }
 
 impl Default for Generations {
@@ -51,7 +92,7 @@ impl Default for Generations {
             completed: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             turn: FairMutex::new(()),
-            unstable: Mutex::default(),
+            ledger: Mutex::default(),
         }
     }
 }
@@ -68,24 +109,101 @@ impl Generations {
         self.epoch.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Counts a mutation of the backend that has completed; its generation.
-    pub(crate) fn completed(&self) -> u64 {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("not poisoned")
+    }
+
+    /// To be asked before a mutation of the backend is submitted.
+    pub(crate) fn submitted(&self) -> Submitted {
+        Submitted(self.ledger().failed_syncs)
+    }
+
+    fn completed(&self) -> u64 {
         self.completed.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// As [`Generations::completed`], for pages that become unstable: they are entered into the list before it is unlocked, so
-    /// no sync takes the list without them and yet counts their generation.
-    pub(crate) fn completed_pages(&self) -> (u64, MutexGuard<'_, Vec<(u64, u64)>>) {
-        let unstable = self.unstable.lock().expect("not poisoned");
-        (self.completed(), unstable)
+    /// Counts a run that has completed, well or not. Its pages are entered into the list before it is unlocked, so no sync takes
+    /// the list without them and yet counts their generation.
+    pub(crate) fn completed_run(&self, submitted: Submitted) -> CompletedRun<'_> {
+        let ledger = self.ledger();
+        CompletedRun {
+            known: ledger.failed_syncs == submitted.0,
+            generation: self.completed(),
+            ledger,
+        }
     }
 
-    /// Takes the pages out whose generation is at most `synced`.
-    fn take_unstable(&self, synced: u64) -> Vec<(u64, u64)> {
-        let mut unstable = self.unstable.lock().expect("not poisoned");
-        unstable
-            .extract_if(.., |(_, generation)| *generation <= synced)
-            .collect()
+    /// Counts a change that has completed, well or not. `promised`: whether its client relies on it once it is acknowledged.
+    ///
+    /// # Errors
+    /// `result`'s; `EIO` for one that was promised and may be undone by a sync that has failed meanwhile.
+    pub(crate) fn completed_change(
+        &self,
+        submitted: Submitted,
+        result: Result<(), Errno>,
+        promised: bool,
+    ) -> Result<(), Errno> {
+        let mut ledger = self.ledger();
+        let generation = self.completed();
+        if result.is_ok() && promised {
+            if ledger.failed_syncs != submitted.0 {
+                return Err(Errno::EIO);
+            }
+            ledger.unrepeatable = Some(generation);
+        }
+        result
+    }
+
+    /// Counts a shift of what follows an offset, which every client relies on.
+    pub(crate) fn completed_shift(&self) {
+        let mut ledger = self.ledger();
+        ledger.unrepeatable = Some(self.completed());
+    }
+
+    /// A sync has succeeded: the pages that it covers, with their generations.
+    fn sync_succeeded(&self, covers: u64) -> Vec<(u64, u64)> {
+        let mut ledger = self.ledger();
+        ledger.unrepeatable = ledger
+            .unrepeatable
+            .filter(|generation| *generation > covers);
+        let covered = |entry: &mut (u64, u64)| entry.1 <= covers;
+        ledger.unstable.extract_if(.., covered).collect()
+    }
+
+    /// A sync has failed: the pages that are no longer known to be stored, and whether there is data among what it was to
+    /// cover that can't be written again.
+    fn sync_failed(&self) -> (Vec<(u64, u64)>, bool) {
+        let mut ledger = self.ledger();
+        ledger.failed_syncs += 1;
+        let lost = ledger.unrepeatable.take().is_some();
+        (std::mem::take(&mut ledger.unstable), lost)
+    }
+
+    /// A power cut: what was to be covered is gone, and that was asked for.
+    pub(crate) fn forget(&self) {
+        let mut ledger = self.ledger();
+        self.completed();
+        ledger.unrepeatable = None;
+    }
+}
+
+/// How often others have made pages dirty again behind one who waits for them to be durable.
+///
+/// The first time he tries himself, as nobody has yet on his behalf. Then he says so: what fails again and again may fail for
+/// ever, and what he waits for may be among it.
+#[derive(Debug, Default)]
+pub(crate) struct Tries {
+    tried: bool,
+}
+
+impl Tries {
+    /// # Errors
+    /// The last failure's, from the second time on.
+    pub(crate) fn again(&mut self, writeback: &Writeback) -> Result<(), Errno> {
+        if std::mem::replace(&mut self.tried, true) {
+            return Err(writeback.last_failure());
+        }
+        Ok(())
     }
 }
 
@@ -121,6 +239,28 @@ impl PageCache {
     ) -> Result<(), Errno> {
         let covered = self.generations.next_epoch();
         pause_point!(context, "cache:flush:snapshot", [EIO]).await?;
+        let mut tries = Tries::default();
+        loop {
+            let failures = self.settle(context, &pages, covered, &mut tries).await?;
+            pause_point!(context, "cache:flush:sync", [EIO]).await?;
+            self.sync(context).await?;
+            if self.writeback.failures() == failures {
+                // Also when there was nothing to sync: an own sync, or another request's, promised nothing for this one.
+                return self.backend.cover(context, promised).await;
+            }
+            tries.again(&self.writeback)?;
+        }
+    }
+
+    /// Waits until the backend has what was dirtied in `pages` in epoch `covered` or before; says how often pages had become dirty
+    /// again by then.
+    pub(crate) async fn settle(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        pages: &Range<u64>,
+        covered: u64,
+        tries: &mut Tries,
+    ) -> Result<u64, Errno> {
         loop {
             let failures = self.writeback.failures();
             let pass = self.write_back(context, pages.clone(), covered).await;
@@ -128,18 +268,15 @@ impl PageCache {
                 return Err(errno);
             }
             // Covered pages that were on their way before we looked: in others' runs, or held by blockers.
-            for operation in self.writeback.under_way(&pages) {
+            for operation in self.writeback.under_way(pages) {
                 operation.done.wait().await;
             }
-            if pass.busy || self.writeback.failures() != failures {
-                continue;
+            if self.writeback.failures() != failures {
+                tries.again(&self.writeback)?;
+            } else if !pass.busy {
+                return Ok(failures);
             }
-            pause_point!(context, "cache:flush:sync", [EIO]).await?;
-            self.sync(context).await?;
-            if self.writeback.failures() == failures {
-                // Also when there was nothing to sync: an own sync, or another request's, promised nothing for this one.
-                return self.backend.cover(context, promised).await;
-            }
+            // A version that was in flight is followed by the covered one, once: what is dirtied later isn't covered.
         }
     }
 
@@ -181,14 +318,23 @@ impl PageCache {
         match result {
             Ok(()) => {
                 // Settled first: whoever finds that nothing needs a sync finds the pages clean.
-                self.settle_unstable(covers, true);
+                self.settle_unstable(self.generations.sync_succeeded(covers), true);
                 self.generations.synced.store(covers, Ordering::SeqCst);
             }
             Err(errno) => {
                 tracing::warn!(%errno, "sync failed; what it was to cover is written again");
-                // Whatever completed before the sync returned is unknown.
-                self.settle_unstable(self.generations.completed.load(Ordering::SeqCst), false);
-                self.writeback.count_failure();
+                // Whatever was submitted before the sync returned is unknown.
+                let (pages, lost) = self.generations.sync_failed();
+                self.settle_unstable(pages, false);
+                if lost {
+                    self.counters.losses.add(1);
+                    self.lost.record(errno);
+                    tracing::error!(
+                        %errno,
+                        "a sync failed that was to cover direct writes or zeroed ranges; they may be lost, and each client's next flush says so"
+                    );
+                }
+                self.writeback.count_failure(errno);
             }
         }
         self.throttle.progress(result);
@@ -196,9 +342,9 @@ impl PageCache {
         result
     }
 
-    /// Turns the unstable pages of the generations up to `covered` clean, or dirty again.
-    fn settle_unstable(&self, covered: u64, durable: bool) {
-        for (page, generation) in self.generations.take_unstable(covered) {
+    /// Turns unstable pages clean, or dirty again.
+    fn settle_unstable(&self, pages: Vec<(u64, u64)>, durable: bool) {
+        for (page, generation) in pages {
             let pin = epoch::pin();
             let Some(mut slot) = self.lock_page(page, &pin) else {
                 continue;

@@ -36,6 +36,7 @@ use weir_faults::{ArmedPoints, Errno, FaultContext, Faults, RequestKinds, race_f
 
 use crate::add_lock::AddLock;
 use crate::backend::Backend;
+use crate::error_seq::ErrorSeq;
 use crate::fill::Fills;
 use crate::flush::Generations;
 use crate::frame::{FramePool, PAGE_BYTES, PAGE_SHIFT};
@@ -70,6 +71,7 @@ pub struct PageCache {
     pub(crate) fills: Fills,
     pub(crate) writeback: Writeback,
     pub(crate) generations: Generations,
+    pub(crate) lost: ErrorSeq,
     /// The quota, if there is one.
     pub(crate) space: Option<Space>,
     pub(crate) readahead: Readahead,
@@ -121,6 +123,11 @@ pub enum CloseError {
         /// Bytes that the backend may not durably have.
         dirty_bytes: u64,
     },
+    /// All that could be flushed is; but data was lost before, and nobody has been told.
+    #[error(
+        "a sync failed earlier ({0}) and may have lost acknowledged data; no client has been told"
+    )]
+    Lost(Errno),
 }
 
 impl PageCache {
@@ -169,6 +176,7 @@ impl PageCache {
             fills: Fills::default(),
             writeback: Writeback::default(),
             generations: Generations::default(),
+            lost: ErrorSeq::new(),
             space: quota.map(|quota| Space::new(quota, allocation_unit)),
             readahead: Readahead::default(),
             counters: Counters::default(),
@@ -194,6 +202,12 @@ impl PageCache {
     /// The store behind the cache.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
+    }
+
+    /// What was acknowledged and is lost: each connection keeps a cursor from its start on, and its next FLUSH or FUA after a loss
+    /// fails once, whatever [`PageCache::flush`] said.
+    pub fn lost_data(&self) -> &ErrorSeq {
+        &self.lost
     }
 
     /// Where the frames live.
@@ -229,6 +243,7 @@ impl PageCache {
             writeback_runs: self.counters.writeback_runs.sum(),
             writeback_errors: self.counters.writeback_errors.sum(),
             syncs: self.counters.syncs.sum(),
+            losses: self.counters.losses.sum(),
             readahead_pages: self.counters.readahead_pages.sum(),
             readahead_used: self.counters.readahead_used.sum(),
             readahead_wasted: self.counters.readahead_wasted.sum(),
@@ -250,7 +265,8 @@ impl PageCache {
     /// Writes everything back, syncs, stops the background task and closes the backend.
     ///
     /// # Errors
-    /// What is not durable, when the flush fails or takes longer than `deadline`. The backend is left open then.
+    /// What is not durable, when the flush fails or takes longer than `deadline`; the backend is left open then. What was lost
+    /// before, if nobody else can be told any more.
     pub async fn close(self: &Arc<Self>, deadline: Duration) -> Result<(), CloseError> {
         self.closing.cancel();
         let context = self.background.within(RequestKinds::CLOSE);
@@ -271,7 +287,11 @@ impl PageCache {
         if let Err(errno) = self.backend.close().await {
             tracing::warn!(%errno, "closing the backend failed");
         }
-        Ok(())
+        let mut last = self.lost.sample();
+        match self.lost.check_and_advance(&mut last) {
+            Some(errno) => Err(CloseError::Lost(errno)),
+            None => Ok(()),
+        }
     }
 
     /// Locks the slot of `page` if there is one.

@@ -26,6 +26,7 @@ mod durability;
 mod fills;
 mod holds;
 mod locks;
+mod losses;
 mod memory;
 
 /// Bytes of a page, as the tests count.

@@ -48,16 +48,18 @@ impl PageCache {
             cache.writeback.begin(&operation);
             let held = cache.shoot_down(guard.as_block(), &pages);
             cache.wait_for(OperationKind::Run, &pages).await;
+            let submitted = cache.generations.submitted();
             let result = cache.backend.resize(&context, size).await;
-            cache.generations.completed();
+            // Asked for by an operator, no client relies on it.
+            let result = cache.generations.completed_change(submitted, result, false);
             if result.is_ok() {
                 cache.size.store(size, Ordering::SeqCst);
             }
             for page in held {
                 cache.release_resized(page, result.is_ok(), size, &mut spare);
             }
-            if result.is_err() {
-                cache.writeback.count_failure();
+            if let Err(errno) = result {
+                cache.writeback.count_failure(errno);
             }
             cache.writeback.end(&operation);
             if result.is_ok() {
@@ -149,7 +151,7 @@ impl PageCache {
                         .await?
                 }
             }
-            cache.generations.completed();
+            cache.generations.completed_shift();
             let old = cache.size.swap(size, Ordering::SeqCst);
             cache.discharge_past(guard.as_block(), size, old);
             cache.reconcile_blocked(guard.as_block(), 0..size).await;
@@ -248,7 +250,8 @@ impl PageCache {
         self.wait_for(OperationKind::Run, &pages).await;
         let newest = held.iter().map(|page| self.held_data(*page)).collect();
         let result = cut(newest).await;
-        self.generations.completed();
+        self.generations.forget();
+        self.lost.forget();
         for page in held {
             self.release_held(page, true);
         }

@@ -39,6 +39,7 @@ pub(crate) struct Counters {
     pub(crate) writeback_runs: ShardedCounter,
     pub(crate) writeback_errors: ShardedCounter,
     pub(crate) syncs: ShardedCounter,
+    pub(crate) losses: ShardedCounter,
     pub(crate) readahead_pages: ShardedCounter,
     pub(crate) readahead_used: ShardedCounter,
     pub(crate) readahead_wasted: ShardedCounter,
@@ -79,6 +80,8 @@ pub struct CacheStats {
     pub writeback_errors: u64,
     /// Syncs of the backend.
     pub syncs: u64,
+    /// Failed syncs that may have lost acknowledged data.
+    pub losses: u64,
     /// Pages read ahead.
     pub readahead_pages: u64,
     /// Pages read ahead and then asked for.

@@ -27,7 +27,7 @@ use crate::gen_radix::Tag;
 use crate::options::{RUN_PAGES, WRITEBACK_RUNS};
 use crate::page::{DIRTY, HELD, IN_FLIGHT, UNSTABLE};
 use crate::page_cache::{PageCache, bytes_of};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// What an operation does with the pages of its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub(crate) struct Writeback {
     runs: Arc<Semaphore>,
     /// Bumped whenever pages that were on their way became dirty again.
     failures: AtomicU64,
+    /// Why they did, the last time.
+    last_failure: AtomicI32,
 }
 
 impl Default for Writeback {
@@ -76,6 +78,7 @@ impl Default for Writeback {
             operations: Mutex::default(),
             runs: Arc::new(Semaphore::new(WRITEBACK_RUNS)),
             failures: AtomicU64::new(0),
+            last_failure: AtomicI32::new(Errno::EIO.0),
         }
     }
 }
@@ -115,7 +118,13 @@ impl Writeback {
         self.failures.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn count_failure(&self) {
+    /// Why pages became dirty again the last time that they did.
+    pub(crate) fn last_failure(&self) -> Errno {
+        Errno(self.last_failure.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn count_failure(&self, errno: Errno) {
+        self.last_failure.store(errno.0, Ordering::SeqCst);
         self.failures.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -258,6 +267,7 @@ impl PageCache {
     async fn submit(&self, context: &FaultContext, run: Run) -> Result<(), Errno> {
         let Run { operation, data } = run;
         let pages = data.len() as u64;
+        let submitted = self.generations.submitted();
         let result =
             match pause_point!(context, "cache:writeback:submit", [EIO, ENOSPC, ENOMEM]).await {
                 Ok(()) => {
@@ -270,20 +280,26 @@ impl PageCache {
         let result =
             result.and(pause_point!(context, "cache:writeback:complete", [EIO, ENOSPC]).await);
         // After the backend's completion, before the pages show it: a sync submitted from here on covers the write.
-        {
-            let (generation, mut unstable) = self.generations.completed_pages();
+        let result = {
+            let mut completed = self.generations.completed_run(submitted);
+            let result = if completed.known {
+                result
+            } else {
+                result.and(Err(Errno::EIO))
+            };
             for page in operation.pages.clone() {
-                if self.complete_page(page, result.is_ok(), generation) {
-                    unstable.push((page, generation));
+                if self.complete_page(page, result.is_ok(), completed.generation) {
+                    completed.unstable(page);
                 }
             }
-        }
+            result
+        };
         self.counters.writeback_runs.add(1);
         match result {
             Ok(()) => self.counters.writeback_pages.add(pages),
             Err(errno) => {
                 self.counters.writeback_errors.add(1);
-                self.writeback.count_failure();
+                self.writeback.count_failure(errno);
                 let range = bytes_of(&operation.pages);
                 tracing::warn!(%errno, start = range.start, end = range.end, "writeback failed; the pages are kept");
             }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-const EIO: u16 = 5;
-const ENOSPC: u16 = 28;
+const EIO: Errno = Errno::EIO;
+const ENOSPC: Errno = Errno::ENOSPC;
 
 #[test]
 fn every_open_cursor_is_told_once() {
@@ -68,11 +68,28 @@ fn an_error_seen_by_one_stays_news_to_another() {
 #[test]
 #[should_panic(expected = "4096 is no error number")]
 fn a_number_that_is_no_error_is_refused() {
-    ErrorSeq::new().record(ERRNO_MAX + 1);
+    ErrorSeq::new().record(Errno(ERRNO_MAX + 1));
 }
 
 #[test]
 #[should_panic(expected = "0 is no error number")]
 fn success_is_no_error() {
-    ErrorSeq::new().record(0);
+    ErrorSeq::new().record(Errno(0));
+}
+
+#[test]
+#[should_panic(expected = "-5 is no error number")]
+fn a_negative_number_is_no_error() {
+    ErrorSeq::new().record(Errno(-5));
+}
+
+#[test]
+fn what_was_forgotten_is_told_to_nobody() {
+    let errors = ErrorSeq::new();
+    errors.record(EIO);
+    errors.forget();
+    let mut next = errors.sample();
+    assert_eq!(errors.check_and_advance(&mut next), None);
+    errors.record(EIO);
+    assert_eq!(errors.check_and_advance(&mut next), Some(EIO));
 }

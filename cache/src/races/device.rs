@@ -11,7 +11,7 @@ impl Race {
         tokio::spawn(async move { cache.resize(size).await })
     }
 
-    fn write_direct(&self, offset: u64, data: &[u8]) -> Running<()> {
+    pub(super) fn write_direct(&self, offset: u64, data: &[u8]) -> Running<()> {
         let (cache, context) = (Arc::clone(&self.cache), self.context(RequestKinds::WRITE));
         let data = data.to_vec();
         tokio::spawn(async move {

@@ -215,3 +215,62 @@ async fn race_19_a_failed_sync_leaves_what_completed_during_it_dirty() {
     assert_eq!(race.cache.stats().dirty_pages, 2);
     race.check_quiescent().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn race_19_a_run_that_is_in_flight_when_a_sync_fails_is_written_again() {
+    let race = Race::new(64, 7);
+    // So that there is something to sync.
+    done(race.trim(32 * PAGE..33 * PAGE)).await;
+    done(race.write(0, &[1; PAGE_SIZE])).await;
+    race.stop_next("cache:writeback:complete");
+    let flush = race.flush();
+    race.stopped("cache:writeback:complete").await;
+    // The backend has the page, and forgets what it has when Weir's own sync fails.
+    race.fail("sync");
+    let context = race.context(RequestKinds::WRITEBACK);
+    assert_eq!(race.cache.sync(&context).await, Err(Errno::EIO));
+    race.backend.behave(Behaviour::default());
+    race.go("cache:writeback:complete");
+    assert_eq!(outcome(flush).await, Err(Errno::EIO), "it is not durable");
+    assert_eq!(
+        race.cache.stats().dirty_pages,
+        1,
+        "a page is taken as stored that a failed sync has covered"
+    );
+    let writes = race.backend.writes().len();
+    done(race.flush()).await;
+    assert_eq!(race.backend.writes().len(), writes + 1);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_beside_zeroes_that_keep_failing_tries_again_once_and_says_so() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[9; PAGE_SIZE])).await;
+    race.fail("zero");
+    race.faults
+        .set_points("class cache:discard:submit pause")
+        .unwrap();
+    let mut zero = race.zero(0..PAGE);
+    race.stopped("cache:discard:submit").await;
+    let flush = race.flush();
+    for round in 1.. {
+        waits(&flush, "a flush of a page that is held").await;
+        assert!(round <= 2, "a flush goes on for as long as zeroes fail");
+        // The next one waits for the page as soon as this one has put it back.
+        let next = race.zero(0..PAGE);
+        race.go("cache:discard:submit");
+        assert_eq!(outcome(zero).await, Err(Errno::EIO));
+        race.stopped("cache:discard:submit").await;
+        zero = next;
+        idle().await;
+        if flush.is_finished() {
+            break;
+        }
+    }
+    assert_eq!(outcome(flush).await, Err(Errno::EIO));
+    race.backend.behave(Behaviour::default());
+    race.faults.reset_points();
+    done(zero).await;
+    race.check_quiescent().await;
+}

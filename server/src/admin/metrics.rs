@@ -64,6 +64,7 @@ const CACHE_COUNTERS: &[Figure<CacheReport>] = &[
     ("cache_writeback_runs", "Writes that did so", |cache| cache.writeback_runs),
     ("cache_writeback_errors", "Those that failed", |cache| cache.writeback_errors),
     ("cache_syncs", "Syncs of the store", |cache| cache.syncs),
+    ("cache_losses", "Failed syncs that may have lost acknowledged data", |cache| cache.losses),
     ("cache_readahead_pages", "Pages read ahead", |cache| cache.readahead_pages),
     ("cache_readahead_used_pages", "Those that were asked for afterwards", |cache| cache.readahead_used),
     ("cache_readahead_wasted_pages", "Those that never were", |cache| cache.readahead_wasted),

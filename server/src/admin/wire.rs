@@ -285,6 +285,8 @@ cache_report! {
     writeback_errors,
     /// Syncs of the store.
     syncs,
+    /// Failed syncs that may have lost acknowledged data.
+    losses,
     /// Pages read ahead.
     readahead_pages,
     /// Those that were asked for afterwards.

@@ -48,6 +48,13 @@ fn table(report: &StatusReport) -> String {
         faults.rules, faults.points_armed, faults.events
     );
     for export in &report.exports {
+        if export.cache.losses > 0 {
+            let _ = writeln!(
+                text,
+                "export {:?} may have lost acknowledged data: {} failed syncs of direct writes or zeroes",
+                export.name, export.cache.losses
+            );
+        }
         let device = &export.device;
         let states = [
             ("offline", device.offline),

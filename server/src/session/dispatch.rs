@@ -2,7 +2,7 @@
 
 use weir_faults::fault_point;
 use weir_protocol::reply::{SimpleReply, encode_error};
-use weir_protocol::{ChunkFlags, Command, NbdError, Request};
+use weir_protocol::{ChunkFlags, Command, CommandFlags, NbdError, Request};
 
 use super::end::End;
 use super::receive::BUFFERED_PAYLOAD_MAX;
@@ -145,10 +145,27 @@ impl Transmission<'_> {
         self.tally.answered(ticket, error.is_some());
     }
 
+    /// The outcome of a request, and for a FLUSH or FUA also what was lost behind this client's back since its last one.
+    pub(super) fn with_losses(
+        &mut self,
+        request: &Request,
+        outcome: Result<(), NbdError>,
+    ) -> Result<(), NbdError> {
+        if request.command != Command::FLUSH && !request.flags.contains(CommandFlags::FUA) {
+            return outcome;
+        }
+        // Looked at even if the request has failed by itself: then that has told the client.
+        let lost = self.cache.lost_data().check_and_advance(&mut self.losses);
+        outcome.and(lost.map_or(Ok(()), |errno| Err(wire_error(errno))))
+    }
+
     /// A request has finished: answers it.
     pub(super) fn finish(&mut self, finished: Finished) {
         match finished {
-            Finished::Done(ticket, outcome) => self.answer(&ticket, outcome),
+            Finished::Done(ticket, outcome) => {
+                let outcome = self.with_losses(&ticket.request, outcome);
+                self.answer(&ticket, outcome);
+            }
             Finished::Read(ticket, outcome) => self.finish_read(&ticket, outcome),
             Finished::Status(ticket, Ok(chunks)) => {
                 self.output.queue().push_bytes(&chunks);

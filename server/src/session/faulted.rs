@@ -134,7 +134,7 @@ impl Transmission<'_> {
             ticket.request.cookie ^= COOKIE_GARBAGE;
         }
         match ending {
-            Ending::Sound | Ending::Garbage => match outcome {
+            Ending::Sound | Ending::Garbage => match self.keep_losses(&ticket.request, outcome) {
                 Ok(data) => {
                     let reply = self.encode_reply(&ticket.request, data);
                     self.output.queue().push_bytes(&reply);
@@ -158,6 +158,19 @@ impl Transmission<'_> {
         self.phase = Phase::Dropping;
         self.slow.clear();
         self.streams.clear();
+    }
+
+    /// As [`Self::with_losses`], for an outcome with data.
+    fn keep_losses(
+        &mut self,
+        request: &Request,
+        outcome: Result<Vec<u8>, NbdError>,
+    ) -> Result<Vec<u8>, NbdError> {
+        let (data, outcome) = match outcome {
+            Ok(data) => (data, Ok(())),
+            Err(error) => (Vec::new(), Err(error)),
+        };
+        self.with_losses(request, outcome).map(|()| data)
     }
 
     /// A whole reply in one buffer.

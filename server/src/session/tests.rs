@@ -22,6 +22,7 @@ use crate::limits::Timeouts;
 mod hostile;
 mod injected;
 mod lifetime;
+mod losses;
 mod requests;
 mod streamed;
 

@@ -13,6 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use weir_cache::PageCache;
+use weir_cache::error_seq::ErrorCursor;
 use weir_faults::{Device, Screen, fault_point};
 use weir_protocol::ExportLimits;
 use weir_protocol::constants::MAX_PAYLOAD;
@@ -84,6 +85,8 @@ pub(super) struct Transmission<'a> {
     pub(super) streams: VecDeque<ReadStream>,
     pub(super) phase: Phase,
     pub(super) tally: Tally,
+    /// Which losses of acknowledged data the client has been told about.
+    pub(super) losses: ErrorCursor,
     taken: Taken,
     watch: Watch,
     /// The shutdown, and after it the kill.
@@ -120,6 +123,7 @@ impl<'a> Transmission<'a> {
             streams: VecDeque::new(),
             phase: Phase::Open,
             tally: Tally::new(Instant::now()),
+            losses: cache.lost_data().sample(),
             taken: Taken::All,
             watch: Watch::new(&context.timeouts),
             stopping: Box::pin(connection.stop().clone().cancelled_owned()),

@@ -1,0 +1,121 @@
+//! What is lost when a sync fails, and what isn't.
+
+use super::*;
+use crate::page_cache::CloseError;
+use crate::testing::Behaviour;
+use std::collections::BTreeMap;
+
+impl Race {
+    /// Weir's own sync, which fails.
+    async fn fail_own_sync(&self) {
+        self.backend.behave(Behaviour {
+            failures_per_mille: BTreeMap::from([("sync", 1000)]),
+            ..Behaviour::default()
+        });
+        let context = self.context(RequestKinds::WRITEBACK);
+        assert_eq!(self.cache.sync(&context).await, Err(Errno::EIO));
+        self.backend.behave(Behaviour::default());
+    }
+
+    /// What a connection that begins now is told.
+    fn told(&self) -> Option<Errno> {
+        let mut cursor = self.cache.lost_data().sample();
+        self.cache.lost_data().check_and_advance(&mut cursor)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_loses_what_no_page_can_repeat() {
+    type Change = fn(&Race) -> Running<()>;
+    let changes: [(&str, Change, bool); 4] = [
+        (
+            "a cached write",
+            |race| race.write(0, &[1; PAGE_SIZE]),
+            false,
+        ),
+        ("a trim", |race| race.trim(0..PAGE), false),
+        ("a zero", |race| race.zero(0..PAGE), true),
+        (
+            "a direct write",
+            |race| race.write_direct(0, &[1; PAGE_SIZE]),
+            true,
+        ),
+    ];
+    for (what, change, lost) in changes {
+        let race = Race::new(64, 7);
+        done(race.trim(32 * PAGE..33 * PAGE)).await;
+        done(change(&race)).await;
+        let context = race.context(RequestKinds::WRITEBACK);
+        _ = race.cache.write_back(&context, 0..64, u64::MAX).await;
+        race.fail_own_sync().await;
+        // Once: the second sync has nothing more to lose.
+        race.fail_own_sync().await;
+        assert_eq!(race.cache.stats().losses, u64::from(lost), "{what}");
+        done(race.flush()).await;
+        assert_eq!(race.told(), lost.then_some(Errno::EIO), "{what}");
+        assert_eq!(race.told(), None, "{what} was told twice");
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sync_has_covered_is_not_lost_by_a_later_one() {
+    let race = Race::new(64, 7);
+    done(race.zero(0..PAGE)).await;
+    done(race.flush()).await;
+    done(race.trim(0..PAGE)).await;
+    race.fail_own_sync().await;
+    assert_eq!(race.told(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_in_flight_when_a_sync_fails_fails_too() {
+    for direct in [false, true] {
+        let race = Race::new(64, 7);
+        done(race.trim(32 * PAGE..33 * PAGE)).await;
+        done(race.write(0, &[9; PAGE_SIZE])).await;
+        race.stop_next("cache:discard:complete");
+        let running = if direct {
+            race.write_direct(0, &[8; PAGE_SIZE])
+        } else {
+            race.zero(0..PAGE)
+        };
+        race.stopped("cache:discard:complete").await;
+        race.fail_own_sync().await;
+        race.go("cache:discard:complete");
+        assert_eq!(outcome(running).await, Err(Errno::EIO), "it may be undone");
+        assert_eq!(race.told(), None, "nothing was acknowledged");
+        assert_eq!(race.bytes(0..1).await, [9]);
+        race.check_quiescent().await;
+        assert_eq!(race.backend.durable()[0], 9);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stops_the_server_is_told_what_nobody_else_was() {
+    for told in [false, true] {
+        let race = Race::new(64, 7);
+        done(race.zero(0..PAGE)).await;
+        race.fail_own_sync().await;
+        if told {
+            assert_eq!(race.told(), Some(Errno::EIO));
+        }
+        let closed = race.cache.close(Duration::from_secs(60)).await;
+        assert_eq!(
+            matches!(closed, Err(CloseError::Lost(Errno::EIO))),
+            !told,
+            "{closed:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_is_no_loss_to_be_told() {
+    let race = Race::new(64, 7);
+    done(race.zero(0..PAGE)).await;
+    race.fail_own_sync().await;
+    done(race.zero(PAGE..2 * PAGE)).await;
+    race.cache.lose_power(async |_| {}).await;
+    race.fail_own_sync().await;
+    assert_eq!(race.told(), None);
+}
