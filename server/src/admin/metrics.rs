@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use weir_cache::PAGE_BYTES;
 
 use super::connections::COMMANDS;
-use super::wire::CacheReport;
+use super::wire::{CacheReport, SpaceReport};
 use super::{AdminState, ApiError};
 use crate::connection::{CommandCounts, Counts, LATENCY_BUCKETS};
 
@@ -53,6 +53,13 @@ const CACHE_GAUGES: &[Figure<CacheReport>] = &[
     ("cache_held_bytes", "What trims, zeroes and direct writes hold", |cache| cache.held_pages * PAGE_BYTES),
     ("cache_unstable_bytes", "What was written and not synced", |cache| cache.unstable_pages * PAGE_BYTES),
     ("cache_metadata_bytes", "Bookkeeping of the cache", |cache| cache.metadata_bytes),
+];
+
+#[rustfmt::skip]
+const SPACE_GAUGES: &[Figure<SpaceReport>] = &[
+    ("quota_bytes", "What an export with a quota may allocate", |space| space.quota),
+    ("quota_used_bytes", "What it has allocated or promised", |space| space.used),
+    ("quota_free_bytes", "What is left of it", |space| space.free),
 ];
 
 #[rustfmt::skip]
@@ -101,6 +108,13 @@ impl Collector for Figures {
         for (name, help, value) in CACHE_GAUGES {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             per_export(family, &caches, |one, cache| gauge(one, value(cache)))?;
+        }
+        let spaces: ByExport<SpaceReport> = exports()
+            .filter_map(|export| Some((export.name.clone(), export.cache.space()?.into())))
+            .collect();
+        for (name, help, value) in SPACE_GAUGES {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            per_export(family, &spaces, |one, space| gauge(one, value(space)))?;
         }
         for (name, help, value) in CACHE_COUNTERS {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

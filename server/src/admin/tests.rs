@@ -20,10 +20,14 @@ struct Port {
     service: TowerToHyperService<Router>,
 }
 
+const QUOTA: u64 = SIZE / 4;
+
+/// An export with a quota if it has a name.
 fn export(name: &str, faults: &Faults) -> Export {
     faults.add_device(name);
     let options = CacheOptions {
         cache_bytes: 1 << 20,
+        quota: (!name.is_empty()).then_some(QUOTA),
         ..CacheOptions::default()
     };
     let backend = Arc::new(MemoryBackend::new(SIZE));
@@ -220,6 +224,28 @@ async fn exports_are_flushed_emptied_and_resized() {
         .await;
     assert_eq!(port.state.exports.get("").unwrap().cache.size(), 2 * SIZE);
     assert_eq!(port.state.exports.get("a b").unwrap().cache.size(), SIZE);
+}
+
+#[tokio::test]
+async fn a_quota_is_shown_with_what_is_used_of_it() {
+    let port = Port::new();
+    let cache = Arc::clone(&port.state.exports.get("a b").unwrap().cache);
+    let context = port.state.faults.context(weir_faults::RequestKinds::WRITE);
+    let unit = u64::from(cache.backend().geometry().allocation_unit).max(4096);
+    let mut payload = cache.payload(0, 512).await;
+    payload.copy_from(&[9; 512]);
+    cache.write(&context, payload).await.unwrap();
+    let expected = json!({"quota": QUOTA, "used": unit, "free": QUOTA - unit});
+    assert_eq!(port.get("/v1/exports?name=a%20b").await["space"], expected);
+    assert_eq!(port.get("/v1/exports?name=").await["space"], Value::Null);
+    let status = port.get("/v1/status").await;
+    assert_eq!(status["exports"][1]["space"], expected);
+    let (_, metrics) = port.send("GET", "/metrics", String::new()).await;
+    for (name, value) in [("", QUOTA), ("_used", unit), ("_free", QUOTA - unit)] {
+        let line = format!("weir_quota{name}_bytes{{export=\"a b\"}} {value}\n");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
+    assert!(!metrics.contains("weir_quota_bytes{export=\"\"}"));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weir_cache::CacheStats;
+use weir_cache::{CacheStats, SpaceStats};
 use weir_faults::DeviceListing;
 
 /// What went wrong.
@@ -60,10 +60,33 @@ pub struct ExportReport {
     pub connections: usize,
     /// What was done on all connections, closed ones too.
     pub traffic: Traffic,
+    /// Its quota; `null` without one.
+    pub space: Option<SpaceReport>,
     /// Its cache.
     pub cache: CacheReport,
     /// What was set for it as a device.
     pub device: DeviceListing,
+}
+
+/// What an export may allocate, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceReport {
+    /// What it may.
+    pub quota: u64,
+    /// What it has allocated or promised. More than the quota if it had more from the start.
+    pub used: u64,
+    /// What is left.
+    pub free: u64,
+}
+
+impl From<SpaceStats> for SpaceReport {
+    fn from(stats: SpaceStats) -> Self {
+        Self {
+            quota: stats.quota,
+            used: stats.charged,
+            free: stats.quota.saturating_sub(stats.charged),
+        }
+    }
 }
 
 /// What was done for clients.

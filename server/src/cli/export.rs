@@ -108,6 +108,8 @@ pub(super) fn table(reports: &[ExportReport]) -> String {
         ("export", Align::Left),
         ("size", Align::Right),
         ("mode", Align::Left),
+        ("used of quota", Align::Right),
+        ("free", Align::Right),
         ("clients", Align::Right),
         ("requests", Align::Right),
         ("errors", Align::Right),
@@ -126,10 +128,19 @@ pub(super) fn table(reports: &[ExportReport]) -> String {
             (false, true) => "rw,power-cut",
             (false, false) => "rw",
         };
+        let (used, free) = match &report.space {
+            Some(space) => {
+                let used = format!("{} of {}", bytes(space.used), bytes(space.quota));
+                (used, bytes(space.free))
+            }
+            None => ("-".to_owned(), "-".to_owned()),
+        };
         table.row([
             name(&report.name),
             bytes(report.size),
             mode.to_owned(),
+            used,
+            free,
             report.connections.to_string(),
             report.traffic.requests.to_string(),
             report.traffic.errors.to_string(),
@@ -141,3 +152,6 @@ pub(super) fn table(reports: &[ExportReport]) -> String {
     }
     table.text()
 }
+
+#[cfg(test)]
+mod tests;
