@@ -1,7 +1,8 @@
 //! Trim and write-zeroes: changes behind the cache's back, made coherent by blocking.
 //!
-//! The whole pages of the range go under a block guard, region by region, or all at once behind the gate where the range
-//! spans many regions. Under the guard, in a task that owns it:
+//! The whole pages of the range go under a block guard, region by region, or in larger slices behind the gate where the range
+//! spans many regions. Others get in between two slices; a failure leaves those before it changed and those after it as they
+//! were. Under the guard, in a task that owns it:
 //!
 //! 1. enter the list of operations, so that a FLUSH waits for what is about to be held;
 //! 2. shoot the pages down: clean ones are dropped, all others become *held*: invisible, not submitted, not forgotten;
@@ -19,13 +20,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_epoch as epoch;
+use tokio::time::Instant;
 use weir_faults::{Errno, FaultContext, pause_point};
 
-use crate::add_lock::{AddLock, BlockGuard};
+use crate::add_lock::{AddLock, BlockGuard, REGION_BYTES};
 use crate::backend::{Capabilities, ZeroMode};
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
-use crate::options::{CacheMode, WHOLE_REGIONS};
+use crate::options::{CacheMode, WHOLE_REGIONS, WHOLE_SLICE_BYTES, WHOLE_SLICE_QUICK};
 use crate::page::{DIRTY, DROPPED, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
@@ -189,15 +191,40 @@ impl PageCache {
         }
         let mut regions = AddLock::regions(range.clone());
         if regions.nth(WHOLE_REGIONS).is_some() {
-            let guard = self.add_lock.block_whole(bytes_of(&pages_of(range))).await;
-            return self
-                .spawn_change(context, guard, range.clone(), change(), past_end)
-                .await;
+            return self.change_slices(context, range, change, past_end).await;
         }
         for part in AddLock::regions(range.clone()) {
             let guard = self.add_lock.block(bytes_of(&pages_of(&part))).await;
             self.spawn_change(context, guard, part, change(), past_end)
                 .await?;
+        }
+        Ok(())
+    }
+
+    /// As [`PageCache::change`], for many regions: in slices under a block of the whole device, which lets others in between.
+    async fn change_slices(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        range: &Range<u64>,
+        change: impl Fn() -> Change,
+        past_end: Errno,
+    ) -> Result<(), Errno> {
+        let mut slice_bytes = WHOLE_SLICE_BYTES;
+        let mut at = range.start;
+        while at < range.end {
+            let border = at.saturating_add(slice_bytes) / REGION_BYTES * REGION_BYTES;
+            let slice = at..border.min(range.end);
+            at = slice.end;
+            let blocked = bytes_of(&pages_of(&slice));
+            let guard = self.add_lock.block_whole(blocked).await;
+            let begun = Instant::now();
+            self.spawn_change(context, guard, slice, change(), past_end)
+                .await?;
+            slice_bytes = if begun.elapsed() < WHOLE_SLICE_QUICK {
+                slice_bytes.saturating_mul(2)
+            } else {
+                WHOLE_SLICE_BYTES
+            };
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ mod holds;
 mod locks;
 mod losses;
 mod memory;
+mod slices;
 
 /// Bytes of a page, as the tests count.
 const PAGE: u64 = PAGE_BYTES;

@@ -13,6 +13,8 @@ use crate::backend::{
 use crate::frame::{FrameBuf, FrameRefs, PAGE_SIZE};
 use crate::page_cache::PageCache;
 
+pub(crate) mod sparse;
+
 /// What a test backend does besides its work.
 #[derive(Debug, Default)]
 pub(crate) struct Behaviour {

@@ -1,0 +1,171 @@
+//! A backend for tests of large devices: pages in a map, and what was asked of it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use weir_faults::{Errno, FaultContext};
+
+use crate::backend::{
+    Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, Geometry, ZeroMode,
+};
+use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES, PAGE_SIZE};
+
+/// A device of any size, of which only pages that are not zero take memory.
+#[derive(Debug)]
+pub(crate) struct SparseBackend {
+    size: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pages: BTreeMap<u64, Vec<u8>>,
+    discards: Vec<Range<u64>>,
+    discard_takes: Duration,
+    discards_fail: bool,
+}
+
+impl SparseBackend {
+    pub(crate) fn new(size: u64) -> Self {
+        Self {
+            size,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// What was discarded, call by call.
+    pub(crate) fn discards(&self) -> Vec<Range<u64>> {
+        self.state().discards.clone()
+    }
+
+    /// Each discard takes so long from now on.
+    pub(crate) fn slow_discards(&self, takes: Duration) {
+        self.state().discard_takes = takes;
+    }
+
+    /// Discards fail from now on.
+    pub(crate) fn fail_discards(&self) {
+        self.state().discards_fail = true;
+    }
+
+    fn clear(&self, range: Range<u64>) -> Result<(), Errno> {
+        let mut state = self.state();
+        if state.discards_fail {
+            return Err(Errno::EIO);
+        }
+        let pages = range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES);
+        state.pages.retain(|page, _| !pages.contains(page));
+        state.discards.push(range);
+        Ok(())
+    }
+}
+
+impl Backend for SparseBackend {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            size: self.size,
+            allocation_unit: 4096,
+            rotational: false,
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            discard: true,
+            zero_punch: true,
+            ..Capabilities::default()
+        }
+    }
+
+    fn read_vectored_at<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        offset: u64,
+        mut buffer: FrameBuf,
+    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
+        Box::pin(async move {
+            let state = self.state();
+            for i in 0..buffer.len() {
+                let page = buffer.page_mut(i);
+                match state.pages.get(&(offset / PAGE_BYTES + i as u64)) {
+                    Some(data) => page.copy_from_slice(data),
+                    None => page.fill(0),
+                }
+            }
+            drop(state);
+            (buffer, Ok(()))
+        })
+    }
+
+    fn write_vectored_at<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        offset: u64,
+        data: FrameRefs,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            let mut bytes = vec![0; data.bytes()];
+            data.copy_to(&mut bytes);
+            let mut state = self.state();
+            for (page, chunk) in (offset / PAGE_BYTES..).zip(bytes.chunks(PAGE_SIZE)) {
+                let mut chunk = chunk.to_vec();
+                chunk.resize(PAGE_SIZE, 0);
+                state.pages.insert(page, chunk);
+            }
+            Ok(())
+        })
+    }
+
+    fn write_zeroes<'a>(
+        &'a self,
+        context: &'a FaultContext,
+        range: Range<u64>,
+        _mode: ZeroMode,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        self.discard(context, range)
+    }
+
+    fn discard<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        range: Range<u64>,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            let takes = self.state().discard_takes;
+            tokio::time::sleep(takes).await;
+            self.clear(range)
+        })
+    }
+
+    fn extents<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        range: Range<u64>,
+        _most: usize,
+    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
+        let kind = ExtentKind::Hole;
+        Box::pin(async move { Ok(vec![BackendExtent { range, kind }]) })
+    }
+
+    fn sync<'a>(&'a self, _context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn resize<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        _size: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async { Err(Errno::ENOTSUP) })
+    }
+
+    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async { Ok(()) })
+    }
+}
