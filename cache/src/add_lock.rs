@@ -36,7 +36,10 @@
 //! future gives it back.
 //!
 //! # Memory
-//! Regions are made when first touched and stay: about 128 bytes each, see [`AddLock::bytes`].
+//! There are [`LOCKS`] locks, whatever the size of the device: regions share them, neighbours don't.
+//! Each is made when it is first used and stays, see [`AddLock::bytes`]. Two regions that share a lock wait for each other
+//! without need, which is rare, as only blockers and adders that meet do; and never in a circle, since nobody who holds one
+//! region waits for another.
 
 mod gate;
 mod guard;
@@ -54,7 +57,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use weir_faults::{FaultContext, race_fault};
 
-use crate::gen_radix::{ImmortalRadix, OnceArc};
+use crate::gen_radix::OnceArc;
 use crate::lg_lock::default_shards;
 use crate::sync::thread_number;
 use crate::two_state_lock::{Side, TwoStateLock};
@@ -67,6 +70,12 @@ pub use guard::{AddGuard, BlockGuard, ExclusiveGuard};
 /// The bytes under one region's lock: as many as a large streaming request touches, few enough that
 /// a trim stalls only its neighbourhood.
 pub const REGION_BYTES: u64 = 64 << 20;
+
+/// How many locks the regions share. One for each would be memory that a client can ask for without
+/// bound, a page here and a page there on a device of exabytes. These take 28 KiB at most; and that
+/// a blocker meets an adder of another region by chance is as rare as two in `LOCKS` meeting.
+pub const LOCKS: usize = 1 << LOCKS_SHIFT;
+const LOCKS_SHIFT: u32 = 8;
 
 /// The lock; see the module's documentation.
 ///
@@ -89,7 +98,8 @@ pub struct AddLock {
     /// Blocks cover whole pages of this many bytes, as a power of two.
     page_shift: u32,
     gate: Arc<Gate>,
-    regions: ImmortalRadix<OnceArc<Region>>,
+    /// By [`lock_number`].
+    regions: Box<[OnceArc<Region>]>,
     region_count: AtomicUsize,
     waits: Waits,
 }
@@ -158,7 +168,7 @@ impl AddLock {
         Self {
             page_shift,
             gate: Arc::new(Gate::new(shards)),
-            regions: ImmortalRadix::new(),
+            regions: (0..LOCKS).map(|_| OnceArc::new()).collect(),
             region_count: AtomicUsize::new(0),
             waits: Waits::default(),
         }
@@ -267,12 +277,12 @@ impl AddLock {
         }
     }
 
-    /// Memory of the regions known so far.
+    /// Memory of the locks that are in use; with all of them, 28 KiB.
     pub fn bytes(&self) -> usize {
         /// The two counts in front of what an `Arc` holds.
         const ARC_BYTES: usize = 2 * size_of::<usize>();
         let regions = self.region_count.load(Ordering::Relaxed);
-        self.regions.bytes() + regions * (size_of::<Region>() + ARC_BYTES)
+        size_of_val(&*self.regions) + regions * (size_of::<Region>() + ARC_BYTES)
     }
 
     fn try_region(&self, range: &Range<u64>, side: Side) -> Option<RegionHold> {
@@ -326,19 +336,15 @@ impl AddLock {
 
     #[inline]
     fn region_of(&self, number: u64) -> Arc<Region> {
-        match self.regions.get(number).and_then(OnceArc::get) {
+        let cell = &self.regions[lock_number(number)];
+        match cell.get() {
             Some(region) => region,
-            None => self.create_region(number),
+            None => self.create_region(cell),
         }
     }
 
     #[cold]
-    fn create_region(&self, number: u64) -> Arc<Region> {
-        let cell = self
-            .regions
-            .get_or_create(number)
-            // As any other small allocation: there is no way to go on without a lock.
-            .unwrap_or_else(|error| panic!("no lock for region {number}: {error}"));
+    fn create_region(&self, cell: &OnceArc<Region>) -> Arc<Region> {
         let made = Arc::new(Region {
             lock: TwoStateLock::new(),
             gate: Arc::clone(&self.gate),
@@ -370,6 +376,19 @@ fn region_number(range: &Range<u64>) -> u64 {
         "{range:?} crosses a border of regions of {REGION_BYTES} bytes"
     );
     number
+}
+
+/// The lock of a region. Neighbours within [`LOCKS`] regions have different ones; the upper bits are folded in, so that what
+/// file systems put at every so many gigabytes doesn't meet in one.
+#[expect(clippy::cast_possible_truncation, reason = "masked to a few bits")]
+const fn lock_number(region: u64) -> usize {
+    let mut folded = region;
+    let mut shift = LOCKS_SHIFT;
+    while shift < u64::BITS {
+        folded ^= region >> shift;
+        shift += LOCKS_SHIFT;
+    }
+    folded as usize % LOCKS
 }
 
 impl fmt::Debug for AddLock {

@@ -230,7 +230,7 @@ impl PageCache {
         CacheStats {
             frames: u64::from(self.limits.frames),
             free_frames: u64::from(self.pool.free_frames()),
-            metadata_bytes: self.slots.bytes() as u64,
+            metadata_bytes: self.metadata_bytes() as u64,
             resident_pages: load(&self.counts.present),
             dirty_pages: load(&self.counts.dirty),
             in_flight_pages: load(&self.counts.in_flight),

@@ -15,7 +15,8 @@
 //! between.
 //!
 //! # Metadata
-//! The nodes of the radix tree count within the cache's size: for every page's worth of nodes one frame is withheld.
+//! What is kept beside the pages counts within the cache's size: the nodes of the radix tree, the locks of the regions, the bits
+//! of the quota. For every page's worth of it one frame is withheld.
 
 use std::sync::{Arc, Mutex};
 
@@ -27,6 +28,7 @@ use crate::frame::{FrameBuf, FrameId, PAGE_SIZE, PrivateFrame};
 use crate::options::Limits;
 use crate::page::PageState;
 use crate::page_cache::PageCache;
+use crate::space::Space;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// Pages evicted at a time when the free list is empty on a hot path: enough to amortise the search, few enough that no
@@ -45,7 +47,7 @@ pub(crate) struct Memory {
     /// Frames that payloads in reception may still take.
     payloads: Arc<Semaphore>,
     hand: AtomicU32,
-    /// Frames set aside for the radix tree's nodes.
+    /// Frames set aside for metadata.
     withheld: Mutex<Vec<FrameId>>,
     withheld_frames: AtomicUsize,
 }
@@ -196,13 +198,18 @@ impl PageCache {
         true
     }
 
-    /// Sets frames aside for the nodes of the radix tree, or gives them back as the tree has shrunk.
+    /// Bytes that are kept beside the pages, and grow and shrink with what is cached and touched.
+    pub(crate) fn metadata_bytes(&self) -> usize {
+        let space = self.space.as_ref().map_or(0, Space::bytes);
+        self.slots.bytes() + self.add_lock.bytes() + space
+    }
+
+    /// Sets frames aside for metadata, or gives them back as it has shrunk.
     fn withhold_metadata(&self) {
         // A share of the frames' own bookkeeping is in their number already (`Limits::new` counts a slot per frame).
         let own = self.limits.frames as usize * size_of::<crate::page::PageSlot>();
         let target = self
-            .slots
-            .bytes()
+            .metadata_bytes()
             .saturating_sub(own)
             .div_ceil(PAGE_SIZE)
             .min(self.limits.frames as usize / 2);

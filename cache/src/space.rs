@@ -161,6 +161,11 @@ impl Space {
         self.give(old);
     }
 
+    /// Memory of the bits.
+    pub(crate) fn bytes(&self) -> usize {
+        self.charged.bytes()
+    }
+
     fn stats(&self) -> SpaceStats {
         let free: i64 = self.free.global().iter().sum();
         let charged =

@@ -54,7 +54,7 @@ pub struct CacheStats {
     pub frames: u64,
     /// Frames that are free.
     pub free_frames: u64,
-    /// Bytes of page slots and lock nodes.
+    /// Bytes of page slots, region locks and the bits of a quota.
     pub metadata_bytes: u64,
     /// Pages present.
     pub resident_pages: u64,

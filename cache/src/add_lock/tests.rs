@@ -242,19 +242,49 @@ fn waits_are_counted() {
 }
 
 #[test]
-fn memory_follows_the_regions_touched() {
+fn memory_is_bounded_whatever_is_touched() {
     let lock = new_lock();
-    assert_eq!(lock.bytes(), 0);
+    let bare = lock.bytes();
     drop(lock.try_add(page_of(0)));
     let one = lock.bytes();
+    assert!((1..=256).contains(&(one - bare)), "{} bytes", one - bare);
     drop(lock.try_add(page_of(0)));
     assert_eq!(lock.bytes(), one);
-    drop(lock.try_add(page_of(1)));
-    assert!(
-        (1..=256).contains(&(lock.bytes() - one)),
-        "{} bytes more",
-        lock.bytes() - one
-    );
+    // A page in each of many regions, all over 8 EiB.
+    const REGIONS: u64 = (1 << 63) / REGION_BYTES;
+    for region in (0..REGIONS).step_by(usize::try_from(REGIONS / 10_000).unwrap()) {
+        drop(lock.try_add(page_of(region)));
+    }
+    assert!(lock.bytes() <= 28 << 10, "{} bytes", lock.bytes());
+}
+
+#[test]
+fn neighbours_do_not_share_a_lock() {
+    let locks_of = |first: u64, step: u64| {
+        let regions = (first..).step_by(usize::try_from(step).unwrap());
+        let locks: std::collections::BTreeSet<_> = regions.take(LOCKS).map(lock_number).collect();
+        locks.len()
+    };
+    assert_eq!(locks_of(0, 1), LOCKS);
+    assert_eq!(locks_of(7 * LOCKS as u64, 1), LOCKS);
+    // Allocation groups of 16 GiB, 256 GiB and 1 TiB.
+    for step in [256, 4096, 16_384] {
+        assert!(locks_of(0, step) >= LOCKS / 16, "every {step} regions");
+    }
+}
+
+#[test]
+fn regions_that_share_a_lock_exclude_each_other() {
+    let lock = new_lock();
+    let other = (1..)
+        .find(|region| lock_number(*region) == lock_number(0))
+        .unwrap();
+    let add = lock.try_add(page_of(0)).unwrap();
+    assert!(lock.try_block(page_of(other)).is_none());
+    let also = lock.try_add(page_of(other)).unwrap();
+    drop((add, also));
+    drop(lock.try_block(page_of(other)).unwrap());
+    assert_idle(&lock);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Reclaim, tags and memory: rows 12 and 21, and waits for memory.
 
 use super::*;
+use crate::add_lock::REGION_BYTES;
 use crate::testing::interleave;
+use crate::testing::sparse::SparseBackend;
 
 #[tokio::test(start_paused = true)]
 async fn race_12_a_page_is_dirtied_when_reclaim_has_chosen_it() {
@@ -169,4 +171,37 @@ async fn a_writer_short_of_memory_for_its_edges_leaves_no_fill_behind() {
     assert_eq!(read[PAGE_SIZE..PAGE_SIZE + 100], [9; 100]);
     assert_eq!(uniform(&read[PAGE_SIZE + 100..]), Some(0));
     race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_locks_of_regions_count_within_the_cache() {
+    const TOUCHED: u64 = 300;
+    let backend = Arc::new(SparseBackend::new(TOUCHED * REGION_BYTES));
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        ..CacheOptions::default()
+    };
+    let faults = Faults::new();
+    let cache = PageCache::open(backend, &options, &faults).unwrap();
+    let context = faults.context(RequestKinds::READ);
+    for region in 0..TOUCHED {
+        let offset = region * REGION_BYTES;
+        drop(cache.read(&context, offset, PAGE_SIZE).await.unwrap());
+    }
+    // The leaves of the tree go with their pages; what stays is what the locks take.
+    cache.evict(usize::MAX);
+    cache.evict(usize::MAX);
+    drop(cache.reserve(1).await);
+    let stats = cache.stats();
+    assert_eq!(stats.resident_pages, 0);
+    let locks = cache.add_lock.bytes() as u64;
+    assert!(locks > 6 * PAGE, "{locks} bytes");
+    let beyond = (stats.metadata_bytes).saturating_sub(stats.frames * 16);
+    assert!(stats.metadata_bytes >= locks);
+    assert_eq!(
+        stats.frames - stats.free_frames,
+        beyond.div_ceil(PAGE),
+        "{stats:?}"
+    );
+    assert!(beyond > 0, "{stats:?}");
 }
