@@ -5,57 +5,170 @@
 //!   epoch, and a page remembers the epoch of its first write.
 //! - When enough is written but not synced, or someone waits for memory or room, the backend is synced: only then may pages
 //!   be evicted.
-//! - After a failure the next attempt waits, longer each time up to a limit. A FLUSH does not wait for that: it tries at once.
+//! - What failed is tried again after a pause, longer each time up to a limit. Other pages are written meanwhile, and syncs go
+//!   on, unless it was one that failed: a bad sector holds up nobody else. A FLUSH does not wait for that: it tries at once.
+//!
+//! The task starts transfers and syncs and never waits for one: a transfer that the store doesn't complete holds up its own
+//! pages, who waits for these, and nothing else. What it started wakes it up when it ends, as far as that matters: the
+//! last run of a pass, one whose permit is wanted, one that failed, a sync.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use weir_faults::Errno;
 
 use crate::frame::PAGE_BYTES;
 use crate::options::{DIRTY_AGE, RETRY_FIRST, RETRY_LAST, TICK};
 use crate::page_cache::PageCache;
-use std::sync::atomic::Ordering;
+use crate::writeback::Epochs;
 
 /// Runs until the cache is closed or dropped; holds it only while there is something to do.
 pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: CancellationToken) {
-    let mut ages = Ages::default();
-    let mut retry = RETRY_FIRST;
+    let mut plan = Plan::default();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let rest = plan.backoff.until;
+        let rested = async {
+            match rest {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
         // In this order, not by chance: the same events make the same schedule. The tick comes seldom and keeps out nobody.
         let ticked = tokio::select! {
             biased;
             () = closing.cancelled() => return,
             _ = tick.tick() => true,
+            () = rested => false,
             () = kick.notified() => false,
         };
         let Some(strong) = cache.upgrade() else {
             return;
         };
         if ticked {
-            ages.tick(&strong);
-        }
-        let worked = tokio::select! {
-            biased;
-            () = closing.cancelled() => return,
-            worked = strong.tend(&mut ages) => worked,
-        };
-        drop(strong);
-        if worked.is_ok() {
-            retry = RETRY_FIRST;
-            continue;
+            plan.ages.tick(&strong);
         }
         tokio::select! {
             biased;
             () = closing.cancelled() => return,
-            () = tokio::time::sleep(retry) => retry = (retry * 2).min(RETRY_LAST),
+            () = strong.tend(&mut plan, ticked) => {}
         }
+    }
+}
+
+/// What the task has in mind.
+#[derive(Debug, Default)]
+struct Plan {
+    ages: Ages,
+    /// What the next pass is to cover.
+    due: Option<u64>,
+    /// Pages have failed and are to be tried again.
+    retry: bool,
+    /// The pass that is being submitted.
+    pass: Option<Submission>,
+    /// What the last pass covered.
+    covered: u64,
+    backoff: Backoff,
+}
+
+impl Plan {
+    /// Begins the pass that is due, unless one is under way that covers as much. After a failure it leaves out what has failed.
+    fn begin_due_pass(&mut self) {
+        let rests = self.backoff.rests();
+        if self.retry && !rests {
+            self.due = self.due.max(Some(self.covered));
+        }
+        if self.pass.map(|pass| pass.epochs.covered) >= self.due {
+            return;
+        }
+        let Some(covered) = self.due.take() else {
+            return;
+        };
+        let mut epochs = Epochs::up_to(covered);
+        if rests {
+            epochs = epochs.without_failed();
+        } else {
+            self.retry = false;
+            self.backoff.begin_pass();
+        }
+        self.covered = covered;
+        self.pass = Some(Submission { next: 0, epochs });
+    }
+}
+
+/// A pass over the dirty pages, as far as it has come.
+#[derive(Clone, Copy, Debug)]
+struct Submission {
+    next: u64,
+    epochs: Epochs,
+}
+
+/// What the task has started and not seen the end of. It is the cache's, as what was started outlives a look.
+#[derive(Debug, Default)]
+pub(crate) struct Started {
+    runs: AtomicU64,
+    syncing: AtomicBool,
+    /// The last sync has failed.
+    sync_failed: AtomicBool,
+    /// Runs and syncs that failed.
+    failures: AtomicU64,
+}
+
+/// When to try again after a failure.
+#[derive(Debug)]
+struct Backoff {
+    /// Failures that were noticed.
+    failures: u64,
+    /// As many as there were when the last pass began.
+    failures_before_pass: u64,
+    /// How long to wait after the next one.
+    pause: Duration,
+    until: Option<Instant>,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            failures: 0,
+            failures_before_pass: 0,
+            pause: RETRY_FIRST,
+            until: None,
+        }
+    }
+}
+
+impl Backoff {
+    /// Takes notice of new failures; says whether there are any. Those of what is tried meanwhile don't put the next attempt
+    /// off.
+    fn notice(&mut self, failures: u64) -> bool {
+        if failures == self.failures {
+            return false;
+        }
+        self.failures = failures;
+        if !self.rests() {
+            self.until = Some(Instant::now() + self.pause);
+            self.pause = (self.pause * 2).min(RETRY_LAST);
+        }
+        true
+    }
+
+    /// Whether the last failure is too recent.
+    fn rests(&mut self) -> bool {
+        self.until = self.until.filter(|until| *until > Instant::now());
+        self.until.is_some()
+    }
+
+    /// A pass begins: if none failed in the last one, the store is well again.
+    fn begin_pass(&mut self) {
+        if self.failures == self.failures_before_pass {
+            self.pause = RETRY_FIRST;
+        }
+        self.failures_before_pass = self.failures;
     }
 }
 
@@ -82,30 +195,83 @@ impl Ages {
 }
 
 impl PageCache {
-    /// Does what is due.
-    async fn tend(self: &Arc<Self>, ages: &mut Ages) -> Result<(), Errno> {
-        let everything = 0..self.size().div_ceil(PAGE_BYTES);
+    /// Starts what is due. It waits for nothing but its turn on the processor.
+    async fn tend(self: &Arc<Self>, plan: &mut Plan, ticked: bool) {
+        let started = &self.started;
+        if plan.backoff.notice(started.failures.load(Ordering::SeqCst)) {
+            // What failed is dirty again, as old as can be. The pass goes on: others' pages are not to wait for these.
+            plan.retry = true;
+        }
         let pressed = self.pool.waiting() > 0 || self.unclean_pages() >= self.limits.dirty_slow;
         let dirty = self.counts.dirty.load(Ordering::Relaxed);
-        let covered = if pressed || dirty >= self.limits.dirty_start {
+        let wanted = if pressed || dirty >= self.limits.dirty_start {
             Some(u64::MAX)
         } else {
-            ages.older_than(DIRTY_AGE)
+            plan.ages.older_than(DIRTY_AGE)
         };
-        if let Some(covered) = covered
-            && dirty > 0
-        {
-            let pass = self.write_back(&self.background, everything, covered).await;
-            if let Some(errno) = pass.error {
-                return Err(errno);
-            }
+        if plan.pass.map(|pass| pass.epochs.covered) < wanted {
+            plan.due = plan.due.max(wanted);
         }
+        plan.begin_due_pass();
+        self.submit_pass(plan).await;
         let unstable = self.counts.unstable.load(Ordering::Relaxed);
-        if unstable > 0
-            && (unstable >= self.limits.unstable_sync || self.pool.waiting() > 0 || pressed)
-        {
-            self.sync(&self.background).await?;
+        // One sync for all of a pass is the cheapest. But if a run takes longer than a tick, who waits can't wait for that.
+        let settled = plan.pass.is_none() && started.runs.load(Ordering::SeqCst) == 0;
+        let due = unstable >= self.limits.unstable_sync
+            || (unstable > 0 && pressed && (settled || ticked));
+        if due && !(plan.backoff.rests() && started.sync_failed.load(Ordering::SeqCst)) {
+            self.start_sync();
         }
-        Ok(())
+    }
+
+    /// Submits as much of the pass as there are permits for.
+    async fn submit_pass(self: &Arc<Self>, plan: &mut Plan) {
+        let pages = 0..self.size().div_ceil(PAGE_BYTES);
+        while let Some(pass) = &mut plan.pass {
+            let Some(permit) = self.writeback.try_permit() else {
+                return;
+            };
+            let (run, next) = self.cut_run(pass.next..pages.end, pass.epochs);
+            pass.next = next;
+            if let Some(run) = run {
+                self.started.runs.fetch_add(1, Ordering::SeqCst);
+                let cache = Arc::clone(self);
+                self.start_run(&self.background, run, permit, move |result| {
+                    let last = cache.started.runs.fetch_sub(1, Ordering::SeqCst) == 1;
+                    if result.is_err() {
+                        cache.started.failures.fetch_add(1, Ordering::SeqCst);
+                    }
+                    if last || result.is_err() {
+                        cache.kick.notify_one();
+                    }
+                });
+            }
+            if next >= pages.end {
+                self.tidy_dirty_tags(&pages);
+                plan.pass = None;
+            }
+            // Thousands of pages may be passed over because they are too young.
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
+    /// Syncs, unless that is under way.
+    fn start_sync(self: &Arc<Self>) {
+        if self.started.syncing.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let cache = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let result = cache.sync(&cache.background).await;
+            cache
+                .started
+                .sync_failed
+                .store(result.is_err(), Ordering::SeqCst);
+            if result.is_err() {
+                cache.started.failures.fetch_add(1, Ordering::SeqCst);
+            }
+            cache.started.syncing.store(false, Ordering::SeqCst);
+            cache.kick.notify_one();
+        });
     }
 }

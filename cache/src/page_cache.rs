@@ -36,6 +36,7 @@ use weir_faults::{ArmedPoints, Errno, FaultContext, Faults, RequestKinds, race_f
 
 use crate::add_lock::AddLock;
 use crate::backend::Backend;
+use crate::background::Started;
 use crate::error_seq::ErrorSeq;
 use crate::fill::Fills;
 use crate::flush::Generations;
@@ -79,6 +80,7 @@ pub struct PageCache {
     pub(crate) size: AtomicU64,
     /// For work that no request asked for.
     pub(crate) background: FaultContext,
+    pub(crate) started: Started,
     /// Wakes the background task.
     pub(crate) kick: Arc<Notify>,
     pub(crate) tasks: TaskTracker,
@@ -181,6 +183,7 @@ impl PageCache {
             readahead: Readahead::default(),
             counters: Counters::default(),
             background,
+            started: Started::default(),
             kick: Arc::new(Notify::new()),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),

@@ -20,6 +20,7 @@ use crate::page::{DIRTY, PRESENT};
 use crate::page_cache::{PageCache, bytes_of};
 use crate::testing::{TestBackend, read, write};
 
+mod background;
 mod cancelled;
 mod device;
 mod durability;

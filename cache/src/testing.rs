@@ -22,6 +22,8 @@ pub(crate) struct Behaviour {
     pub(crate) delay_max: Option<Duration>,
     /// Out of a thousand calls so many fail, by operation.
     pub(crate) failures_per_mille: BTreeMap<&'static str, u64>,
+    /// Writes that touch these bytes fail.
+    pub(crate) bad: Range<u64>,
 }
 
 #[derive(Debug)]
@@ -185,6 +187,10 @@ impl Backend for TestBackend {
             {
                 let mut store = self.store();
                 let range = offset..offset + data.bytes() as u64;
+                let bad = &store.behaviour.bad;
+                if range.start < bad.end && bad.start < range.end {
+                    return Err(Errno::EIO);
+                }
                 data.copy_to(&mut store.volatile[span(&range)]);
                 store.writes.push(range);
             }

@@ -18,7 +18,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_epoch as epoch;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use weir_faults::{Errno, FaultContext, pause_point};
 
 use crate::event::Event;
@@ -27,7 +28,7 @@ use crate::gen_radix::Tag;
 use crate::options::{RUN_PAGES, WRITEBACK_RUNS};
 use crate::page::{DIRTY, HELD, IN_FLIGHT, UNSTABLE};
 use crate::page_cache::{PageCache, bytes_of};
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 /// What an operation does with the pages of its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub(crate) struct Writeback {
     operations: Mutex<Vec<Arc<Operation>>>,
     /// How many runs may still be submitted.
     runs: Arc<Semaphore>,
+    /// The background task found no permit: it is to be woken up when there is one.
+    permit_wanted: AtomicBool,
     /// Bumped whenever pages that were on their way became dirty again.
     failures: AtomicU64,
     /// Why they did, the last time.
@@ -77,6 +80,7 @@ impl Default for Writeback {
         Self {
             operations: Mutex::default(),
             runs: Arc::new(Semaphore::new(WRITEBACK_RUNS)),
+            permit_wanted: AtomicBool::new(false),
             failures: AtomicU64::new(0),
             last_failure: AtomicI32::new(Errno::EIO.0),
         }
@@ -86,6 +90,15 @@ impl Default for Writeback {
 impl Writeback {
     fn scan(&self) -> MutexGuard<'_, Vec<Arc<Operation>>> {
         self.operations.lock().expect("not poisoned")
+    }
+
+    /// A permit for a run, if there is one at once; else the background task is woken up when one is given back.
+    pub(crate) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
+        // Before the attempt: whoever gives one back after it sees this.
+        self.permit_wanted.store(true, Ordering::SeqCst);
+        let permit = Arc::clone(&self.runs).try_acquire_owned().ok()?;
+        self.permit_wanted.store(false, Ordering::SeqCst);
+        Some(permit)
     }
 
     /// Enters an operation; it must be ended by [`Writeback::end`].
@@ -129,6 +142,43 @@ impl Writeback {
     }
 }
 
+/// Which dirty pages a pass is about, by the epoch of their first write since their last submission.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Epochs {
+    oldest: u64,
+    pub(crate) covered: u64,
+}
+
+impl Epochs {
+    /// Those dirtied in `covered` or before.
+    pub(crate) fn up_to(covered: u64) -> Self {
+        Self {
+            oldest: OLDEST_EPOCH,
+            covered,
+        }
+    }
+
+    /// But none that became dirty by a failure.
+    pub(crate) fn without_failed(self) -> Self {
+        Self {
+            oldest: OLDEST_EPOCH + 1,
+            ..self
+        }
+    }
+
+    /// These and whatever is younger.
+    fn and_later(self) -> Self {
+        Self {
+            covered: u64::MAX,
+            ..self
+        }
+    }
+
+    fn has(self, epoch: u64) -> bool {
+        (self.oldest..=self.covered).contains(&epoch)
+    }
+}
+
 /// What one look at the dirty tags found.
 struct Scan {
     /// The next run, entered into the list and marked in flight.
@@ -139,7 +189,9 @@ struct Scan {
     next: u64,
 }
 
-struct Run {
+/// Pages that were marked in flight, on their way to the backend.
+#[derive(Debug)]
+pub(crate) struct Run {
     operation: Arc<Operation>,
     data: FrameRefs,
 }
@@ -176,17 +228,12 @@ impl PageCache {
                 .acquire_owned()
                 .await
                 .expect("never closed");
-            let scan = self.next_run(next..pages.end, covered);
+            let scan = self.next_run(next..pages.end, Epochs::up_to(covered));
             pass.busy |= scan.busy;
             next = scan.next;
             let Some(run) = scan.run else { continue };
             pass.pages += run.data.len() as u64;
-            let (cache, context) = (Arc::clone(self), context.clone());
-            submitted.push(self.tasks.spawn(async move {
-                let result = cache.submit(&context, run).await;
-                drop(permit);
-                result
-            }));
+            submitted.push(self.start_run(context, run, permit, |_| {}));
         }
         for run in submitted {
             let result = run.await.expect("a panic aborts the process");
@@ -196,8 +243,34 @@ impl PageCache {
         pass
     }
 
+    /// Writes a run in a task of its own, which owns it; `ended` is called when its pages are settled and its permit is given back.
+    pub(crate) fn start_run(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        run: Run,
+        permit: OwnedSemaphorePermit,
+        ended: impl FnOnce(Result<(), Errno>) + Send + 'static,
+    ) -> JoinHandle<Result<(), Errno>> {
+        let (cache, context) = (Arc::clone(self), context.clone());
+        self.tasks.spawn(async move {
+            let result = cache.submit(&context, run).await;
+            drop(permit);
+            if cache.writeback.permit_wanted.swap(false, Ordering::SeqCst) {
+                cache.kick.notify_one();
+            }
+            ended(result);
+            result
+        })
+    }
+
+    /// Cuts the next run of pages dirtied in one of `epochs`; says where to go on.
+    pub(crate) fn cut_run(&self, pages: Range<u64>, epochs: Epochs) -> (Option<Run>, u64) {
+        let scan = self.next_run(pages, epochs);
+        (scan.run, scan.next)
+    }
+
     /// Cuts the next run out of `pages` and marks it in flight.
-    fn next_run(&self, pages: Range<u64>, covered: u64) -> Scan {
+    fn next_run(&self, pages: Range<u64>, epochs: Epochs) -> Scan {
         let mut operations = self.writeback.scan();
         let mut scan = Scan {
             run: None,
@@ -215,7 +288,7 @@ impl PageCache {
                 break;
             };
             let mut data = FrameRefs::new(Arc::clone(&self.pool));
-            match self.take_for_writeback(first, Some(covered), &mut data) {
+            match self.take_for_writeback(first, epochs, &mut data) {
                 Taken::Yes => {}
                 Taken::InFlight => scan.busy = true,
                 Taken::No => {}
@@ -228,7 +301,7 @@ impl PageCache {
             while scan.next < pages.end
                 && scan.next - first < RUN_PAGES
                 && matches!(
-                    self.take_for_writeback(scan.next, None, &mut data),
+                    self.take_for_writeback(scan.next, epochs.and_later(), &mut data),
                     Taken::Yes
                 )
             {
@@ -242,13 +315,13 @@ impl PageCache {
         scan
     }
 
-    /// Turns a dirty page into one in flight and refers to its frame; `covered`: only if it is that old.
-    fn take_for_writeback(&self, page: u64, covered: Option<u64>, data: &mut FrameRefs) -> Taken {
+    /// Turns a dirty page of `epochs` into one in flight and refers to its frame.
+    fn take_for_writeback(&self, page: u64, epochs: Epochs, data: &mut FrameRefs) -> Taken {
         let pin = epoch::pin();
         let Some(mut slot) = self.lock_page(page, &pin) else {
             return Taken::No;
         };
-        if !slot.state.has(DIRTY) || covered.is_some_and(|covered| slot.detail() > covered) {
+        if !slot.state.has(DIRTY) || !epochs.has(slot.detail()) {
             return Taken::No;
         }
         if slot.state.has(IN_FLIGHT) {
@@ -340,7 +413,8 @@ impl PageCache {
         slot.state.has(UNSTABLE)
     }
 
-    fn tidy_dirty_tags(&self, pages: &Range<u64>) {
+    /// Clears what scans would look at in vain.
+    pub(crate) fn tidy_dirty_tags(&self, pages: &Range<u64>) {
         // Under the scan lock: no scan runs while tags are cleared.
         let scan = self.writeback.scan();
         let pin = epoch::pin();

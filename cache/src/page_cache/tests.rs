@@ -278,6 +278,7 @@ async fn model_run_under(faults: &Faults, seed: u64, failing: bool) {
     let delays = |failures: &[(&'static str, u64)]| Behaviour {
         delay_max: Some(Duration::from_millis(5)),
         failures_per_mille: failures.iter().copied().collect(),
+        ..Behaviour::default()
     };
     let rough = [
         ("read", 50),

@@ -269,6 +269,7 @@ async fn the_books_balance_whatever_fails() {
         bench.backend.behave(Behaviour {
             delay_max: Some(Duration::from_millis(3)),
             failures_per_mille: failures.into(),
+            ..Behaviour::default()
         });
         for _ in 0..30 {
             let mut running = tokio::task::JoinSet::new();
