@@ -339,7 +339,7 @@ impl PageCache {
         guard.assert_covers(range.clone());
         // The cache first: a page that is written back between the two looks is found by the second.
         let mut kept: Vec<_> = self
-            .unclean_ranges(&range, usize::MAX)
+            .unwritten_ranges(&range, usize::MAX)
             .ranges
             .iter()
             .map(|bytes| space.touched(bytes))

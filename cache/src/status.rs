@@ -8,7 +8,7 @@ use weir_faults::{Errno, FaultContext, pause_point};
 
 use crate::backend::{BackendExtent, ExtentKind};
 use crate::gen_radix::Tag;
-use crate::page::{DIRTY, HELD, IN_FLIGHT, PRESENT, UNCLEAN};
+use crate::page::{DIRTY, HELD, IN_FLIGHT, PRESENT};
 use crate::page_cache::{PageCache, bytes_of, pages_of};
 
 /// A run of bytes and how much the cache has of it.
@@ -35,7 +35,7 @@ impl PageCache {
         most: usize,
     ) -> Result<Vec<BackendExtent>, Errno> {
         // The overlay first: a page that is written back and cleaned between the two looks would otherwise be in neither.
-        let overlay = self.unclean_ranges(&range, most);
+        let overlay = self.unwritten_ranges(&range, most);
         pause_point!(context, "cache:status:overlay", [EIO]).await?;
         // The overlay may have stopped early; nothing past it may be told as a hole.
         let end = overlay.known_to;
@@ -84,47 +84,42 @@ impl PageCache {
         extents
     }
 
-    /// The pages of `range` that the backend may not have, as byte ranges cut to `range`.
-    pub(crate) fn unclean_ranges(&self, range: &Range<u64>, most: usize) -> Overlay {
+    /// The pages of `range` that the backend may not have, as byte ranges cut to `range`. Costs what is dirty or on its way, however
+    /// much is cached.
+    pub(crate) fn unwritten_ranges(&self, range: &Range<u64>, most: usize) -> Overlay {
         let pages = pages_of(range);
-        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut overlay = Overlay {
+            ranges: Vec::new(),
+            known_to: range.end,
+        };
         let mut next = pages.start;
-        loop {
-            let pin = epoch::pin();
-            let page = self
-                .slots
-                .next_tagged(next, Tag::Present, &pin)
-                .filter(|page| *page < pages.end);
-            let Some(page) = page else {
-                return Overlay {
-                    ranges,
-                    known_to: range.end,
-                };
-            };
-            next = page + 1;
-            if !self
-                .slots
-                .get(page, &pin)
-                .is_some_and(|slot| slot.load().has(UNCLEAN))
-            {
-                continue;
-            }
-            let bytes = bytes_of(&(page..next));
-            let (start, end) = (bytes.start.max(range.start), bytes.end.min(range.end));
-            let full = ranges.len() == most;
-            match ranges.last_mut() {
-                Some(last) if last.end == start => last.end = end,
-                _ if full => {
-                    return Overlay {
-                        ranges,
-                        known_to: start,
-                    };
-                }
-                _ => ranges.push(start..end),
-            }
+        // None is dirty, in flight, held or unsynced: every change of that kind was before this or is after.
+        if self.unclean_pages() == 0 {
+            return overlay;
         }
+        while next < pages.end {
+            let look = self.look_for_unwritten(next..pages.end, PAGES_PER_LOOK);
+            for page in look.pages {
+                let bytes = bytes_of(&(page..page + 1));
+                let (start, end) = (bytes.start.max(range.start), bytes.end.min(range.end));
+                let full = overlay.ranges.len() == most;
+                match overlay.ranges.last_mut() {
+                    Some(last) if last.end == start => last.end = end,
+                    _ if full => {
+                        overlay.known_to = start;
+                        return overlay;
+                    }
+                    _ => overlay.ranges.push(start..end),
+                }
+            }
+            next = look.next;
+        }
+        overlay
     }
 }
+
+/// Dirty pages that are looked for under one hold of the scan lock.
+const PAGES_PER_LOOK: usize = 1024;
 
 /// Ranges that hold data whatever the backend says, complete up to `known_to`.
 pub(crate) struct Overlay {

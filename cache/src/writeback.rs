@@ -196,6 +196,14 @@ pub(crate) struct Run {
     data: FrameRefs,
 }
 
+/// Pages that the backend may not have.
+pub(crate) struct Unwritten {
+    /// In order.
+    pub(crate) pages: Vec<u64>,
+    /// Where to go on: all before that was looked at.
+    pub(crate) next: u64,
+}
+
 /// How a pass went.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pass {
@@ -313,6 +321,37 @@ impl PageCache {
             break;
         }
         scan
+    }
+
+    /// The pages of `pages` that are newer than what the backend has completed: dirty, in flight or held. Stops after `most` dirty
+    /// ones.
+    pub(crate) fn look_for_unwritten(&self, pages: Range<u64>, most: usize) -> Unwritten {
+        // Under the scan lock each of them is dirty or in the list: a page leaves one only after it has entered the other.
+        let operations = self.writeback.scan();
+        let pin = epoch::pin();
+        let mut found: Vec<u64> = self
+            .slots
+            .tagged(pages.clone(), Tag::Dirty, &pin)
+            .take(most)
+            .collect();
+        let next = match found.last() {
+            Some(last) if found.len() == most => last + 1,
+            _ => pages.end,
+        };
+        for operation in operations.iter() {
+            let part = operation.pages.start.max(pages.start)..operation.pages.end.min(next);
+            // In a blocker's range there is nothing but what it holds.
+            let on_their_way = self.slots.tagged(part, Tag::Present, &pin).filter(|page| {
+                // Dirty, if it has just failed.
+                let slot = self.slots.get(*page, &pin);
+                slot.is_some_and(|slot| slot.load().has(DIRTY | IN_FLIGHT | HELD))
+            });
+            found.extend(on_their_way);
+        }
+        drop(operations);
+        found.sort_unstable();
+        found.dedup();
+        Unwritten { pages: found, next }
     }
 
     /// Turns a dirty page of `epochs` into one in flight and refers to its frame.

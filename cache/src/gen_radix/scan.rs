@@ -127,6 +127,8 @@ unsafe fn find<'g, T>(
     direction: Direction,
     tag: Option<Tag>,
 ) -> Option<Found<'g, T>> {
+    #[cfg(all(test, not(loom)))]
+    crate::testing::interleave::at("tree:visited");
     let level = node.level();
     if level == 0 {
         // SAFETY: level 0 is a leaf, and it lives by the caller's promise.

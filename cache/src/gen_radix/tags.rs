@@ -163,6 +163,8 @@ fn tidy(
     let last_slot = slot_of(last.min(last_leaf_below(base, level)), level);
     let mut from = slot_of(first.max(base), level);
     while let Some(slot) = tags.next(from).filter(|slot| *slot <= last_slot) {
+        #[cfg(all(test, not(loom)))]
+        crate::testing::interleave::at("tree:visited");
         let child = node.child(slot).load(Ordering::Acquire);
         if !child.is_null() && level > 1 {
             // SAFETY: a node above level 0 is an interior one, and the pin of `tidy_tags` keeps it.
