@@ -58,6 +58,10 @@ impl PageCache {
                 .and_then(|slot| self.take_present(slot));
             let Some((frame, taken)) = taken else {
                 out.truncate(pieces);
+                // The marker is used up, whoever reads the page next.
+                if let Some(page) = stream {
+                    self.continue_readahead(page);
+                }
                 return false;
             };
             if taken.first_use {

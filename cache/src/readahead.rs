@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use crossbeam_epoch as epoch;
 use weir_faults::{FaultContext, RequestKinds, fault_point};
 
-use crate::fill::FillPurpose;
+use crate::carried::{Carried, carry};
+use crate::fill::{FillPurpose, PlannedFill};
 use crate::frame::{FrameBuf, PAGE_BYTES};
 use crate::page_cache::{PageCache, bytes_of, pages_of};
 
@@ -111,36 +112,36 @@ impl PageCache {
         let mut at = pages.start;
         while at < end {
             let room = self.slice_at(at * PAGE_BYTES, (end - at) * PAGE_BYTES) as u64 / PAGE_BYTES;
-            if !self.try_fill(context, at..at + room, FillPurpose::Readahead { marker }) {
+            let purpose = FillPurpose::Readahead { marker };
+            let Some(fills) = self.try_fill(context, at..at + room, purpose) else {
                 return;
-            }
+            };
+            fills.into_iter().for_each(Carried::detach);
             at += room;
         }
     }
 
-    /// Starts filling the absent pages of one slice; `false` when guard or memory can't be had at once.
+    /// Starts filling the absent pages of one slice; `None` when guard or memory can't be had at once.
     fn try_fill(
         self: &Arc<Self>,
         context: &FaultContext,
         pages: Range<u64>,
         purpose: FillPurpose,
-    ) -> bool {
+    ) -> Option<Vec<Carried>> {
         if fault_point!(context, "cache:readahead", [EIO, ENOMEM]).is_err() {
-            return false;
+            return None;
         }
         let missing = self.missing_pages(&pages);
         if missing == 0 {
-            return true;
+            return Some(Vec::new());
         }
-        let Some(guard) = self.add_lock.try_add(bytes_of(&pages)).map(Arc::new) else {
-            return false;
-        };
+        let guard = Arc::new(self.add_lock.try_add(bytes_of(&pages))?);
         if bytes_of(&pages).end > self.size().next_multiple_of(PAGE_BYTES) {
-            return false;
+            return None;
         }
         let mut frames = FrameBuf::new(Arc::clone(&self.pool));
         if !self.try_reserve(missing, &mut frames) {
-            return false;
+            return None;
         }
         let mut planned = Vec::new();
         for page in pages {
@@ -153,12 +154,11 @@ impl PageCache {
                 break;
             }
         }
-        for run in planned {
+        let start = |run: PlannedFill| {
             self.counters.readahead_pages.add(run.frames.len() as u64);
             self.start_fill(context, Arc::clone(&guard), run, purpose)
-                .detach();
-        }
-        true
+        };
+        Some(planned.into_iter().map(start).collect())
     }
 
     /// NBD_CMD_CACHE: brings `range` into the cache, as far as memory is to be had without waiting and never more than half
@@ -168,17 +168,12 @@ impl PageCache {
         let mut at = range.start;
         while at < range.end && left > 0 {
             let length = self.slice_at(at, (range.end - at).min(left));
-            if !self.try_fill(
-                context,
-                pages_of(&(at..at + length as u64)),
-                FillPurpose::Demand,
-            ) {
+            let pages = pages_of(&(at..at + length as u64));
+            let Some(fills) = self.try_fill(context, pages, FillPurpose::Demand) else {
                 return;
-            }
-            // One slice at a time: waits for the fills by reading what they bring.
-            if self.read(context, at, length).await.is_err() {
-                return;
-            }
+            };
+            // One slice at a time.
+            carry(fills).await;
             at += length as u64;
             left -= length as u64;
         }

@@ -213,6 +213,39 @@ async fn a_small_cache_takes_a_large_device() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_hit_that_fails_half_way_keeps_its_stream_going() {
+    let bench = Bench::new(2 << 20);
+    // The second one continues the first: what follows is read ahead, with a marker in its middle.
+    bench.read(0..PAGE_BYTES).await.unwrap();
+    bench.read(PAGE_BYTES..2 * PAGE_BYTES).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let ahead = bench.cache.stats().readahead_pages;
+    assert!(ahead > 4);
+    let mut out = FrameRefs::new(Arc::clone(bench.cache.pool()));
+    let length = usize::try_from((ahead + 1) * PAGE_BYTES).unwrap();
+    assert!(
+        !bench.cache.try_read(2 * PAGE_BYTES, length, &mut out),
+        "beyond what was read ahead"
+    );
+    let now = bench.cache.stats().readahead_pages;
+    assert!(now > ahead, "the marker is lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prefetch_waits_for_what_it_started_and_reads_nothing_twice() {
+    let bench = Bench::new(2 << 20);
+    bench.backend.behave(Behaviour {
+        delay_max: Some(Duration::from_millis(5)),
+        ..Behaviour::default()
+    });
+    let range = 100..40 * PAGE_BYTES + 100;
+    bench.cache.prefetch(&bench.context, range).await;
+    let stats = bench.cache.stats();
+    assert_eq!((stats.readahead_pages, stats.resident_pages), (41, 41));
+    assert_eq!((stats.hits, stats.misses), (0, 0));
+}
+
 fn withheld(stats: &crate::stats::CacheStats) -> u64 {
     stats
         .metadata_bytes
