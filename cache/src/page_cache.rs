@@ -13,12 +13,13 @@
 //! | --- | --- | --- |
 //! | for memory (`reserve`, `payload`) | frames already gathered; no guard, no page lock | frames freed by readers, reclaim, writeback; the queue is first come first served |
 //! | for the throttle | the payload's frames | writeback; an error after [`STALL_LIMIT`](crate::options::STALL_LIMIT) without progress |
-//! | for an add guard | frames | blockers in that region, which wait for writeback and the backend only |
-//! | for a block guard | nothing | adders in that region, which wait for their own fills only |
+//! | for an add guard | frames | blockers in a region of that lock, which wait for writeback and the backend only |
+//! | for a block guard | nothing | adders in a region of that lock, which wait for their own fills only |
 //! | for one's own fill | an add guard | the backend |
 //! | for someone else's fill | nothing | the task that owns that fill |
 //! | of a blocker for writeback in its range | a block guard | the backend: writeback takes no guard |
-//! | of a FLUSH for runs and blockers | nothing | the backend |
+//! | of a FLUSH for runs and blockers | nothing | the backend; a second failure of others makes it fail |
+//! | of the background task | nothing | a tick, a kick, the end of something that it started; never a transfer itself |
 //! | for the turn to sync | nothing | the backend |
 //! | for a slot's lock bit | nothing or an add or block guard | a few instructions elsewhere; never held across an await |
 //!
