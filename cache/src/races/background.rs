@@ -76,14 +76,19 @@ async fn a_sync_that_hangs_does_not_hold_up_writeback() {
 
 #[tokio::test(start_paused = true)]
 async fn a_permit_that_is_given_back_is_used_at_once() {
-    let race = Race::new(4096, 7);
+    // So large that nothing else wakes the task up: no sync is due, and nobody is slowed.
+    let options = CacheOptions {
+        cache_bytes: 4 * MIN_CACHE_BYTES,
+        ..CacheOptions::default()
+    };
+    let race = Race::with(4096 * PAGE, 7, &options);
     // One run doesn't end, so no pass does; and there are more dirty pages than permits.
     race.hang_a_write(0).await;
     race.backend.behave(Behaviour {
         delay_max: Some(Duration::from_millis(10)),
         ..Behaviour::default()
     });
-    const PAGES: u64 = 60;
+    const PAGES: u64 = 110;
     for page in 1..=PAGES {
         done(race.write(page * 2 * PAGE, &[1; PAGE_SIZE])).await;
     }
