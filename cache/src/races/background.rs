@@ -35,7 +35,7 @@ async fn a_write_that_hangs_holds_up_no_other_page() {
     tokio::time::sleep(AGED).await;
     assert_eq!(
         race.backend.writes(),
-        [10 * PAGE..11 * PAGE],
+        vec![10 * PAGE..11 * PAGE],
         "one transfer holds up the background task"
     );
     race.go("cache:writeback:submit");
