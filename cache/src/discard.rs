@@ -18,6 +18,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_epoch as epoch;
 use tokio::time::Instant;
@@ -27,7 +28,9 @@ use crate::add_lock::{AddLock, BlockGuard, REGION_BYTES};
 use crate::backend::{Capabilities, ZeroMode};
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
-use crate::options::{CacheMode, WHOLE_REGIONS, WHOLE_SLICE_BYTES, WHOLE_SLICE_QUICK};
+use crate::options::{
+    CacheMode, WHOLE_REGIONS, WHOLE_SLICE_BYTES, WHOLE_SLICE_GROWTH, WHOLE_SLICE_QUICK,
+};
 use crate::page::{DIRTY, DROPPED, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
@@ -54,6 +57,15 @@ impl Change {
             Self::Zero(ZeroMode::MayPunch) => !can.zero_punch,
             Self::Zero(ZeroMode::KeepAllocated) | Self::Write(_) => true,
         }
+    }
+}
+
+/// How large a slice may be after one of `bytes` that took so long.
+fn next_slice(bytes: u64, took: Duration) -> u64 {
+    let quick = WHOLE_SLICE_QUICK.as_nanos() / took.as_nanos().max(1);
+    match u64::try_from(quick).unwrap_or(u64::MAX) {
+        0 => WHOLE_SLICE_BYTES,
+        times => bytes.saturating_mul(times.min(WHOLE_SLICE_GROWTH)),
     }
 }
 
@@ -220,11 +232,7 @@ impl PageCache {
             let begun = Instant::now();
             self.spawn_change(context, guard, slice, change(), past_end)
                 .await?;
-            slice_bytes = if begun.elapsed() < WHOLE_SLICE_QUICK {
-                slice_bytes.saturating_mul(2)
-            } else {
-                WHOLE_SLICE_BYTES
-            };
+            slice_bytes = next_slice(slice_bytes, begun.elapsed());
         }
         Ok(())
     }

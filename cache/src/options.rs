@@ -76,9 +76,11 @@ pub(crate) const WHOLE_REGIONS: usize = 8;
 /// What such a blocker does first under one hold of the gate. Punching as much data out of ext4 took 0.1 s on the disk that
 /// was measured, which everyone else can wait; 4 GiB, the most that a request asks for, took 3 s.
 pub(crate) const WHOLE_SLICE_BYTES: u64 = WHOLE_REGIONS as u64 * REGION_BYTES;
-/// After a slice that took less than this the next one is twice as large: holes cost next to nothing, and a device of any size
-/// is done in a few dozen slices. After a slower one they begin anew.
+/// What a slice should take: after a quicker one the next is as many times larger as fit into this, because holes cost next to
+/// nothing and a device of any size is done in a few slices. After a slower one they begin anew.
 pub(crate) const WHOLE_SLICE_QUICK: Duration = Duration::from_millis(5);
+/// But not more than this many times: the first data behind a hole is to be met by a slice that isn't all of the device.
+pub(crate) const WHOLE_SLICE_GROWTH: u64 = 8;
 
 /// Thresholds in frames, computed once.
 #[derive(Clone, Copy, Debug)]

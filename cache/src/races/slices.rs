@@ -73,10 +73,10 @@ impl Large {
 async fn race_24_a_request_elsewhere_gets_in_between_two_slices_of_a_large_trim() {
     let large = Large::new(64 * GIB);
     large.stop_slices();
-    let trim = large.trim(0..4 * GIB);
+    let trim = large.trim(0..48 * GIB);
     for slice in 0..3 {
         large.stopped().await;
-        let reader = large.read((10 + slice) * GIB);
+        let reader = large.read((50 + slice) * GIB);
         waits(&reader, "a miss under a block of the whole device").await;
         large.go();
         // The next slice is about to be trimmed, and has waited for the reader.
@@ -94,12 +94,12 @@ async fn race_24_a_request_elsewhere_gets_in_between_two_slices_of_a_large_trim(
 #[tokio::test(start_paused = true)]
 async fn a_large_trim_that_fails_half_way_puts_back_what_its_slice_held() {
     let large = Large::new(64 * GIB);
-    let places = [0, WHOLE_SLICE_BYTES, 3 * GIB];
+    let places = [0, WHOLE_SLICE_BYTES, 5 * GIB];
     for (place, byte) in places.into_iter().zip(1..) {
         large.write(place, byte).await;
     }
     large.stop_slices();
-    let trim = large.trim(0..4 * GIB);
+    let trim = large.trim(0..8 * GIB);
     large.stopped().await;
     assert_eq!(large.cache.stats().held_pages, 1, "one slice at a time");
     large.go();
@@ -128,7 +128,7 @@ async fn slices_grow_as_long_as_they_are_quick() {
     let range = PAGE..DEVICE - PAGE;
     done(large.trim(range.clone())).await;
     let quick = large.backend.discards();
-    assert!(quick.len() <= 33, "{} slices", quick.len());
+    assert!(quick.len() <= 12, "{} slices", quick.len());
     assert!(quick[0].start == range.start && quick.last().unwrap().end == range.end);
     assert!(adjacent(&quick));
 
