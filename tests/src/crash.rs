@@ -3,7 +3,7 @@
 //! One seed is one [`Plan`], and one plan is one schedule: several clients that write, zero, trim, read, flush and resize
 //! at the same time, on paused tokio time, through injected delays and errors; at a planned moment the power is cut, as the
 //! admin port does it; then everything is read back, and the next phase begins on what is left. [`run`] plays a plan,
-//! [`shrink`](shrink::shrink) makes a failing one small.
+//! [`report`](shrink::report) makes a failing one small.
 //!
 //! Two judges look at what is left, and know nothing of each other:
 //! - [`history`] knows what the clients were told: no sector is older than what a successful FLUSH or FUA has covered, none
@@ -11,15 +11,21 @@
 //! - [`disk`] stands between the cache and its backend and keeps every version that the disk was given and every sync:
 //!   what survives is exactly what `keep` says, per unit of survival.
 //!
+//! Below the cache is [`forget`], a disk that forgets what a failed sync was about, as Linux does.
+//!
+//! To replay one seed: `WEIR_CRASH_SEED=N cargo test -p weir-tests --test crash -- --nocapture`. It prints the plan, and what
+//! happened, step by step. A run that doesn't end in real time fails with its seed, too.
+//!
 //! Content says what it is: each [`CELL`](content::CELL) bytes name their place and the write that they come from.
 
 mod client;
 pub mod content;
 pub mod disk;
+pub mod forget;
 pub mod history;
 pub mod plan;
 mod run;
 pub mod shrink;
 
 pub use plan::Plan;
-pub use run::{Outcome, run};
+pub use run::{Failure, Outcome, run};

@@ -40,10 +40,9 @@ fn main() -> ExitCode {
     println!("from seed {first} on, for {most:?}");
     while begun.elapsed() < most && arguments.runs.is_none_or(|limit| runs < limit) {
         let plan = Plan::new(first.wrapping_add(runs));
-        if let Err(error) = run(&plan) {
-            println!("seed {} fails: {error}", plan.seed);
-            let (smallest, error) = shrink::shrink(&plan, error);
-            println!("\nmade smaller:\n{}\n{error}", shrink::describe(&smallest));
+        if let Err(failure) = run(&plan) {
+            println!("seed {} fails: {failure}", plan.seed);
+            println!("{}", shrink::report(&plan, failure));
             return ExitCode::FAILURE;
         }
         runs += 1;

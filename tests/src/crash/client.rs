@@ -7,7 +7,7 @@ use weir_cache::{CacheMode, FrameRefs, PAGE_BYTES, PageCache};
 use weir_faults::{Errno, FaultContext, RequestKinds};
 
 use super::content::{CELL, ZERO, content, versions};
-use super::history::{Binding, ChangeId, Ending, History};
+use super::history::{Binding, ChangeId, Copy, Ending, History};
 use super::plan::{Action, Step};
 
 /// What the clients of a run share.
@@ -20,7 +20,7 @@ pub(super) struct World {
     pub(super) resizes: bool,
     /// The end of the largest device that there is in this run.
     pub(super) size_max: u64,
-    pub(super) history: Mutex<History>,
+    pub(super) history: Arc<Mutex<History>>,
     /// The first thing that went wrong.
     pub(super) failure: Mutex<Option<String>>,
     /// What happened, in order.
@@ -109,8 +109,9 @@ impl World {
         Ok(())
     }
 
-    fn begin(&self, action: &Action, version: u32, range: &Range<u64>) -> ChangeId {
-        self.history().begin(format!("{action:?}"), version, range)
+    fn begin(&self, action: &Action, version: u32, copy: Copy, range: &Range<u64>) -> ChangeId {
+        self.history()
+            .begin(format!("{action:?}"), version, copy, range)
     }
 
     fn end(&self, id: ChangeId, outcome: Result<(), Errno>, fua: bool) {
@@ -145,9 +146,10 @@ impl World {
             }
             Action::Write { range, direct, fua } => {
                 let version = self.history().next_version();
-                let id = self.begin(action, version, range);
                 let bytes = content(range, version);
                 let direct = *direct || direct_by_size(range);
+                let copy = if direct { Copy::None } else { Copy::Kept };
+                let id = self.begin(action, version, copy, range);
                 let mut outcome = self.write(range.start, &bytes, direct).await;
                 if outcome.is_ok() {
                     outcome = self.persist(range, *fua).await;
@@ -156,7 +158,7 @@ impl World {
                 outcome
             }
             Action::Zero { range, mode, fua } => {
-                let id = self.begin(action, ZERO, range);
+                let id = self.begin(action, ZERO, Copy::None, range);
                 let mut outcome = cache.zero(context, range.clone(), *mode, false).await;
                 if outcome.is_ok() {
                     outcome = self.persist(range, *fua).await;
@@ -183,7 +185,7 @@ impl World {
             }
             Action::Resize(size) => {
                 // What lies beyond is zeroes when it comes back; what a growth adds was zeroes before.
-                let id = self.begin(action, ZERO, &(*size..self.size_max));
+                let id = self.begin(action, ZERO, Copy::Kept, &(*size..self.size_max));
                 let outcome = cache.resize(*size).await;
                 self.end(id, outcome, false);
                 outcome
@@ -195,9 +197,11 @@ impl World {
     async fn trim(&self, action: &Action, range: &Range<u64>, fua: bool) -> Result<(), Errno> {
         let start = range.start.next_multiple_of(PAGE_BYTES);
         let end = (range.end - range.end % PAGE_BYTES).max(start);
-        let whole = self.begin(action, ZERO, &(start..end));
-        let short = (range.end == self.cache.size() && range.end > end)
-            .then(|| self.begin(action, ZERO, &(end.max(start)..range.end.max(start))));
+        let whole = self.begin(action, ZERO, Copy::None, &(start..end));
+        let short = (range.end == self.cache.size() && range.end > end).then(|| {
+            let short = end.max(start)..range.end.max(start);
+            self.begin(action, ZERO, Copy::None, &short)
+        });
         let mut outcome = self.cache.trim(&self.context, range.clone()).await;
         if outcome.is_ok() {
             outcome = self.persist(range, fua).await;

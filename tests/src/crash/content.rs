@@ -25,11 +25,15 @@ pub fn cells(range: &std::ops::Range<u64>) -> std::ops::Range<usize> {
     cell(range.start)..cell(range.end)
 }
 
-/// What write `version` puts into `range`.
+/// What write `version` puts into `range`; [`ZERO`] puts zeroes.
 #[must_use]
 pub fn content(range: &std::ops::Range<u64>, version: Version) -> Vec<u8> {
     let mut bytes = Vec::new();
     for cell in cells(range) {
+        if version == ZERO {
+            bytes.extend_from_slice(&[0; CELL_BYTES]);
+            continue;
+        }
         bytes.extend_from_slice(&stamp(cell, version).repeat(CELL_BYTES / STAMP_BYTES));
     }
     bytes

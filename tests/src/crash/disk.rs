@@ -8,25 +8,40 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use weir::backend::power_cut::PowerCutBackend;
 use weir_cache::{
-    Backend, BackendExtent, BackendFuture, Capabilities, FrameBuf, FrameRefs, Geometry, ZeroMode,
+    Backend, BackendExtent, BackendFuture, Capabilities, FrameBuf, FramePool, FrameRefs, Geometry,
+    PAGE_BYTES, ZeroMode,
 };
 use weir_faults::{Errno, FaultContext, Keep, PowerCutOptions};
 
-use super::content::{CELL, Version, ZERO, cells, versions};
+use super::content::{CELL, GARBAGE, Version, ZERO, cells, content, versions};
 
 /// The number of a mutation, in the order in which they took effect.
 type Number = u64;
+
+/// What a sync that is submitted now is about: what was recorded since the last one that succeeded.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    cuts: u64,
+    synced: Number,
+    newest: Number,
+}
 
 /// The recorder.
 #[derive(Debug)]
 pub struct RecordedDisk {
     inner: Arc<PowerCutBackend>,
     state: Mutex<State>,
+    /// For what it writes itself.
+    pool: Arc<FramePool>,
 }
 
 #[derive(Debug)]
 struct State {
     newest: Number,
+    /// Up to which mutation the last sync that succeeded was about.
+    synced: Number,
+    /// How often the power was cut.
+    cuts: u64,
     /// Per cell: mutations up to this one are covered by a promise that was kept.
     covered: Vec<Number>,
     /// Up to these by one that failed or has not returned: it may count, for any of its cells.
@@ -79,8 +94,11 @@ impl RecordedDisk {
     pub fn new(inner: Arc<PowerCutBackend>, cells: usize) -> Self {
         Self {
             inner,
+            pool: FramePool::new(1).expect("address space"),
             state: Mutex::new(State {
                 newest: 0,
+                synced: 0,
+                cuts: 0,
                 covered: vec![0; cells],
                 perhaps: Vec::new(),
                 base: vec![ZERO; cells],
@@ -128,13 +146,14 @@ impl RecordedDisk {
         }
     }
 
-    /// Checks that `left` is what the disk durably has.
-    ///
-    /// # Errors
-    /// Says which cell is not.
-    pub fn check_durable(&self, left: &[Version]) -> Result<(), String> {
+    /// What the disk durably has.
+    #[must_use]
+    pub fn durable(&self) -> Vec<Version> {
         let state = self.state();
-        state.check_image(left, |cell| vec![state.covered[cell]])
+        let cells = state.covered.iter().enumerate();
+        cells
+            .map(|(cell, covered)| state.at(cell, *covered))
+            .collect()
     }
 
     /// This is what is left, durably.
@@ -145,6 +164,55 @@ impl RecordedDisk {
         state.base.copy_from_slice(left);
         state.cells.iter_mut().for_each(Vec::clear);
         state.perhaps.clear();
+    }
+
+    /// What a sync that is submitted now is about.
+    pub fn mark(&self) -> Mark {
+        let state = self.state();
+        Mark {
+            cuts: state.cuts,
+            synced: state.synced,
+            newest: state.newest,
+        }
+    }
+
+    /// Whether the power was not cut since.
+    pub fn is_current(&self, mark: Mark) -> bool {
+        self.state().cuts == mark.cuts
+    }
+
+    /// The power fails: syncs that are under way come to nothing, and nothing is forgotten any more.
+    pub fn power_fails(&self) {
+        self.state().cuts += 1;
+    }
+
+    /// That sync has succeeded.
+    pub fn synced(&self, mark: Mark) {
+        self.state().synced = mark.newest;
+    }
+
+    /// The pages that such a sync is about.
+    #[must_use]
+    pub fn unsynced_pages(&self, mark: Mark) -> Vec<u64> {
+        let state = self.state();
+        let pages = 0..(state.cells.len() as u64 * CELL).div_ceil(PAGE_BYTES);
+        pages
+            .filter(|page| state.newest_of(*page) > mark.synced)
+            .collect()
+    }
+
+    /// After that sync has failed: `page` is as it was before, unless it was changed since.
+    pub async fn forget(&self, mark: Mark, page: u64) {
+        let Some((offset, bytes)) = self.state().forgotten(mark, page, self.geometry().size) else {
+            return;
+        };
+        let mut buffer = FrameBuf::new(Arc::clone(&self.pool));
+        assert!(buffer.grow_to(1), "nobody else uses the pool");
+        buffer.page_mut(0)[..bytes.len()].copy_from_slice(&bytes);
+        let data = buffer.freeze(bytes.len());
+        let context = FaultContext::disarmed();
+        let written = self.write_vectored_at(&context, offset, data);
+        written.await.expect("the power is on");
     }
 
     /// Makes a promise about `range`, or does what includes one.
@@ -178,6 +246,37 @@ impl RecordedDisk {
 }
 
 impl State {
+    /// The newest mutation of a page.
+    fn newest_of(&self, page: u64) -> Number {
+        let cells = self.cells_of(page);
+        let newest = self.cells[cells].iter().filter_map(|cell| cell.last());
+        newest.map(|(number, _)| *number).max().unwrap_or(0)
+    }
+
+    fn cells_of(&self, page: u64) -> Range<usize> {
+        let end = (self.cells.len() as u64 * CELL).min((page + 1) * PAGE_BYTES);
+        cells(&(page * PAGE_BYTES..end))
+    }
+
+    /// What a page that is forgotten goes back to, if it is.
+    fn forgotten(&self, mark: Mark, page: u64, size: u64) -> Option<(u64, Vec<u8>)> {
+        let newest = self.newest_of(page);
+        if mark.cuts != self.cuts || newest <= mark.synced || newest > mark.newest {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        for cell in self.cells_of(page) {
+            let range = cell as u64 * CELL..(cell as u64 + 1) * CELL;
+            if range.end > size {
+                break;
+            }
+            let version = self.at(cell, mark.synced);
+            assert_ne!(version, GARBAGE, "nobody wrote that");
+            bytes.extend(content(&range, version));
+        }
+        (!bytes.is_empty()).then_some((page * PAGE_BYTES, bytes))
+    }
+
     /// Each cell is what it was up to one of the mutations that `allowed` names for it.
     fn check_image(
         &self,

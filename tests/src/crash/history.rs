@@ -7,8 +7,12 @@
 //! So a version may be seen exactly if no change that *binds* was begun after it was answered. What binds is what was
 //! answered with success: for a read, before it was begun; after a power cut, before a FLUSH that succeeded was begun, or
 //! with FUA; after one that keeps all, whenever.
+//!
+//! Of what changes the disk past the cache (direct writes, zeroes, trims) nobody has a copy, nor of what it replaced: a sync
+//! that fails may lose both ([`History::shaken`]), and the FLUSH that was told so can't bring them back. What was written
+//! through the cache stays bound: it has to be written again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::content::{GARBAGE, Version, ZERO, cells};
@@ -31,6 +35,15 @@ pub enum Ending {
     Failed,
 }
 
+/// Who has the data of a change until it is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// The cache.
+    Kept,
+    /// Nobody but the disk.
+    None,
+}
+
 /// Which changes bind who looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding {
@@ -46,6 +59,7 @@ pub enum Binding {
 struct Change {
     what: String,
     version: Version,
+    copy: Copy,
     begun: Moment,
     /// `Moment::MAX` while it runs.
     answered: Moment,
@@ -58,6 +72,8 @@ struct Cell {
     /// What it held when the phase began; durable.
     base: Version,
     changes: Vec<ChangeId>,
+    /// Those that a failed sync may have lost here: they bind nobody.
+    shaken: BTreeSet<ChangeId>,
 }
 
 /// What happened to a device.
@@ -68,6 +84,8 @@ pub struct History {
     cells: Vec<Cell>,
     /// Done, not covered yet: all that the next FLUSH can cover.
     uncovered: BTreeMap<ChangeId, Moment>,
+    /// When the last sync that succeeded was submitted.
+    synced: Moment,
 }
 
 impl History {
@@ -79,6 +97,7 @@ impl History {
             changes: Vec::new(),
             cells: vec![Cell::default(); cells],
             uncovered: BTreeMap::new(),
+            synced: 0,
         }
     }
 
@@ -95,12 +114,19 @@ impl History {
     }
 
     /// Somebody asks for `range` to become `version`.
-    pub fn begin(&mut self, what: String, version: Version, range: &Range<u64>) -> ChangeId {
+    pub fn begin(
+        &mut self,
+        what: String,
+        version: Version,
+        copy: Copy,
+        range: &Range<u64>,
+    ) -> ChangeId {
         let begun = self.moment();
         let id = ChangeId(self.changes.len());
         self.changes.push(Change {
             what,
             version,
+            copy,
             begun,
             answered: Moment::MAX,
             done: false,
@@ -134,25 +160,70 @@ impl History {
         }
     }
 
+    /// A sync that was submitted at that moment has succeeded.
+    pub fn synced(&mut self, submitted: Moment) {
+        self.synced = submitted;
+    }
+
+    /// A sync has failed: what nobody has a copy of may be lost, and what that has replaced.
+    pub fn shaken(&mut self) {
+        let now = self.moment();
+        let (changes, synced) = (&self.changes, self.synced);
+        let at_risk = |id: &ChangeId| {
+            let change = &changes[id.0];
+            // What the cache has a copy of may have been written back after that sync, and then lost its copy.
+            let settled = change.covered || change.copy == Copy::None && change.answered < synced;
+            (!settled).then_some(change)
+        };
+        for cell in &mut self.cells {
+            let uncopied = cell
+                .changes
+                .iter()
+                .filter_map(at_risk)
+                .filter(|change| change.copy == Copy::None);
+            // What was begun later found it done, and is in the cache.
+            let Some(until) = uncopied.map(|change| change.answered.min(now)).max() else {
+                continue;
+            };
+            let lost = cell
+                .changes
+                .iter()
+                .filter(|id| at_risk(id).is_some_and(|change| change.begun < until));
+            cell.shaken.extend(lost);
+        }
+    }
+
+    /// Whether a failed sync may have lost what this cell held.
+    #[must_use]
+    pub fn may_be_forgotten(&self, cell: usize) -> bool {
+        !self.cells[cell].shaken.is_empty()
+    }
+
     /// Checks that cell `cell` may be seen as `version`.
     ///
     /// # Errors
     /// Says what is wrong.
     pub fn check(&self, cell: usize, version: Version, binding: Binding) -> Result<(), String> {
-        let Cell { base, changes } = &self.cells[cell];
+        let Cell {
+            base,
+            changes,
+            shaken,
+        } = &self.cells[cell];
         if changes.is_empty() && version == *base && version != GARBAGE {
             return Ok(());
         }
-        let changes = changes.iter().map(|id| &self.changes[id.0]);
         let binds = |change: &&Change| match binding {
             Binding::AnsweredBefore(moment) => change.done && change.answered < moment,
             Binding::Answered => change.done,
             Binding::Covered => change.covered,
         };
         let newest = changes
-            .clone()
+            .iter()
+            .filter(|id| !shaken.contains(id))
+            .map(|id| &self.changes[id.0])
             .filter(binds)
             .max_by_key(|change| change.begun);
+        let changes = changes.iter().map(|id| &self.changes[id.0]);
         let since = newest.map_or(0, |change| change.begun);
         let of_base = version == *base && since == 0;
         let of_change = |change: &Change| change.version == version && change.answered >= since;
@@ -179,6 +250,7 @@ impl History {
         for (cell, version) in self.cells.iter_mut().zip(left) {
             cell.base = *version;
             cell.changes.clear();
+            cell.shaken.clear();
         }
         self.uncovered.clear();
     }
@@ -197,6 +269,7 @@ impl std::fmt::Display for Change {
         let Self {
             what,
             version,
+            copy: _,
             begun,
             answered,
             done,

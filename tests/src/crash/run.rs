@@ -1,6 +1,7 @@
 //! Plays a plan.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use weir_faults::{Device, Faults, Keep, PowerCutOptions, RequestKinds};
 use super::client::{World, request_context, work};
 use super::content::{CELL, Version, ZERO, versions};
 use super::disk::RecordedDisk;
+use super::forget::ForgetfulDisk;
 use super::history::{Binding, History};
 use super::plan::{Action, Cut, Phase, Plan};
 
@@ -29,6 +31,27 @@ const SETTLING: Duration = Duration::from_millis(100);
 /// Pages of one read of the whole disk.
 const CHUNK_PAGES: u32 = 64;
 
+/// In real time: a run takes some milliseconds, and one that takes so long has stopped or goes round in circles.
+const HANG_LIMIT: Duration = Duration::from_secs(60);
+
+/// How a run failed.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// A promise was broken.
+    Broken(String),
+    /// It doesn't end, in real time: the thread goes on for ever.
+    Hangs,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Broken(error) => f.write_str(error),
+            Self::Hangs => write!(f, "it hangs: no end after {HANG_LIMIT:?}"),
+        }
+    }
+}
+
 /// What a run came to.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -42,20 +65,28 @@ pub struct Outcome {
 ///
 /// # Errors
 /// What went wrong, a panic included.
-pub fn run(plan: &Plan) -> Result<Outcome, String> {
-    // A thread of its own: what the epochs of lock-free structures keep per thread begins anew with each run.
-    std::thread::scope(|scope| {
-        let played = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .start_paused(true)
-                .build()
-                .expect("a runtime");
-            runtime.block_on(play(plan))
-        });
-        let panicked = |_| Err("a panic; it is on standard error".to_owned());
-        played.join().unwrap_or_else(panicked)
-    })
+pub fn run(plan: &Plan) -> Result<Outcome, Failure> {
+    // A thread of its own: what the epochs of lock-free structures keep per thread begins anew with each run. And one that
+    // can be left alone, since a run that goes round in circles can't be stopped.
+    let (report, reported) = mpsc::channel();
+    let plan = plan.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let outcome = runtime.block_on(play(&plan));
+        drop(runtime);
+        report.send(outcome).expect("someone waits");
+    });
+    let outcome = match reported.recv_timeout(HANG_LIMIT) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => return Err(Failure::Hangs),
+        Err(RecvTimeoutError::Disconnected) => Err("a panic; it is on standard error".to_owned()),
+    };
+    drop(thread.join());
+    outcome.map_err(Failure::Broken)
 }
 
 /// The device under test.
@@ -119,7 +150,13 @@ impl Bench {
             EXPORT,
             &faults,
         );
-        let backend = Arc::new(faulted.expect("address space"));
+        let history = Arc::new(Mutex::new(History::new(cells)));
+        let backend = Arc::new(ForgetfulDisk::new(
+            Arc::new(faulted.expect("address space")),
+            Arc::clone(&disk),
+            Arc::clone(&history),
+            plan.seed,
+        ));
         let cache = PageCache::open(backend, &plan.cache_options(), &faults).expect("a cache");
         let mut steps = plan
             .phases
@@ -132,7 +169,7 @@ impl Bench {
             mode: plan.mode,
             resizes,
             size_max,
-            history: Mutex::new(History::new(cells)),
+            history,
             failure: Mutex::default(),
             trace: Mutex::default(),
         };
@@ -202,7 +239,7 @@ impl Bench {
         clients: &mut JoinSet<()>,
         operators: &mut JoinSet<()>,
     ) -> Result<(), String> {
-        assert!(self.power.switch_off(), "it was off already");
+        self.switch_off();
         self.world.note(format!("cut: {}", cut.options));
         clients.abort_all();
         join(clients).await?;
@@ -228,9 +265,14 @@ impl Bench {
         Ok(())
     }
 
+    fn switch_off(&self) {
+        assert!(self.power.switch_off(), "it was off already");
+        self.disk.power_fails();
+    }
+
     /// What a cut has left is durable: another one changes nothing.
     async fn cut_again(&self, left: &[Version]) -> Result<(), String> {
-        assert!(self.power.switch_off(), "it was off already");
+        self.switch_off();
         self.lose(PowerCutOptions {
             keep: Keep::None,
             tear: 512,
@@ -293,7 +335,22 @@ impl Bench {
         }
         let left = self.seen().await?;
         self.check(&left, Binding::Answered)?;
-        self.disk.check_durable(&left)
+        let durable = self.disk.durable();
+        self.check(&durable, Binding::Answered)
+            .map_err(|error| format!("after a flush, and not durable: {error}"))?;
+        let history = self.world.history();
+        // What the disk has forgotten, and nobody has a copy of, the cache may have read before.
+        let differs =
+            |cell: &usize| left[*cell] != durable[*cell] && !history.may_be_forgotten(*cell);
+        match (0..left.len()).find(differs) {
+            None => Ok(()),
+            Some(cell) => Err(format!(
+                "after a flush byte {} is version {}, and durably {}",
+                cell as u64 * CELL,
+                left[cell],
+                durable[cell]
+            )),
+        }
     }
 
     /// What clients see. What lies past the end of the device counts as zeroes, which it is when the device grows.

@@ -3,14 +3,33 @@
 use std::time::{Duration, Instant};
 
 use super::plan::{Action, Plan, Step};
-use super::run::run;
+use super::run::{Failure, run};
 
 /// How long it tries. A run that waits for ever takes longer than most.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
-/// The smallest plan found that fails, and how it fails; `error` is how `plan` does.
+/// How the plan fails, for people: with the seed to play it again, and made smaller where that is possible.
 #[must_use]
-pub fn shrink(plan: &Plan, error: String) -> (Plan, String) {
+pub fn report(plan: &Plan, failure: Failure) -> String {
+    let replay = format!(
+        "WEIR_CRASH_SEED={} fails: {failure}\n(WEIR_CRASH_SEED={} cargo test -p weir-tests --test crash plays it again)",
+        plan.seed, plan.seed
+    );
+    match failure {
+        // Each attempt would take that long, and leave a busy thread behind.
+        Failure::Hangs => format!("{replay}\n{}", describe(plan)),
+        Failure::Broken(error) => {
+            let (smallest, error) = shrink(plan, error);
+            format!(
+                "{replay}\n\nmade smaller:\n{}\n{error}",
+                describe(&smallest)
+            )
+        }
+    }
+}
+
+/// The smallest plan found that fails, and how it fails; `error` is how `plan` does.
+fn shrink(plan: &Plan, error: String) -> (Plan, String) {
     let mut smallest = (plan.clone(), error);
     let begun = Instant::now();
     loop {
@@ -24,8 +43,8 @@ pub fn shrink(plan: &Plan, error: String) -> (Plan, String) {
                 }
                 let candidate = without(&smallest.0, at..at + chunk);
                 match run(&candidate) {
-                    Err(error) => smallest = (candidate, error),
-                    Ok(_) => at += chunk,
+                    Err(Failure::Broken(error)) => smallest = (candidate, error),
+                    Ok(_) | Err(Failure::Hangs) => at += chunk,
                 }
             }
             chunk /= 2;
