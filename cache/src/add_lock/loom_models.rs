@@ -1,10 +1,11 @@
 //! Every interleaving of the gate's modes, with two shards and threads that name theirs. Those of
 //! three parties and all shards take two preemptions at most: three would take minutes.
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use loom::future::block_on;
 use loom::sync::atomic::AtomicI64;
@@ -76,6 +77,18 @@ fn spawn(room: &Arc<Room>, visit: impl FnOnce(&Room) + 'static) -> thread::JoinH
     thread::spawn(move || visit(&room))
 }
 
+/// Polls all of them, first in this order.
+fn block_on_all(mut futures: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>) {
+    block_on(poll_fn(|context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if futures.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }));
+}
+
 #[test]
 fn loom_a_whole_excludes_regions_of_every_shard() {
     model(2, || {
@@ -89,8 +102,33 @@ fn loom_a_whole_excludes_regions_of_every_shard() {
     });
 }
 
-/// Without the turnstile each whole could hold the shard that the other queues for, behind a region
-/// that waits for the holder. One preemption, between a whole's two shards, is all that takes.
+/// Without the turnstile, or if it is left before all shards are held, each whole could hold the
+/// shard that the other queues for, behind a region that waits for the holder. One thread asks for
+/// all of that in the worst order, while the other is a whole that may stop anywhere.
+#[test]
+fn loom_a_whole_waits_until_another_has_entered() {
+    model(3, || {
+        let room = Room::new();
+        let other = spawn(&room, Room::whole);
+        let region = async |shard| {
+            room.gate.region(shard).await.leak();
+            room.stay(Pass::Region { shard }, REGION);
+        };
+        let whole = async || {
+            let pass = room.gate.whole().await;
+            room.stay(pass, WHOLE);
+        };
+        block_on_all(vec![
+            Box::pin(region(0)),
+            Box::pin(whole()),
+            Box::pin(region(1)),
+        ]);
+        other.join().unwrap();
+        room.assert_idle();
+    });
+}
+
+/// The same with a thread for each.
 #[test]
 fn loom_two_wholes_and_regions_of_both_shards_do_not_deadlock() {
     model(1, || {
@@ -142,14 +180,14 @@ fn loom_a_cancelled_whole_or_exclusive_leaves_no_trace() {
                 if is_exclusive {
                     let mut entering = pin!(room.gate.exclusive());
                     for _ in 0..2 {
-                        if let std::task::Poll::Ready(pass) = entering.as_mut().poll(&mut context) {
+                        if let Poll::Ready(pass) = entering.as_mut().poll(&mut context) {
                             return room.gate.leave(pass);
                         }
                     }
                 } else {
                     let mut entering = pin!(room.gate.whole());
                     for _ in 0..2 {
-                        if let std::task::Poll::Ready(pass) = entering.as_mut().poll(&mut context) {
+                        if let Poll::Ready(pass) = entering.as_mut().poll(&mut context) {
                             return room.gate.leave(pass);
                         }
                     }
