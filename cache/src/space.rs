@@ -37,6 +37,9 @@ use crate::page_cache::PageCache;
 /// Extents asked for at a time while a range is reconciled.
 const EXTENTS_PER_LOOK: usize = 1024;
 const BITS: u64 = u64::BITS as u64;
+/// Larger than the devices of the tests that count.
+#[cfg(test)]
+const TESTED_BYTES_MAX: u64 = 64 << 20;
 
 /// The quota of one export and who has it.
 #[derive(Debug)]
@@ -90,6 +93,12 @@ impl Space {
             })
         };
         words(units).map(set).sum()
+    }
+
+    /// How many units are charged by their bits.
+    #[cfg(test)]
+    pub(crate) fn charged_units(&self) -> u64 {
+        self.count_charged(&(0..TESTED_BYTES_MAX / self.unit_bytes))
     }
 
     fn is_charged(&self, range: &Range<u64>) -> bool {

@@ -24,6 +24,8 @@ pub(crate) struct Behaviour {
     pub(crate) failures_per_mille: BTreeMap<&'static str, u64>,
     /// Writes that touch these bytes fail.
     pub(crate) bad: Range<u64>,
+    /// A sync that fails loses some of the pages that it was about, and later ones succeed without them, as Linux does.
+    pub(crate) forgets: bool,
 }
 
 #[derive(Debug)]
@@ -36,6 +38,23 @@ struct Store {
     behaviour: Behaviour,
     writes: Vec<Range<u64>>,
     syncs: u64,
+}
+
+impl Store {
+    /// After a sync of `image` has failed.
+    fn forget(&mut self, image: &[u8]) {
+        if !self.behaviour.forgets {
+            return;
+        }
+        let known = self.volatile.len().min(image.len()).min(self.durable.len());
+        for start in (0..known).step_by(PAGE_SIZE) {
+            let page = start..(start + PAGE_SIZE).min(known);
+            // What was written since stays: it is dirty in the system's cache.
+            if self.volatile[page.clone()] == image[page.clone()] && self.rng.below(2) == 0 {
+                self.volatile[page.clone()].copy_from_slice(&self.durable[page]);
+            }
+        }
+    }
 }
 
 /// Memory that behaves as told.
@@ -144,7 +163,7 @@ impl Backend for TestBackend {
             zero_punch: true,
             resize: true,
             extents: true,
-            shift: false,
+            shift: true,
         }
     }
 
@@ -254,7 +273,10 @@ impl Backend for TestBackend {
             // Covers what completed before it was submitted, nothing more.
             let image = self.volatile();
             self.pause().await;
-            self.fails("sync")?;
+            if let Err(errno) = self.fails("sync") {
+                self.store().forget(&image);
+                return Err(errno);
+            }
             let mut store = self.store();
             store.durable = image;
             store.syncs += 1;
@@ -268,9 +290,44 @@ impl Backend for TestBackend {
         size: u64,
     ) -> BackendFuture<'a, Result<(), Errno>> {
         Box::pin(async move {
+            self.fails("resize")?;
             self.store()
                 .volatile
                 .resize(usize::try_from(size).unwrap(), 0);
+            self.pause().await;
+            Ok(())
+        })
+    }
+
+    fn insert_range<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        offset: u64,
+        length: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            self.fails("shift")?;
+            let range = span(&(offset..offset + length));
+            let zeroes = std::iter::repeat_n(0, range.len());
+            let at = range.start;
+            self.store().volatile.splice(at..at, zeroes);
+            self.pause().await;
+            Ok(())
+        })
+    }
+
+    fn collapse_range<'a>(
+        &'a self,
+        _context: &'a FaultContext,
+        offset: u64,
+        length: u64,
+    ) -> BackendFuture<'a, Result<(), Errno>> {
+        Box::pin(async move {
+            self.fails("shift")?;
+            self.store()
+                .volatile
+                .drain(span(&(offset..offset + length)));
+            self.pause().await;
             Ok(())
         })
     }

@@ -13,6 +13,7 @@ use crate::page_cache::{CloseError, PageCache};
 use crate::testing::{Behaviour, TestBackend, read, write};
 
 mod lost_races;
+mod model;
 mod refusals;
 
 /// A cache of the smallest size over a test backend.
