@@ -270,6 +270,8 @@ impl PageCache {
     ) -> Result<(), Errno> {
         let pages = page_of(range.start)..range.end.div_ceil(PAGE_BYTES);
         let allocates = change.allocates(self.backend.capabilities());
+        // Block is shared: with a quota, what gives space back must not overlap what takes it.
+        let turn = self.space_turn(allocates).await;
         if allocates {
             self.charge_blocked(&range)?;
         }
@@ -295,7 +297,10 @@ impl PageCache {
         match result {
             Ok(()) if !allocates => self.discharge_space(guard, &range),
             Ok(()) => {}
-            Err(_) => self.reconcile_blocked(guard, range).await,
+            Err(_) => {
+                drop(turn);
+                self.reconcile_blocked(guard, range).await
+            }
         }
         result
     }

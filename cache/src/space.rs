@@ -17,6 +17,9 @@
 //! the range that they stand for; the add lock keeps the two apart. So a write that finds its units charged keeps them until it
 //! has dirtied its pages, and a trim that gives units back has no write between its look and its clearing (race 11).
 //!
+//! Blockers share, and a direct write charges as one. So those that take space and those that give it back take turns: else
+//! a trim, overtaken at the backend by a direct write to the same units, gives back what that has just taken.
+//!
 //! A request that charged units and then failed may have charged for nothing. Its range is *reconciled*: under block, each
 //! unit is charged exactly if a page of it is not clean or the backend has it allocated. So are the whole device at the start
 //! and what a resize or a shift has moved.
@@ -33,6 +36,7 @@ use crate::frame::PAGE_BYTES;
 use crate::gen_radix::ImmortalRadix;
 use crate::lg_lock::LgLock;
 use crate::page_cache::PageCache;
+use crate::two_state_lock::{Side, TwoStateGuard, TwoStateLock};
 
 /// Extents asked for at a time while a range is reconciled.
 const EXTENTS_PER_LOOK: usize = 1024;
@@ -50,6 +54,9 @@ pub(crate) struct Space {
     free: LgLock<i64>,
     /// One bit per unit.
     charged: ImmortalRadix<AtomicU64>,
+    /// Blockers that take space *add*; those that give it back, or count it, *block*. Waited for under a block guard; held
+    /// while the backend works, which waits for nobody.
+    turn: TwoStateLock,
 }
 
 /// An export's quota at one moment, in bytes.
@@ -71,6 +78,7 @@ impl Space {
             quota_units,
             free: LgLock::new(|shard| if shard == 0 { all } else { 0 }),
             charged: ImmortalRadix::new(),
+            turn: TwoStateLock::new(),
         }
     }
 
@@ -276,6 +284,15 @@ impl PageCache {
         space.charge(range)
     }
 
+    /// Waits until nobody gives space back, for a blocker that takes it; or until nobody takes it. Nothing without a quota.
+    pub(crate) async fn space_turn(&self, takes: bool) -> Option<TwoStateGuard<'_>> {
+        let side = if takes { Side::Add } else { Side::Block };
+        match &self.space {
+            Some(space) => Some(space.turn.lock(side).await),
+            None => None,
+        }
+    }
+
     /// `range` is a hole now: its whole units are free again.
     pub(crate) fn discharge_space(&self, guard: &BlockGuard, range: &Range<u64>) {
         if let Some(space) = &self.space {
@@ -342,6 +359,8 @@ impl PageCache {
         let Some(space) = &self.space else {
             return Ok(());
         };
+        // A direct write under way is charged, and looks like a hole.
+        let _turn = self.space_turn(false).await;
         let units = space.touched(&range);
         let end = (units.end * space.unit_bytes).min(self.size());
         let range = units.start * space.unit_bytes..end.max(range.start);

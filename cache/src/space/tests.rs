@@ -254,6 +254,36 @@ async fn race_11_a_trim_waits_for_the_write_whose_space_it_would_take() {
     bench.check();
 }
 
+/// Both under block, which is shared: the trim's part at the backend is over, and the write's data stays.
+#[tokio::test(start_paused = true)]
+async fn a_trim_does_not_give_back_what_a_direct_write_has_just_taken() {
+    let bench = Bench::new(4, 4).await;
+    bench
+        .faults
+        .set_points("class cache:discard:complete oneshot pause")
+        .unwrap();
+    let (cache, context) = (Arc::clone(&bench.cache), bench.context.clone());
+    let trim = tokio::spawn(async move { cache.trim(&context, 0..4 * PAGE).await });
+    bench
+        .faults
+        .paused_at_least("class cache:discard:complete", 1)
+        .await
+        .unwrap();
+    let mut payload = bench.cache.payload(0, 2 * 4096).await;
+    payload.copy_from(&[9; 2 * 4096]);
+    let (cache, context) = (Arc::clone(&bench.cache), bench.context.clone());
+    let write = tokio::spawn(async move { cache.write_direct(&context, payload).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.faults.set_points("reset").unwrap();
+    trim.await.unwrap().unwrap();
+    write.await.unwrap().unwrap();
+    assert_eq!(bench.charged(), 2);
+    bench.check();
+    // Two more, and not four.
+    bench.write(10..12).await.unwrap();
+    assert_eq!(bench.write(12..13).await, Err(Errno::ENOSPC));
+}
+
 /// Random writes, trims and zeroes over a backend that delays and fails: the charges stay true.
 #[tokio::test(start_paused = true)]
 async fn the_books_balance_whatever_fails() {
