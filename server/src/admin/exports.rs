@@ -5,13 +5,16 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use weir_faults::{RequestKind, RequestKinds};
+use weir_cache::PAGE_BYTES;
+use weir_faults::{Errno, RequestKind, RequestKinds};
 
 use super::connections::traffic;
 use super::extract::{Body, NameQuery, Words};
 use super::wire::{Count, ExportAction, ExportReport};
 use super::{AdminState, ApiError};
 use crate::export::Export;
+use crate::limits::DEVICE_BYTES_MAX;
+use crate::size::Size;
 
 /// All exports, or the one asked for.
 pub(super) async fn show(
@@ -51,6 +54,7 @@ async fn carry_out(
             export.name
         )));
     }
+    check_figures(export, &action)?;
     let device = state.faults.add_device(&export.name);
     let kind = if changes {
         RequestKind::Resize
@@ -76,6 +80,50 @@ async fn carry_out(
         }
     };
     outcome.map_err(|errno| ApiError::failed(what, errno))
+}
+
+/// Refuses figures that can't be, and says which could. The cache looks again, when nobody can resize it any more.
+fn check_figures(export: &Export, action: &ExportAction) -> Result<(), ApiError> {
+    let refuse = |why: String| Err(ApiError::bad_request(why));
+    let size = export.cache.size();
+    let (what, offset, length) = match *action {
+        ExportAction::Flush | ExportAction::DropCache => return Ok(()),
+        ExportAction::Resize { size: 0 } => {
+            return refuse("resize: a device has one byte at least; give a larger SIZE".to_owned());
+        }
+        ExportAction::Resize { size } if size > DEVICE_BYTES_MAX => {
+            return refuse(format!(
+                "resize: {size} bytes are more than the {DEVICE_BYTES_MAX} that the system can address"
+            ));
+        }
+        ExportAction::Resize { .. } => return Ok(()),
+        ExportAction::InsertRange { offset, length } => ("insert-range", offset, length),
+        ExportAction::CollapseRange { offset, length } => ("collapse-range", offset, length),
+    };
+    let backend = export.cache.backend();
+    if !backend.capabilities().shift {
+        return Err(ApiError::failed(what, Errno::ENOTSUP));
+    }
+    let unit = u64::from(backend.geometry().allocation_unit).max(PAGE_BYTES);
+    if length == 0 || !offset.is_multiple_of(unit) || !length.is_multiple_of(unit) {
+        return refuse(format!(
+            "{what}: OFFSET and LENGTH must be multiples of {} ({unit} bytes), the unit of this store, and LENGTH not 0",
+            Size(unit)
+        ));
+    }
+    match action {
+        ExportAction::InsertRange { .. } if offset >= size => refuse(format!(
+            "{what}: {offset} is not inside the device of {size} bytes; resize makes it longer at its end"
+        )),
+        ExportAction::CollapseRange { .. }
+            if offset.checked_add(length).is_none_or(|end| end >= size) =>
+        {
+            refuse(format!(
+                "{what}: the range must end before the device of {size} bytes does; resize cuts off its end"
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The export of that name.

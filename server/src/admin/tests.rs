@@ -249,6 +249,28 @@ async fn a_quota_is_shown_with_what_is_used_of_it() {
 }
 
 #[tokio::test]
+async fn figures_that_do_not_fit_are_refused_and_say_what_would() {
+    let port = Port::new();
+    let path = "/v1/exports?name=";
+    for (action, part) in [
+        (json!({"action": "resize", "size": 0}), "one byte at least"),
+        (
+            json!({"action": "resize", "size": u64::MAX}),
+            "9223372036854771712",
+        ),
+    ] {
+        let (status, error) = port.refused("POST", path, action).await;
+        assert_eq!(status, 400, "{error}");
+        assert!(error.contains(part), "{error}");
+    }
+    // Memory can't shift, whatever the figures.
+    let shift = json!({"action": "insert-range", "offset": 1, "length": 0});
+    let (status, error) = port.refused("POST", path, shift).await;
+    assert_eq!(status, 501, "{error}");
+    assert_eq!(port.state.exports.get("").unwrap().cache.size(), SIZE);
+}
+
+#[tokio::test]
 async fn refusals_are_json_with_the_right_code() {
     let port = Port::new();
     for (method, path, body, code) in [

@@ -2,4 +2,5 @@
 
 mod full_disk;
 mod refusals;
+mod resize;
 mod start_stop;
