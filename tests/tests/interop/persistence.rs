@@ -6,8 +6,15 @@ use weir_tests::server::ServerBuilder;
 
 use crate::support::Fixture;
 
-/// How many times the server is killed. `WEIR_KILL_ROUNDS` asks for more.
-const KILL_ROUNDS: u64 = 25;
+/// How many times the server is killed, in each of [`MODES`] in turn. `WEIR_KILL_ROUNDS` asks for more.
+const KILL_ROUNDS: u64 = 60;
+/// Options, and whether every write is durable when it is answered. The last two go to the file with O_DIRECT where it can.
+const MODES: [(&[&str], bool); 4] = [
+    (&[], false),
+    (&["--cache", "writethrough"], true),
+    (&["--direct-threshold", "16k"], false),
+    (&["--cache", "none"], false),
+];
 /// The unit of the model below.
 const SECTOR: u64 = 512;
 /// Small enough to be read whole each round, twice as large as the cache over it.
@@ -118,7 +125,10 @@ fn sigkill_keeps_what_was_flushed() {
     let mut version = 0;
     for round in 0..rounds {
         let mut choose = Pattern::new(round);
-        let server = ServerBuilder::new(fixture.dir())
+        let (options, durable) = MODES[usize::try_from(round).expect("few") % MODES.len()];
+        let server = options
+            .iter()
+            .fold(ServerBuilder::new(fixture.dir()), ServerBuilder::arg)
             .file(&fixture.image(), MODEL_BYTES)
             .option("--cache-size", MODEL_BYTES / 2)
             .start();
@@ -150,7 +160,7 @@ fn sigkill_keeps_what_was_flushed() {
                         .write_flags(if fua { CMD_FLAG_FUA } else { 0 }, at * SECTOR, &data)
                         .expect("a write");
                     model.wrote(first, n, version);
-                    if fua {
+                    if fua || durable {
                         model.cover(first, n);
                     }
                 }
