@@ -41,6 +41,12 @@ struct Store {
 }
 
 impl Store {
+    /// What changes the shape of a file is in its file system's journal, and so durable before the data is.
+    fn each(&mut self, change: impl Fn(&mut Vec<u8>)) {
+        change(&mut self.volatile);
+        change(&mut self.durable);
+    }
+
     /// After a sync of `image` has failed.
     fn forget(&mut self, image: &[u8]) {
         if !self.behaviour.forgets {
@@ -291,9 +297,9 @@ impl Backend for TestBackend {
     ) -> BackendFuture<'a, Result<(), Errno>> {
         Box::pin(async move {
             self.fails("resize")?;
-            self.store()
-                .volatile
-                .resize(usize::try_from(size).unwrap(), 0);
+            self.store().each(|image| {
+                image.resize(usize::try_from(size).unwrap(), 0);
+            });
             self.pause().await;
             Ok(())
         })
@@ -308,9 +314,10 @@ impl Backend for TestBackend {
         Box::pin(async move {
             self.fails("shift")?;
             let range = span(&(offset..offset + length));
-            let zeroes = std::iter::repeat_n(0, range.len());
             let at = range.start;
-            self.store().volatile.splice(at..at, zeroes);
+            self.store().each(|image| {
+                image.splice(at..at, std::iter::repeat_n(0, range.len()));
+            });
             self.pause().await;
             Ok(())
         })
@@ -324,9 +331,9 @@ impl Backend for TestBackend {
     ) -> BackendFuture<'a, Result<(), Errno>> {
         Box::pin(async move {
             self.fails("shift")?;
-            self.store()
-                .volatile
-                .drain(span(&(offset..offset + length)));
+            self.store().each(|image| {
+                image.drain(span(&(offset..offset + length)));
+            });
             self.pause().await;
             Ok(())
         })

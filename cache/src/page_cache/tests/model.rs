@@ -232,6 +232,8 @@ impl Bench {
         let action = match step.action {
             Action::Zero { .. } | Action::Trim { .. } if self.setup.forgets => return None,
             Action::Write { fua, .. } if self.setup.forgets => Action::Write { direct: false, fua },
+            // What is forgotten at once, past the cache, before the cache knows that the sync has failed.
+            Action::Read { .. } if self.setup.forgets => Action::Read { direct: false },
             other => other,
         };
         self.tag = self.tag % u8::MAX + 1;
