@@ -127,7 +127,9 @@ fn any_step() -> impl Strategy<Value = Step> {
 fn any_change() -> impl Strategy<Value = Change> {
     let pages = SIZE / PAGE_BYTES;
     prop_oneof![
-        3 => (1..SIZE_MAX).prop_map(Change::Resize),
+        1 => (1..SIZE_MAX).prop_map(Change::Resize),
+        // Where half of the steps meet.
+        5 => (SIZE - 50_000..SIZE + 50_000).prop_map(Change::Resize),
         1 => (0..pages, 1..40_u64).prop_map(|(page, pages)| Change::Insert { page, pages }),
         1 => (0..pages, 1..40_u64).prop_map(|(page, pages)| Change::Collapse { page, pages }),
     ]
@@ -143,7 +145,7 @@ fn any_round() -> impl Strategy<Value = Round> {
     ];
     (
         prop::collection::vec(any_step(), 1..12),
-        prop::option::weighted(0.2, (any_change(), 0..4000_u64)),
+        prop::option::weighted(0.3, (any_change(), 0..4000_u64)),
         failures,
         prop::bool::weighted(0.3),
     )
