@@ -362,8 +362,10 @@ impl PageCache {
         // A direct write under way is charged, and looks like a hole.
         let _turn = self.space_turn(false).await;
         let units = space.touched(&range);
+        let start = units.start * space.unit_bytes;
+        // Empty when the device has been cut before it meanwhile: then nothing there is kept.
         let end = (units.end * space.unit_bytes).min(self.size());
-        let range = units.start * space.unit_bytes..end.max(range.start);
+        let range = start..end.max(start);
         guard.assert_covers(range.clone());
         // The cache first: a page that is written back between the two looks is found by the second.
         let mut kept: Vec<_> = self

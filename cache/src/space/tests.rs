@@ -254,6 +254,37 @@ async fn race_11_a_trim_waits_for_the_write_whose_space_it_would_take() {
     bench.check();
 }
 
+/// It is counted again when nothing is left of its range: nobody asks the store what lies past its end.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_fails_because_the_device_was_cut_keeps_no_space() {
+    let bench = Bench::new(8, 0).await;
+    bench
+        .faults
+        .set_points("class cache:write:merge oneshot pause error EIO")
+        .unwrap();
+    let mut payload = bench.cache.payload(100 * PAGE + 10, 10).await;
+    payload.copy_from(&[9; 10]);
+    let (cache, context) = (Arc::clone(&bench.cache), bench.context.clone());
+    let write = tokio::spawn(async move { cache.write(&context, payload).await });
+    bench
+        .faults
+        .paused_at_least("class cache:write:merge", 1)
+        .await
+        .unwrap();
+    // Goes first when the write gives its guard back, before what that has charged is counted again.
+    let cache = Arc::clone(&bench.cache);
+    let shrink = tokio::spawn(async move { cache.resize(50 * PAGE + 5).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.faults.release("class cache:write:merge").unwrap();
+    assert_eq!(write.await.unwrap(), Err(Errno::EIO));
+    shrink.await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.charged(), 0);
+    // A store that was asked for what it hasn't has panicked.
+    bench.write(0..8).await.unwrap();
+    bench.cache.flush(&bench.context).await.unwrap();
+}
+
 /// Both under block, which is shared: the trim's part at the backend is over, and the write's data stays.
 #[tokio::test(start_paused = true)]
 async fn a_trim_does_not_give_back_what_a_direct_write_has_just_taken() {
