@@ -207,6 +207,7 @@ impl Bench {
             mode: setup.mode,
             direct_threshold: setup.direct_threshold.filter(|_| !setup.forgets),
             quota: setup.quota_pages.map(|pages| pages * PAGE_BYTES),
+            ..CacheOptions::default()
         };
         let cache = PageCache::open(Arc::clone(&backend) as _, &options, &faults).unwrap();
         Self {
