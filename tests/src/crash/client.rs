@@ -148,7 +148,7 @@ impl World {
                 let version = self.history().next_version();
                 let bytes = content(range, version);
                 let direct = *direct || direct_by_size(range);
-                let copy = if direct { Copy::None } else { Copy::Kept };
+                let copy = if direct { Copy::Partly } else { Copy::Kept };
                 let id = self.begin(action, version, copy, range);
                 let mut outcome = self.write(range.start, &bytes, direct).await;
                 if outcome.is_ok() {
@@ -158,7 +158,7 @@ impl World {
                 outcome
             }
             Action::Zero { range, mode, fua } => {
-                let id = self.begin(action, ZERO, Copy::None, range);
+                let id = self.begin(action, ZERO, Copy::Partly, range);
                 let mut outcome = cache.zero(context, range.clone(), *mode, false).await;
                 if outcome.is_ok() {
                     outcome = self.persist(range, *fua).await;

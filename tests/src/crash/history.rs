@@ -40,6 +40,8 @@ pub enum Ending {
 pub enum Copy {
     /// The cache.
     Kept,
+    /// The cache, of pages that are changed in part; of the others nobody but the disk.
+    Partly,
     /// Nobody but the disk.
     None,
 }
@@ -180,7 +182,7 @@ impl History {
                 .changes
                 .iter()
                 .filter_map(at_risk)
-                .filter(|change| change.copy == Copy::None);
+                .filter(|change| change.copy != Copy::Kept);
             // What was begun later found it done, and is in the cache.
             let Some(until) = uncopied.map(|change| change.answered.min(now)).max() else {
                 continue;
