@@ -226,6 +226,7 @@ impl Bench {
             delay_max: Some(self.delay_max),
             failures_per_mille: failures.iter().copied().collect(),
             forgets: self.setup.forgets,
+            ..Behaviour::default()
         });
     }
 
