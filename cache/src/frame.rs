@@ -36,7 +36,7 @@ pub use buffer::FrameBuf;
 pub(crate) use buffer::PrivateFrame;
 pub use pool::FramePool;
 pub(crate) use pool::TakenRef;
-pub use refs::{FrameRefs, PageSlice};
+pub use refs::{FrameRefs, IoRuns, PageSlice};
 
 /// Bytes in a page and in a frame.
 pub const PAGE_SIZE: usize = 4096;
@@ -50,3 +50,6 @@ pub(crate) type FrameId = u32;
 
 /// Most frames that one pool can hold: frame numbers share a word with the slot's state bits.
 pub(crate) const MAX_FRAMES: u32 = u32::MAX - 1;
+
+#[cfg(test)]
+mod tests;

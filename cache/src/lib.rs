@@ -76,7 +76,7 @@ pub use crate::{
     backend::{
         Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, Geometry, ZeroMode,
     },
-    frame::{FrameBuf, FramePool, FrameRefs, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PageSlice},
+    frame::{FrameBuf, FramePool, FrameRefs, IoRuns, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PageSlice},
     options::{CacheMode, CacheOptions, DEFAULT_CACHE_BYTES, MIN_CACHE_BYTES, SLICE_BYTES},
     page_cache::{CloseError, OpenError, PageCache},
     payload::Payload,

@@ -73,6 +73,9 @@ impl Payload {
     /// Receives as much of `data` as is still wanted; says how much.
     pub fn copy_from(&mut self, data: &[u8]) -> usize {
         let count = data.len().min(self.remaining());
+        if count == 0 {
+            return 0;
+        }
         let mut left = &data[..count];
         for slice in &mut self.io_slices_mut(usize::MAX) {
             let part = slice.len().min(left.len());

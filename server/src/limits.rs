@@ -26,6 +26,11 @@ pub const CONNECTIONS_MAX_DEFAULT: usize = 512;
 /// Connections that the kernel queues while all are busy being accepted; the kernel cuts it to `net.core.somaxconn`.
 pub const LISTEN_BACKLOG: u32 = 1024;
 
+/// The send buffer asked for a Unix socket, which the kernel doubles for its bookkeeping and cuts to `net.core.wmem_max`. The
+/// default holds one and a half replies of 128 KiB, and the server is woken for each; this holds enough of them that
+/// server and client work at the same time, and still fits a processor's cache. TCP sizes its buffers by itself.
+pub const SEND_BUFFER_BYTES: usize = 512 << 10;
+
 /// How long to stop accepting after the process ran out of descriptors or memory: long enough not to spin, short enough
 /// not to be noticed when a connection ends.
 pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);

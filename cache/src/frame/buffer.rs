@@ -77,15 +77,18 @@ impl FrameBuf {
 
     /// Allocates frames until it holds `frames` of them, or the pool has no more; says whether it is complete.
     pub fn grow_to(&mut self, frames: usize) -> bool {
-        self.frames
-            .reserve(frames.saturating_sub(self.frames.len()));
-        while self.frames.len() < frames {
-            let Some(frame) = self.pool.alloc() else {
-                return false;
-            };
+        let before = self.frames.len();
+        self.frames.reserve(frames.saturating_sub(before));
+        while self.frames.len() < frames
+            && let Some(frame) = self.pool.alloc()
+        {
             self.frames.push(frame);
         }
-        true
+        // What was freed in order comes back in the opposite one. Sorted, neighbours are one slice.
+        if let Some(new) = self.frames.get_mut(before..) {
+            new.sort_unstable();
+        }
+        self.frames.len() >= frames
     }
 
     /// How many frames it holds.
@@ -110,21 +113,38 @@ impl FrameBuf {
         unsafe { self.pool.bytes_mut(self.frames[i]) }
     }
 
-    /// The bytes `start..end` of the buffer (counted from the first frame's first byte) as slices to read into.
+    /// The bytes `start..end` of the buffer (counted from the first frame's first byte) as at most `most` slices to read into.
+    /// Frames that are neighbours in memory are one slice: each costs the kernel something.
     pub fn io_slices_mut(&mut self, start: usize, end: usize, most: usize) -> Vec<IoSliceMut<'_>> {
         assert!(start <= end && end <= self.frames.len() * PAGE_SIZE);
-        let mut slices = Vec::with_capacity((end - start).div_ceil(PAGE_SIZE).min(most) + 1);
-        let mut at = start;
-        while at < end && slices.len() < most {
-            let (index, within) = (at / PAGE_SIZE, at % PAGE_SIZE);
-            let length = (PAGE_SIZE - within).min(end - at);
-            // SAFETY: as in `page_mut`; the frames are distinct, each is visited once, so the slices don't overlap, and
-            // they borrow `self` mutably as long as they live.
-            let page = unsafe { self.pool.bytes_mut(self.frames[index]) };
-            slices.push(IoSliceMut::new(&mut page[within..within + length]));
-            at += length;
+        let mut slices = Vec::with_capacity(self.runs(start, end).count().min(most) + 1);
+        for (frame, within, length) in self.runs(start, end).take(most) {
+            // SAFETY: the frames of a FrameBuf are private to it and distinct, each is visited once, so the slices don't
+            // overlap, and they borrow `self` mutably as long as they live.
+            slices.push(IoSliceMut::new(unsafe {
+                self.pool.run_mut(frame, within, length)
+            }));
         }
         slices
+    }
+
+    /// Cuts the bytes `start..end` into runs of neighbouring frames: the first frame, where the run begins within it, and its
+    /// length.
+    fn runs(&self, start: usize, end: usize) -> impl Iterator<Item = (FrameId, usize, usize)> {
+        let mut at = start;
+        std::iter::from_fn(move || {
+            let (first, within) = (at / PAGE_SIZE, at % PAGE_SIZE);
+            if at >= end {
+                return None;
+            }
+            let mut next = first + 1;
+            while next * PAGE_SIZE < end && self.frames[next] == self.frames[next - 1] + 1 {
+                next += 1;
+            }
+            let length = end.min(next * PAGE_SIZE) - at;
+            at += length;
+            Some((self.frames[first], within, length))
+        })
     }
 
     /// Turns all frames into references to `length` bytes from `start` on: nobody writes them any more.

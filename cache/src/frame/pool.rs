@@ -358,6 +358,31 @@ impl FramePool {
         unsafe { &*self.base.as_ptr().add(frame as usize * PAGE_SIZE).cast() }
     }
 
+    /// `length` bytes from byte `start` of a published frame on, which may reach into the frames behind it.
+    ///
+    /// # Safety
+    /// As for [`FramePool::bytes`], for every frame that the range touches.
+    #[inline]
+    pub(crate) unsafe fn run(&self, frame: FrameId, start: usize, length: usize) -> &[u8] {
+        let offset = frame as usize * PAGE_SIZE + start;
+        assert!(offset + length <= self.frames as usize * PAGE_SIZE);
+        // SAFETY: inside the mapping by the assertion, initialised, and immutable while referenced by the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), length) }
+    }
+
+    /// As [`FramePool::run`], for writing.
+    ///
+    /// # Safety
+    /// Every frame that the range touches is private to the caller, and no other slice of them lives.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn run_mut(&self, frame: FrameId, start: usize, length: usize) -> &mut [u8] {
+        let offset = frame as usize * PAGE_SIZE + start;
+        assert!(offset + length <= self.frames as usize * PAGE_SIZE);
+        // SAFETY: inside the mapping by the assertion, initialised, and nobody else's by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), length) }
+    }
+
     /// The bytes of a private frame.
     ///
     /// # Safety

@@ -112,6 +112,14 @@ impl FrameRefs {
             .map(|slice| IoSlice::new(self.piece(*slice)))
     }
 
+    /// The same, with pieces that are neighbours in memory as one slice.
+    pub fn io_runs(&self) -> IoRuns<'_> {
+        IoRuns {
+            refs: self,
+            next: 0,
+        }
+    }
+
     /// Drops pieces beyond the first `pieces`: undoes pushes.
     pub fn truncate(&mut self, pieces: usize) {
         while self.slices.len() > pieces {
@@ -162,6 +170,39 @@ impl FrameRefs {
     /// The pool that the frames belong to.
     pub fn pool(&self) -> &Arc<FramePool> {
         &self.pool
+    }
+}
+
+/// Hands out the pieces of a [`FrameRefs`] in order, as few slices. See [`FrameRefs::io_runs`].
+#[derive(Debug)]
+pub struct IoRuns<'a> {
+    refs: &'a FrameRefs,
+    next: usize,
+}
+
+impl<'a> IoRuns<'a> {
+    /// The next piece and those that follow it in memory, as far as they have at most `most` bytes together.
+    ///
+    /// Pages that were written in one go mostly lie in neighbouring frames, and every slice costs the kernel something.
+    #[inline]
+    pub fn next_run(&mut self, most: usize) -> IoSlice<'a> {
+        let pieces = &self.refs.slices;
+        let first = pieces[self.next];
+        self.next += 1;
+        let (mut last, mut length) = (first, first.len());
+        while usize::from(last.start + last.length) == PAGE_SIZE
+            && let Some(piece) = pieces.get(self.next)
+            && piece.frame == last.frame + 1
+            && piece.start == 0
+            && length + piece.len() <= most
+        {
+            length += piece.len();
+            last = *piece;
+            self.next += 1;
+        }
+        // SAFETY: each piece owns a reference to a published frame, which the borrow of `refs` keeps alive, and each
+        // begins in memory where the one before it ends.
+        IoSlice::new(unsafe { self.refs.pool.run(first.frame, first.start.into(), length) })
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{AllowList, Listener, tcp};
+use super::{AllowList, Listener, tcp, unix};
 use crate::limits::ACCEPT_RETRY_DELAY;
 use crate::session::{self, SessionContext, Stream};
 
@@ -81,7 +81,9 @@ pub async fn accept_loop(
     }
 }
 
-async fn accept(listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>, String)> {
+pub(super) async fn accept(
+    listener: &Listener,
+) -> io::Result<(Stream, Option<SocketAddr>, String)> {
     match listener {
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
@@ -91,6 +93,7 @@ async fn accept(listener: &Listener) -> io::Result<(Stream, Option<SocketAddr>, 
         }
         Listener::Unix(listener, _) => {
             let (stream, _) = listener.accept().await?;
+            unix::tune(&stream)?;
             let peer = match stream.peer_cred() {
                 Ok(credentials) => match credentials.pid() {
                     Some(pid) => format!("unix:pid={pid},uid={}", credentials.uid()),

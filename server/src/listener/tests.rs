@@ -2,6 +2,7 @@ use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::Path;
 
 use super::*;
+use crate::session::Stream;
 
 async fn bind_unix(path: &Path) -> Result<Listener, BindError> {
     Listener::bind(&Address::Unix(path.to_owned()), "listen").await
@@ -82,4 +83,39 @@ async fn somebody_elses_socket_in_its_place_is_not_removed() {
     let _other = StdListener::bind(&path).unwrap();
     drop(listener);
     assert!(path.exists());
+}
+
+#[tokio::test]
+async fn replies_over_tcp_are_not_held_back() {
+    let listener = bind_tcp("127.0.0.1:0").await.unwrap();
+    let Listener::Tcp(socket) = &listener else {
+        panic!("bound to TCP")
+    };
+    let client = tokio::net::TcpStream::connect(socket.local_addr().unwrap());
+    let (accepted, client) = tokio::join!(accept::accept(&listener), client);
+    let (Stream::Tcp(accepted), ..) = accepted.unwrap() else {
+        panic!("accepted from TCP")
+    };
+    assert!(accepted.nodelay().unwrap());
+    drop(client.unwrap());
+}
+
+#[tokio::test]
+async fn a_unix_socket_has_room_for_large_replies() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = bind_unix(&path).await.unwrap();
+    let usual = socket2::SockRef::from(&UnixStream::pair().unwrap().0)
+        .send_buffer_size()
+        .unwrap();
+    let client = UnixStream::connect(&path).unwrap();
+    let (Stream::Unix(accepted), ..) = accept::accept(&listener).await.unwrap() else {
+        panic!("accepted from a Unix socket")
+    };
+    let size = socket2::SockRef::from(&accepted)
+        .send_buffer_size()
+        .unwrap();
+    assert!(size >= usual, "{size} of usually {usual}");
+    assert!(size > 2 * (128 << 10), "{size}");
+    drop(client);
 }

@@ -5,9 +5,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use tokio::net::UnixListener;
+use socket2::SockRef;
+use tokio::net::{UnixListener, UnixStream};
 
 use super::{Address, BindError};
+use crate::limits::SEND_BUFFER_BYTES;
 
 /// A socket in the file system that belongs to this process. Dropping it removes the file, unless somebody else has put
 /// another in its place.
@@ -51,6 +53,15 @@ pub(super) fn bind(
     let path = std::path::absolute(path).map_err(failed)?;
     let identity = identity(&std::fs::symlink_metadata(&path).map_err(failed)?);
     Ok((listener, SocketFile { path, identity }))
+}
+
+/// Large replies go out in few pieces. A larger buffer that the administrator has set stays.
+pub(super) fn tune(stream: &UnixStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    if socket.send_buffer_size()? < SEND_BUFFER_BYTES {
+        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    }
+    Ok(())
 }
 
 /// Removes a socket that nobody listens on.

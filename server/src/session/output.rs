@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::sync::Arc;
 
 use weir_cache::{FramePool, FrameRefs, PAGE_SIZE};
@@ -19,6 +20,10 @@ use super::stream::Stream;
 
 /// The most slices that one `writev` takes (UIO_MAXIOV).
 const SLICES_MAX: usize = 1024;
+
+/// Bytes that one `writev` is offered: what a Unix socket holds with the buffer that it is given here (see
+/// `SEND_BUFFER_BYTES`). What it doesn't take is gathered, handed to the kernel and thrown away, once per attempt.
+const CALL_BYTES_MAX: usize = 1 << 20;
 
 /// A byte buffer that has grown beyond this is freed once it was sent: an occasional long block status must not stay with
 /// every connection.
@@ -66,6 +71,8 @@ pub(super) struct Queue {
     pages: FrameRefs,
     /// Bytes to be sent.
     pending: usize,
+    /// Empty: memory for the next vectored write's slices.
+    spare: Vec<IoSlice<'static>>,
 }
 
 impl Queue {
@@ -76,6 +83,7 @@ impl Queue {
             bytes_sent: 0,
             pages: FrameRefs::new(pool),
             pending: 0,
+            spare: Vec::new(),
         }
     }
 
@@ -153,9 +161,9 @@ impl Queue {
             .extend_from_slice(&other.bytes[other.bytes_sent..]);
         let pool = Arc::clone(other.pages.pool());
         self.pages
-            .append(std::mem::replace(&mut other.pages, FrameRefs::new(pool)));
+            .append(mem::replace(&mut other.pages, FrameRefs::new(pool)));
         self.segments.append(&mut other.segments);
-        self.pending += std::mem::take(&mut other.pending);
+        self.pending += mem::take(&mut other.pending);
         other.bytes = Vec::new();
         other.bytes_sent = 0;
     }
@@ -163,40 +171,40 @@ impl Queue {
     /// Gives the socket what one call can carry. Says how much was taken, and whether that was all of it.
     fn send(&mut self, stream: &Stream) -> io::Result<(usize, bool)> {
         self.drop_skipped();
-        let (slices, length) = self.slices();
+        let mut slices = recycle(mem::take(&mut self.spare));
+        let length = self.gather(&mut slices);
         if length == 0 {
             return Ok((0, false));
         }
-        let sent = match stream.try_write_vectored(&slices, length) {
+        let outcome = stream.try_write_vectored(&slices, length);
+        self.spare = recycle(slices);
+        let sent = match outcome {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(sent) => sent,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((0, false)),
             Err(error) => return Err(error),
         };
-        drop(slices);
         self.advance(sent);
         Ok((sent, sent == length))
     }
 
-    /// The next bytes to be sent, as far as one call can carry them, and how many they are.
-    fn slices(&self) -> (Vec<IoSlice<'_>>, usize) {
-        let capacity = (self.segments.len() + self.pages.len()).min(SLICES_MAX);
-        let mut slices = Vec::with_capacity(capacity);
+    /// Puts the next bytes to be sent into `slices`, as many as one call should carry; says how many they are.
+    fn gather<'a>(&'a self, slices: &mut Vec<IoSlice<'a>>) -> usize {
         let mut bytes = &self.bytes[self.bytes_sent..];
-        let mut pages = self.pages.io_slices();
+        let mut pages = self.pages.io_runs();
         let mut total = 0;
-        'segments: for segment in &self.segments {
+        for segment in &self.segments {
             let mut left = segment.length;
             while left > 0 {
-                if slices.len() == SLICES_MAX {
-                    break 'segments;
+                if slices.len() == SLICES_MAX || total >= CALL_BYTES_MAX {
+                    return total;
                 }
                 let slice = if segment.source == Source::Bytes {
                     let (head, tail) = bytes.split_at(left);
                     bytes = tail;
                     IoSlice::new(head)
                 } else {
-                    pages.next().expect("a segment's pages are in the queue")
+                    pages.next_run(left)
                 };
                 left -= slice.len();
                 if segment.source != Source::Skipped {
@@ -205,7 +213,7 @@ impl Queue {
                 }
             }
         }
-        (slices, total)
+        total
     }
 
     /// Forgets `count` sent bytes.
@@ -266,8 +274,18 @@ impl Queue {
             self.segments = VecDeque::new();
             self.bytes = Vec::new();
             self.pages = FrameRefs::new(Arc::clone(self.pages.pool()));
+            self.spare = Vec::new();
         }
     }
+}
+
+/// Empties `slices` for other borrows and keeps its memory: collecting what has the same layout reuses it.
+fn recycle<'to>(mut slices: Vec<IoSlice<'_>>) -> Vec<IoSlice<'to>> {
+    slices.clear();
+    slices
+        .into_iter()
+        .map(|_| -> IoSlice<'to> { unreachable!("it is empty") })
+        .collect()
 }
 
 /// The replies of a connection.
@@ -324,7 +342,7 @@ impl Output {
 
     /// The streamed reply is complete: what waited follows it.
     pub(super) fn resume(&mut self) {
-        if std::mem::take(&mut self.is_held) {
+        if mem::take(&mut self.is_held) {
             self.sending.append(&mut self.held);
         }
     }
