@@ -41,7 +41,8 @@ pub(super) struct Receive {
     /// Bytes of the payload that belong to no slice yet.
     left: u64,
     stage: Stage,
-    stored: FuturesUnordered<PartFuture<()>>,
+    /// Slices that couldn't be installed at once; hardly any WRITE has such.
+    stored: Option<FuturesUnordered<PartFuture<()>>>,
     error: Option<NbdError>,
 }
 
@@ -75,9 +76,14 @@ impl Receive {
             next: ticket.request.offset,
             left: ticket.request.length.into(),
             stage,
-            stored: FuturesUnordered::new(),
+            stored: None,
             error: None,
         }
+    }
+
+    /// How many slices are being stored.
+    fn storing(&self) -> usize {
+        self.stored.as_ref().map_or(0, FuturesUnordered::len)
     }
 
     /// Whether it is the client's turn.
@@ -124,6 +130,8 @@ impl Transmission<'_> {
         if length == 0 {
             return self.answer(&ticket, Ok(()));
         }
+        // Also when this one came whole: the next one is then left in the socket, from where it isn't copied.
+        self.large_payloads = length > BUFFERED_PAYLOAD_MAX;
         if complete && self.cache.slice_at(ticket.request.offset, length as u64) == length {
             let data = &self.input.unread()[..length];
             if !self.cache.is_direct(length as u64)
@@ -135,7 +143,6 @@ impl Transmission<'_> {
                 return self.stored(ticket, None, None);
             }
         }
-        self.large_payloads = !complete;
         self.receiving = Some(Receive::new(ticket, Stage::Allocate));
     }
 
@@ -171,7 +178,7 @@ impl Transmission<'_> {
                 } = receive;
                 match stage {
                     Stage::Collecting(collector) => self.run_collected(ticket, *collector),
-                    _ => self.stored(ticket, Some(stored), error),
+                    _ => self.stored(ticket, stored, error),
                 }
                 true
             }
@@ -180,9 +187,10 @@ impl Transmission<'_> {
 
     fn advance(&mut self, receive: &mut Receive) -> Need {
         loop {
+            let storing = receive.storing();
             match &mut receive.stage {
                 Stage::Allocate if receive.left == 0 => return Need::Nothing,
-                Stage::Allocate if receive.stored.len() >= SLICES_STORED_MAX => return Need::Wait,
+                Stage::Allocate if storing >= SLICES_STORED_MAX => return Need::Wait,
                 Stage::Allocate => self.allocate(receive),
                 Stage::Waiting(..) => return Need::Wait,
                 Stage::Filling(payload) => {
@@ -252,15 +260,15 @@ impl Transmission<'_> {
             return receive.fail(wire_error(errno));
         }
         let (cache, context) = (self.cache.clone(), self.contexts.write.clone());
-        if self.cache.is_direct(receive.ticket.request.length.into()) {
-            receive.stored.push(Box::pin(async move {
-                cache.write_direct(&context, payload).await
-            }));
-        } else if let Err(payload) = self.cache.try_install(&self.contexts.write, payload) {
-            receive.stored.push(Box::pin(
-                async move { cache.write(&context, payload).await },
-            ));
-        }
+        let part: PartFuture<()> = if self.cache.is_direct(receive.ticket.request.length.into()) {
+            Box::pin(async move { cache.write_direct(&context, payload).await })
+        } else {
+            match self.cache.try_install(&self.contexts.write, payload) {
+                Ok(()) => return,
+                Err(payload) => Box::pin(async move { cache.write(&context, payload).await }),
+            }
+        };
+        receive.stored.get_or_insert_default().push(part);
     }
 
     /// All of a WRITE has been received: answers it when its slices are stored, and durable if it says FUA.
@@ -286,7 +294,9 @@ impl Transmission<'_> {
             return false;
         };
         let mut progress = false;
-        while let Poll::Ready(Some(outcome)) = receive.stored.poll_next_unpin(task) {
+        while let Some(stored) = &mut receive.stored
+            && let Poll::Ready(Some(outcome)) = stored.poll_next_unpin(task)
+        {
             progress = true;
             if let Err(errno) = outcome {
                 receive.fail(wire_error(errno));

@@ -75,7 +75,7 @@ pub(super) struct Transmission<'a> {
     pub(super) output: Output,
     /// The WRITE whose payload is being received (or drained).
     pub(super) receiving: Option<Receive>,
-    /// The last payload went straight into pages: read little ahead of the next one.
+    /// The last payload was a large one: read little ahead, so that the next one goes straight into pages.
     pub(super) large_payloads: bool,
     /// Requests under way, apart from `receiving` and `streams`.
     pub(super) slow: FuturesUnordered<SlowFuture>,
