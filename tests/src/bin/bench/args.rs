@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     /// Only the reference servers; without it, a comparison.
     #[command(subcommand)]
     pub(crate) server: Option<Reference>,
-    /// Short rounds, Unix sockets unless --tcp: two minutes at most.
+    /// Short rounds, cold loads over Unix sockets only: two minutes at most.
     #[arg(long)]
     pub(crate) quick: bool,
     /// Latency beside a streaming writer, and over time while the cache overflows.
@@ -26,12 +26,15 @@ pub(crate) struct Arguments {
     /// What connections, start-up, trims, flushes and exports cost.
     #[arg(long)]
     pub(crate) tables: bool,
-    /// Count system calls and instructions per request instead of timing them; exit 1 above the limits.
+    /// Count system calls, instructions and allocations per request instead of timing; exit 1 above the limits.
     #[arg(long)]
     pub(crate) count: bool,
     /// The limits for --count, instead of those built in.
     #[arg(long, value_name = "FILE", requires = "count")]
     pub(crate) limits: Option<PathBuf>,
+    /// Keep what strace and callgrind report with --count there.
+    #[arg(long, value_name = "FOLDER", requires = "count")]
+    pub(crate) profiles: Option<PathBuf>,
     /// Print the names of loads and servers.
     #[arg(long)]
     pub(crate) list: bool,
@@ -56,7 +59,7 @@ pub(crate) struct Arguments {
     /// Draw the result.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
-    /// Only TCP over loopback [default: both, with --quick Unix].
+    /// Only TCP over loopback; --tails, --tables and --count use Unix sockets always.
     #[arg(long)]
     pub(crate) tcp: bool,
     /// Only Unix sockets.
@@ -95,7 +98,6 @@ impl Arguments {
         match (self.unix, self.tcp) {
             (true, _) => vec![Transport::Unix],
             (_, true) => vec![Transport::Tcp],
-            _ if self.quick || self.tails || self.tables || self.count => vec![Transport::Unix],
             _ => vec![Transport::Unix, Transport::Tcp],
         }
     }

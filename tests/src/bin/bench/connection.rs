@@ -55,6 +55,11 @@ impl Connection {
         })
     }
 
+    #[cfg(test)]
+    pub(crate) const fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     pub(crate) const fn size(&self) -> u64 {
         self.agreed.size
     }
@@ -130,11 +135,15 @@ impl Connection {
 
     /// Fills `0..length` with the pattern and flushes.
     pub(crate) fn prefill(&mut self, length: u64) -> io::Result<()> {
+        self.prefill_range(0, length)
+    }
+
+    /// The same for `offset..end`.
+    pub(crate) fn prefill_range(&mut self, mut offset: u64, end: u64) -> io::Result<()> {
         /// Large enough for speed, small enough for every server.
         const PIECE: u32 = 1 << 20;
-        let mut offset = 0;
-        while offset < length {
-            let piece = u64::from(PIECE).min(length - offset);
+        while offset < end {
+            let piece = u64::from(PIECE).min(end - offset);
             let length = u32::try_from(piece).expect("at most PIECE");
             self.queue(
                 Request {

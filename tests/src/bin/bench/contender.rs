@@ -58,6 +58,9 @@ pub(crate) const NAMES: [(Kind, &str); 12] = [
 /// No connection has this number.
 const UNMATCHED_RULE: &str = "any conn=4000000000 error=EIO";
 
+/// More than any mode opens, for servers that limit them.
+const CONNECTIONS_MAX: &str = "2000";
+
 /// What a server gets to serve.
 #[derive(Debug, Clone)]
 pub(crate) struct Place<'place> {
@@ -105,6 +108,14 @@ impl Contender {
 
     pub(crate) fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// The same program with a fault rule that never matches.
+    pub(crate) fn armed(&self) -> Self {
+        Self {
+            kind: Kind::WeirArmed,
+            ..self.clone()
+        }
     }
 
     /// Whether it works on the file without a server.
@@ -182,7 +193,8 @@ impl Contender {
                 command
                     .arg("serve")
                     .arg(place.file)
-                    .args(["--size", &size, "--no-admin"]);
+                    .args(["--size", &size, "--no-admin"])
+                    .args(["--max-connections", CONNECTIONS_MAX]);
                 command.args(["--listen", &address.to_string()]);
                 command.args(["--cache-size", &place.cache_size.to_string()]);
                 if self.kind == Kind::WeirArmed {
@@ -203,7 +215,7 @@ impl Contender {
                 &address.port().to_string(),
             ]),
         };
-        command.args(["-f", "raw", "-t", "-e", "2000", "--discard=unmap"]);
+        command.args(["-f", "raw", "-t", "-e", CONNECTIONS_MAX, "--discard=unmap"]);
         command
             .arg(format!("--cache={cache}"))
             .arg(format!("--aio={}", self.aio))

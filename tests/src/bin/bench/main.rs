@@ -38,9 +38,10 @@ use tempfile::TempDir;
 use args::{Arguments, Reference};
 use connection::Options;
 use contender::{Contender, Kind, NAMES};
-use load::{LOADS, Load};
+use load::{LOADS, Load, Temperature};
 use pattern::Pattern;
 use rounds::{Comparison, Scale};
+use stream::Transport;
 use wire::failure;
 
 /// Any number: it tells the benchmark's data from what else may lie on a disk.
@@ -76,6 +77,10 @@ fn list() {
     println!("loads:");
     for load in &LOADS {
         println!("  {:<16} {}", load.name, load.title);
+    }
+    println!("loads of --count:");
+    for name in count::names() {
+        println!("  {name}");
     }
     println!("servers:");
     for (_, name) in NAMES {
@@ -166,8 +171,14 @@ fn run_tails(arguments: &Arguments) -> io::Result<()> {
         &json!({ "fairness": fairness, "over_time": over_time }),
     )?;
     write_svg(arguments, || {
-        let title = "random writes through the dirty limits: 99th percentile of each window";
-        svg::lines(title, "seconds", "us", &tails::plot(&over_time))
+        let title =
+            "4 KiB random writes at QD8 through the dirty limits: 99th percentile of each 50 ms";
+        svg::lines(
+            title,
+            "seconds since the first write",
+            "microseconds",
+            &tails::plot(&over_time),
+        )
     })
 }
 
@@ -185,13 +196,9 @@ fn run_count(arguments: &Arguments) -> io::Result<ExitCode> {
         contenders.retain(|contender| matches!(contender.kind, Kind::Weir | Kind::Baseline));
     }
     let folder = folder(arguments)?;
-    let within = count::check(
-        &contenders,
-        folder.path(),
-        &options(arguments),
-        arguments.limits.as_deref(),
-    )?;
-    Ok(if within {
+    let lines = count::check(&contenders, folder.path(), &options(arguments), arguments)?;
+    write_json(arguments, &json!({ "counts": lines }))?;
+    Ok(if count::within(&lines) {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -220,6 +227,17 @@ fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
         failures: Vec::new(),
     };
     for transport in arguments.transports() {
+        let loads: Vec<&Load> = loads
+            .iter()
+            .copied()
+            // Cold loads are about the disk: when time is short, once is enough.
+            .filter(|load| {
+                !arguments.quick
+                    || arguments.tcp
+                    || transport == Transport::Unix
+                    || load.temperature == Temperature::Hot
+            })
+            .collect();
         comparison.run(transport, &contenders, &loads, start)?;
     }
     let groups = report::groups(&comparison.samples, &loads);

@@ -159,6 +159,11 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// The same, as an error that says what to do.
+pub(crate) fn find_tool(program: &str) -> io::Result<PathBuf> {
+    find(program).ok_or_else(|| failure(format!("{program} is needed and isn't installed")))
+}
+
 /// A command for `program` that is killed when this process dies, however it dies, where util-linux can arrange that.
 pub(crate) fn command(program: &Path) -> Command {
     match find("setpriv") {

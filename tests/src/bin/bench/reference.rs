@@ -6,7 +6,7 @@
 
 mod ceiling;
 mod engine;
-mod handshake;
+pub(crate) mod handshake;
 mod tokio_loop;
 
 pub(crate) use ceiling::serve as serve_ceiling;

@@ -37,7 +37,12 @@ pub(crate) fn bars(groups: &[Group]) -> String {
         }
     }
     let mut body = String::new();
-    let mut y = 10.0;
+    let _infallible = writeln!(
+        body,
+        "<text x=\"8\" y=\"16\">Bars: median over the rounds of throughput as a share of the yardstick's (dashed). Lines: \
+         from the smallest to the largest share. us: the server's processor time per request.</text>"
+    );
+    let mut y = 26.0;
     for group in groups {
         let Some(yardstick) = group.yardsticks.first() else {
             continue;
@@ -58,6 +63,13 @@ pub(crate) fn bars(groups: &[Group]) -> String {
             group.transport
         );
         y += PANEL_HEAD - 10.0;
+        let rows = ratios().count() as f64;
+        let _infallible = writeln!(
+            body,
+            "<path d=\"M{:.1} {y}v{:.1}\" stroke=\"#999\" stroke-dasharray=\"3 3\"/>",
+            LABEL_WIDTH + scale,
+            rows * BAR_HEIGHT
+        );
         for row in &group.rows {
             let Some(ratio) = row.ratios.first().copied().flatten() else {
                 continue;
@@ -74,7 +86,7 @@ pub(crate) fn bars(groups: &[Group]) -> String {
             );
             let processor = row
                 .processor_us_per_request
-                .map_or_else(String::new, |figure| format!(", {figure:.1} us cpu"));
+                .map_or_else(String::new, |figure| format!(", {figure:.1} us"));
             let _infallible = writeln!(
                 body,
                 "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
@@ -104,6 +116,16 @@ pub(crate) struct Line {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
+/// A round distance of at most ten ticks.
+fn tick_step(most: f64) -> f64 {
+    let decade = 10f64.powf((most / 10.0).log10().floor());
+    [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|factor| factor * decade)
+        .find(|step| most / step <= 10.0)
+        .unwrap_or(most)
+}
+
 /// Lines over a common x axis. The y axis is logarithmic: tails span decades.
 pub(crate) fn lines(title: &str, x_title: &str, y_title: &str, lines: &[Line]) -> String {
     const HEIGHT: f64 = 420.0;
@@ -126,14 +148,29 @@ pub(crate) fn lines(title: &str, x_title: &str, y_title: &str, lines: &[Line]) -
     let mut body = String::new();
     let _infallible = writeln!(
         body,
-        "<text x=\"8\" y=\"20\" font-weight=\"bold\">{}</text><text x=\"{RIGHT}\" y=\"{}\" \
-         text-anchor=\"end\">{} (to {x_most:.1})</text><text x=\"8\" y=\"{}\">{}</text>",
+        "<text x=\"8\" y=\"20\" font-weight=\"bold\">{}</text><text x=\"{}\" y=\"{}\" \
+         text-anchor=\"middle\">{}</text><text transform=\"translate(16 {}) rotate(-90)\" \
+         text-anchor=\"middle\">{}, logarithmic</text>",
         escape(title),
-        BOTTOM + 30.0,
+        f64::midpoint(LEFT, RIGHT),
+        BOTTOM + 36.0,
         escape(x_title),
-        TOP - 6.0,
+        f64::midpoint(TOP, BOTTOM),
         escape(y_title)
     );
+    let step = tick_step(x_most);
+    let mut tick = 0.0;
+    while tick <= x_most * 1.001 {
+        let x = x_of(tick);
+        let _infallible = writeln!(
+            body,
+            "<path d=\"M{x:.1} {BOTTOM}v5\" stroke=\"black\"/><text x=\"{x:.1}\" y=\"{}\" \
+             text-anchor=\"middle\">{}</text>",
+            BOTTOM + 18.0,
+            (tick * 100.0).round() / 100.0
+        );
+        tick += step;
+    }
     let mut decade: f64 = 1.0;
     while decade.log10() <= top {
         let y = y_of(decade);

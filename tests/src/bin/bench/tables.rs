@@ -1,42 +1,32 @@
-//! What things cost that no throughput shows: idle connections, a start, a trim of everything, a flush, many exports.
+//! What things cost that no throughput shows, each over sizes that it must not grow with: idle connections, a lookup, a
+//! start, a trim of what was never touched, a flush, more exports.
 //!
 //! Each table asks every server that can answer; a server that fails gets a line that says why.
+
+mod connections;
+mod exports;
+mod flush;
+mod size;
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 
-use crate::connection::{Connection, Options};
+use crate::connection::Options;
 use crate::contender::{Contender, Kind, Place};
-use crate::load::{Extent, LOADS, Load, run};
-use crate::pattern::Random;
-use crate::process::{self, Server};
+use crate::process::Server;
 use crate::report::Spread;
-use crate::stream::{Address, Stream, Transport};
-use crate::wire::{self, Command, Request, failure};
+use crate::stream::Transport;
 
-const IDLE_CONNECTIONS: u32 = 1000;
-/// Descriptors for those, on both sides, and some more.
-const DESCRIPTORS: u64 = 4096;
-const HUGE_SIZE: u64 = 1 << 40;
-const SMALL_SIZE: u64 = 256 << 20;
-/// Room for all of a small export.
+const GIB: u64 = 1 << 30;
+/// Room for all that a table touches.
 const CACHE_SIZE: u64 = 512 << 20;
-/// The longest a request can be, in whole blocks: 4 GiB less one block.
-const TRIM_LENGTH: u32 = u32::MAX - 4095;
-const TRIM_DEPTH: usize = 16;
 /// How often what is short is repeated.
 const REPEATS: usize = 5;
-const DIRTY_PAGES: [u64; 6] = [0, 1, 16, 256, 4096, 16384];
 const PAGE: u32 = 4096;
-const EXPORTS: [usize; 3] = [1, 16, 256];
-/// Of the exports, how many are read at the same time.
-const ACTIVE_EXPORTS: usize = 4;
-const EXPORT_SIZE: u64 = 16 << 20;
 
 /// One cell of a table.
 #[derive(Debug, Clone, Serialize)]
@@ -48,10 +38,11 @@ pub(crate) struct Cost {
     pub(crate) unit: &'static str,
 }
 
-/// Collects and prints the cells.
-struct Tables {
+/// Collects and prints the cells of one table after the other.
+struct Tables<'run> {
     folder: PathBuf,
-    options: Options,
+    options: &'run Options,
+    table: &'static str,
     costs: Vec<Cost>,
 }
 
@@ -61,23 +52,27 @@ pub(crate) fn measure(
     folder: &Path,
     options: &Options,
 ) -> io::Result<Vec<Cost>> {
-    raise_descriptor_limit()?;
+    connections::raise_descriptor_limit()?;
     let mut tables = Tables {
         folder: folder.to_owned(),
-        options: options.clone(),
+        options,
+        table: "",
         costs: Vec::new(),
     };
-    type Measure = fn(&mut Tables, &mut Contender) -> io::Result<()>;
-    let all: [(&'static str, Measure); 6] = [
-        ("idle connections", Tables::idle),
-        ("start-up on 1 TiB", Tables::start_up),
-        ("trim of 1 TiB untouched", Tables::trim),
-        ("memory for what is cached", Tables::memory),
-        ("flush of dirty pages", Tables::flush),
-        ("exports", Tables::exports),
+    type Measure = fn(&mut Tables<'_>, &mut Contender) -> io::Result<()>;
+    let all: [(&'static str, Measure); 8] = [
+        ("memory with idle connections", connections::idle),
+        ("memory for what is cached", connections::cached),
+        ("random read 4 KiB QD32 by device size", size::lookup),
+        ("start-up by device size", size::start_up),
+        ("trim of all of an untouched device", size::trim),
+        ("flush of dirty pages", flush::dirty),
+        ("flush of 16 dirty pages beside clean ones", flush::clean),
+        ("reads from one export beside others", exports::beside),
     ];
     for (title, measure) in all {
         println!("\n{title}");
+        tables.table = title;
         for contender in contenders
             .iter_mut()
             .filter(|contender| !contender.is_raw())
@@ -90,18 +85,11 @@ pub(crate) fn measure(
     Ok(tables.costs)
 }
 
-impl Tables {
-    fn add(
-        &mut self,
-        table: &'static str,
-        contender: &Contender,
-        case: String,
-        value: f64,
-        unit: &'static str,
-    ) {
+impl Tables<'_> {
+    fn add(&mut self, contender: &Contender, case: String, value: f64, unit: &'static str) {
         println!("  {:<16} {case:<28} {value:>12.2} {unit}", contender.name);
         self.costs.push(Cost {
-            table,
+            table: self.table,
             contender: contender.name,
             case,
             value,
@@ -109,268 +97,33 @@ impl Tables {
         });
     }
 
+    /// A server of a new sparse file.
     fn start(&self, contender: &mut Contender, size: u64) -> io::Result<Server> {
         let file = self.folder.join("tables.img");
         File::create(&file)?.set_len(size)?;
-        let transport = Transport::Unix;
         contender.start(&Place {
             folder: &self.folder,
             file: &file,
             size,
             cache_size: CACHE_SIZE,
-            transport,
+            transport: Transport::Unix,
         })
     }
+}
 
-    fn idle(&mut self, contender: &mut Contender) -> io::Result<()> {
-        let server = self.start(contender, SMALL_SIZE)?;
-        let before = server.resident_bytes()?;
-        let mut held = Vec::new();
-        for number in 0..IDLE_CONNECTIONS {
-            let connected = self.hold(server.address());
-            held.push(
-                connected
-                    .map_err(|error| failure(format!("connection {number} refused: {error}")))?,
-            );
-        }
-        let after = server.resident_bytes()?;
-        let table = "idle connections";
-        self.add(
-            table,
-            contender,
-            "idle server".into(),
-            before as f64 / 1e6,
-            "MB",
-        );
-        let each = after.saturating_sub(before) as f64 / f64::from(IDLE_CONNECTIONS) / 1e3;
-        self.add(
-            table,
-            contender,
-            format!("each of {IDLE_CONNECTIONS} connections"),
-            each,
-            "kB",
-        );
-        Ok(())
-    }
+/// Whether all of the export would lie in memory, which no huge one can.
+fn is_memory(contender: &Contender) -> bool {
+    matches!(contender.kind, Kind::Ceiling | Kind::TokioLoop)
+}
 
-    /// A connection without the generator's buffers.
-    fn hold(&self, address: &Address) -> io::Result<Stream> {
-        let mut stream = address.connect()?;
-        stream.bound_waits()?;
-        wire::negotiate(&mut stream, &self.options.export, self.options.structured)?;
-        Ok(stream)
-    }
-
-    /// Resident bytes for each byte that is written once and fits in the cache.
-    fn memory(&mut self, contender: &mut Contender) -> io::Result<()> {
-        let server = self.start(contender, SMALL_SIZE)?;
-        let before = server.resident_bytes()?;
-        let mut connection = Connection::open(server.address(), &self.options, 4)?;
-        connection.prefill(SMALL_SIZE)?;
-        let grown = server.resident_bytes()?.saturating_sub(before);
-        connection.close();
-        let case = format!("{} MiB written", SMALL_SIZE >> 20);
-        self.add(
-            "memory",
-            contender,
-            case,
-            grown as f64 / SMALL_SIZE as f64,
-            "bytes per byte",
-        );
-        Ok(())
-    }
-
-    fn start_up(&mut self, contender: &mut Contender) -> io::Result<()> {
-        if matches!(contender.kind, Kind::Ceiling | Kind::TokioLoop) {
-            return Err(failure("keeps all of its export in memory"));
-        }
-        let mut times = Vec::new();
-        for _ in 0..REPEATS {
-            let start = Instant::now();
-            let server = self.start(contender, HUGE_SIZE)?;
-            self.hold(server.address())?;
-            times.push(milliseconds(start.elapsed()));
-        }
-        let spread = Spread::of(times).expect("some repeats");
-        self.add(
-            "start-up on 1 TiB",
-            contender,
-            "to the first handshake".into(),
-            spread.median,
-            "ms",
-        );
-        Ok(())
-    }
-
-    fn trim(&mut self, contender: &mut Contender) -> io::Result<()> {
-        if matches!(contender.kind, Kind::Ceiling | Kind::TokioLoop) {
-            return Err(failure("has no TRIM"));
-        }
-        let server = self.start(contender, HUGE_SIZE)?;
-        let mut connection = Connection::open(server.address(), &self.options, TRIM_DEPTH)?;
-        let start = Instant::now();
-        let (mut offset, mut requests) = (0, 0);
-        while offset < HUGE_SIZE {
-            let rest = HUGE_SIZE - offset;
-            let length = u32::try_from(rest).unwrap_or(TRIM_LENGTH).min(TRIM_LENGTH);
-            connection.queue(
-                Request {
-                    command: Command::Trim,
-                    offset,
-                    length,
-                },
-                start,
-            );
-            offset += u64::from(length);
-            requests += 1;
-            if connection.room() == 0 {
-                connection.send()?;
-                connection.receive(|_| ())?;
-            }
-        }
-        connection.send()?;
-        connection.drain(|_| ())?;
-        let elapsed = milliseconds(start.elapsed());
-        connection.close();
-        self.add(
-            "trim of 1 TiB untouched",
-            contender,
-            format!("{requests} requests"),
-            elapsed,
-            "ms",
-        );
-        Ok(())
-    }
-
-    fn flush(&mut self, contender: &mut Contender) -> io::Result<()> {
-        let server = self.start(contender, SMALL_SIZE)?;
-        let mut connection = Connection::open(server.address(), &self.options, 32)?;
-        connection.prefill(SMALL_SIZE)?;
-        for pages in DIRTY_PAGES {
-            let mut times = Vec::new();
-            for repeat in 0..REPEATS {
-                let order = Random::new(repeat as u64).permutation(SMALL_SIZE / u64::from(PAGE));
-                for page in order
-                    .into_iter()
-                    .take(usize::try_from(pages).expect("a small number"))
-                {
-                    let offset = page * u64::from(PAGE);
-                    connection.queue(
-                        Request {
-                            command: Command::Write,
-                            offset,
-                            length: PAGE,
-                        },
-                        Instant::now(),
-                    );
-                    connection.send()?;
-                    if connection.room() == 0 {
-                        connection.receive(|_| ())?;
-                    }
-                }
-                connection.drain(|_| ())?;
-                let start = Instant::now();
-                connection.call(Request::FLUSH)?;
-                times.push(milliseconds(start.elapsed()));
-            }
-            let spread = Spread::of(times).expect("some repeats");
-            self.add(
-                "flush of dirty pages",
-                contender,
-                format!("{pages} pages"),
-                spread.median,
-                "ms",
-            );
-        }
-        connection.close();
-        Ok(())
-    }
-
-    fn exports(&mut self, contender: &mut Contender) -> io::Result<()> {
-        if !matches!(contender.kind, Kind::Weir | Kind::Baseline) {
-            return Err(failure("serves one export only"));
-        }
-        for count in EXPORTS {
-            let address = Address::Unix(
-                self.folder
-                    .join(format!("{}-exports-{count}.sock", contender.name)),
-            );
-            let mut command = process::command(contender.program());
-            command.args([
-                "serve",
-                "--no-admin",
-                "--cache-size",
-                "32M",
-                "--listen",
-                &address.to_string(),
-            ]);
-            for number in 0..count {
-                command
-                    .arg("--export")
-                    .arg(format!("e{number}=memory:{EXPORT_SIZE}"));
-            }
-            command.stderr(std::process::Stdio::null());
-            let server = Server::start(&mut command, address)?;
-            let active = count.min(ACTIVE_EXPORTS);
-            let rate = self.read_exports(&server, active)?;
-            let case = format!("{count} exports, {active} read");
-            self.add("exports", contender, case, rate / 1e3, "k requests/s");
-        }
-        Ok(())
-    }
-
-    /// Reads the first `active` exports at the same time and returns requests per second of all.
-    fn read_exports(&self, server: &Server, active: usize) -> io::Result<f64> {
-        let load: &'static Load = LOADS
-            .iter()
-            .find(|load| load.name == "read")
-            .expect("a load of that name");
-        let extent = Extent {
-            start: 0,
-            span: EXPORT_SIZE,
-            duration: Duration::from_millis(500),
-            seed: 1,
-        };
-        let options: Vec<Options> = (0..active)
-            .map(|number| Options {
-                export: format!("e{number}"),
-                ..self.options.clone()
-            })
-            .collect();
-        for options in &options {
-            let mut connection = Connection::open(server.address(), options, 4)?;
-            connection.prefill(EXPORT_SIZE)?;
-            connection.close();
-        }
-        let rates: Vec<io::Result<f64>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = options
-                .iter()
-                .map(|options| {
-                    scope.spawn(|| {
-                        run(server.address(), options, load, &extent, || ())
-                            .map(|(outcome, (), ())| outcome.requests_per_second())
-                    })
-                })
-                .collect();
-            threads
-                .into_iter()
-                .map(|thread| thread.join().expect("a load doesn't panic"))
-                .collect()
-        });
-        rates.into_iter().sum()
-    }
+fn median(values: Vec<f64>) -> f64 {
+    Spread::of(values).expect("some repeats").median
 }
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// The servers inherit it.
-fn raise_descriptor_limit() -> io::Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = DESCRIPTORS.min(hard);
-    if soft < wanted {
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
-    }
-    Ok(())
+fn gibibytes(size: u64) -> String {
+    format!("{} GiB", size / GIB)
 }

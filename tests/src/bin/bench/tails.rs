@@ -25,7 +25,7 @@ const SMALL_BLOCK: u32 = 4 << 10;
 /// In flight while the cache overflows.
 const OVERFLOW_DEPTH: usize = 8;
 /// A point of the plot over time.
-const WINDOW: Duration = Duration::from_millis(100);
+const WINDOW: Duration = Duration::from_millis(50);
 
 /// How large and how long.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ pub(crate) struct Scale {
     pub(crate) fairness_time: Duration,
     pub(crate) overflow_time: Duration,
     pub(crate) size: u64,
-    /// Small, so that dirty data reaches its limits.
+    /// Its dirty limits (a quarter, a half) are reached after a few windows, so that the plot shows the way there.
     pub(crate) overflow_cache: u64,
     pub(crate) rounds: u32,
 }
@@ -44,7 +44,7 @@ impl Scale {
             fairness_time: Duration::from_millis(if quick { 500 } else { 3000 }),
             overflow_time: Duration::from_secs(if quick { 2 } else { 10 }),
             size: 256 << 20,
-            overflow_cache: 16 << 20,
+            overflow_cache: 128 << 20,
             rounds: rounds.unwrap_or(if quick { 2 } else { 3 }),
         }
     }

@@ -1,52 +1,51 @@
-//! The file of limits: a load, its system calls and its instructions per request on a line; `#` starts a comment.
+//! The file of limits: a load, its system calls, instructions and allocations per request on a line; `#` starts a comment.
 
-/// What one request of a load may cost.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Limit {
-    load: String,
-    pub(super) system_calls: f64,
-    pub(super) instructions: f64,
-}
+use std::collections::HashMap;
+
+use super::Cost;
 
 /// The limits of every load.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Limits(Vec<Limit>);
+pub(super) struct Limits(HashMap<String, Cost>);
 
 impl Limits {
     /// Anything that isn't understood is an error: a limit that is skipped would pass for ever.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut limits = Vec::new();
+        let mut limits = HashMap::new();
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim();
             if line.is_empty() {
                 continue;
             }
-            let limit =
+            let (load, limit) =
                 parse_line(line).ok_or_else(|| format!("line {number} of the limits: {line}"))?;
-            limits.push(limit);
+            if limits.insert(load.to_owned(), limit).is_some() {
+                return Err(format!("line {number} of the limits: {load} again"));
+            }
         }
         Ok(Self(limits))
     }
 
-    pub(super) fn of(&self, load: &str) -> Option<&Limit> {
-        self.0.iter().find(|limit| limit.load == load)
+    pub(super) fn of(&self, load: &str) -> Option<Cost> {
+        self.0.get(load).copied()
     }
 }
 
-fn parse_line(line: &str) -> Option<Limit> {
-    let [load, system_calls, instructions] = line
+fn parse_line(line: &str) -> Option<(&str, Cost)> {
+    let (load, figures) = line.split_once(char::is_whitespace)?;
+    let figures: Vec<f64> = figures
         .split_whitespace()
-        .collect::<Vec<_>>()
-        .try_into()
-        .ok()?;
-    let number = |text: &str| {
-        text.parse()
-            .ok()
-            .filter(|value: &f64| value.is_finite() && *value >= 0.0)
+        .map(|text| text.parse().ok())
+        .collect::<Option<_>>()?;
+    let [system_calls, instructions, allocations] = figures.try_into().ok()?;
+    let limit = Cost {
+        system_calls,
+        instructions,
+        allocations,
     };
-    Some(Limit {
-        load: load.to_owned(),
-        system_calls: number(system_calls)?,
-        instructions: number(instructions)?,
-    })
+    limit
+        .figures()
+        .iter()
+        .all(|figure| figure.is_finite() && *figure >= 0.0)
+        .then_some((load, limit))
 }

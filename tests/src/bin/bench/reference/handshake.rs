@@ -12,7 +12,7 @@ use crate::wire::{
 /// Far above what the load generator sends.
 const OPTION_LENGTH_MAX: u32 = 4096;
 
-pub(super) fn serve(stream: &mut Stream, size: u64) -> io::Result<()> {
+pub(crate) fn serve(stream: &mut Stream, size: u64) -> io::Result<()> {
     stream.without_delay()?;
     let greeting = [
         &INIT_MAGIC.to_be_bytes()[..],
