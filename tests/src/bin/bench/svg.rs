@@ -39,10 +39,11 @@ pub(crate) fn bars(groups: &[Group]) -> String {
     let mut body = String::new();
     let _infallible = writeln!(
         body,
-        "<text x=\"8\" y=\"16\">Bars: median over the rounds of throughput as a share of the yardstick's (dashed). Lines: \
-         from the smallest to the largest share. us: the server's processor time per request.</text>"
+        "<text x=\"8\" y=\"16\">Bars and first figures: throughput as a share of the yardstick's (dashed), median over the \
+         rounds. Lines: the smallest to the largest share.</text><text x=\"8\" y=\"30\">Second figures: the server's \
+         processor time per request.</text>"
     );
-    let mut y = 26.0;
+    let mut y = 40.0;
     for group in groups {
         let Some(yardstick) = group.yardsticks.first() else {
             continue;

@@ -347,13 +347,14 @@ pub(crate) fn print(fairness: &[Fairness], over_time: &[OverTime]) {
     }
 }
 
-/// Lines for a plot: the 99th percentile of each window.
+/// Lines for a plot: the 99th percentile of each window that has one. What a silent window kept waiting shows in the next.
 pub(crate) fn plot(over_time: &[OverTime]) -> Vec<Line> {
     let line = |result: &OverTime| Line {
         name: result.contender.to_owned(),
         points: result
             .windows
             .iter()
+            .filter(|window| window.requests_per_second > 0.0)
             .map(|window| (window.end_seconds, window.tail.p99_us))
             .collect(),
     };
