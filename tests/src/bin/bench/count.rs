@@ -32,7 +32,7 @@ use server::Counted;
 const BURSTS_FEW: u64 = 256;
 const BURSTS_MANY: u64 = 2304;
 /// Counts of which the least is taken.
-const REPEATS: usize = 2;
+const REPEATS: usize = 3;
 
 const SMALL: u32 = 4 << 10;
 
