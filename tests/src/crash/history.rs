@@ -88,6 +88,8 @@ pub struct History {
     uncovered: BTreeMap<ChangeId, Moment>,
     /// When the last sync that succeeded was submitted.
     synced: Moment,
+    /// Whether a sync has ever failed.
+    sync_failed: bool,
 }
 
 impl History {
@@ -100,6 +102,7 @@ impl History {
             cells: vec![Cell::default(); cells],
             uncovered: BTreeMap::new(),
             synced: 0,
+            sync_failed: false,
         }
     }
 
@@ -169,6 +172,7 @@ impl History {
 
     /// A sync has failed: what nobody has a copy of may be lost, and what that has replaced.
     pub fn shaken(&mut self) {
+        self.sync_failed = true;
         let now = self.moment();
         let (changes, synced) = (&self.changes, self.synced);
         let at_risk = |id: &ChangeId| {
@@ -193,6 +197,12 @@ impl History {
                 .filter(|id| at_risk(id).is_some_and(|change| change.begun < until));
             cell.shaken.extend(lost);
         }
+    }
+
+    /// Whether a failed sync may have lost anything at all.
+    #[must_use]
+    pub fn may_have_lost(&self) -> bool {
+        self.sync_failed
     }
 
     /// Whether a failed sync may have lost what this cell held.
