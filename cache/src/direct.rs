@@ -10,16 +10,19 @@
 //!
 //! **A direct read** takes no lock: it writes the dirty pages of its range back, then reads the backend into private frames.
 //! What was replied to before it came in was dirty, in flight, held or on the backend, and all of these are waited for. A write that
-//! runs at the same time may be seen in part, even within a page: the store's atomicity is all that there is then.
+//! runs at the same time may be seen in part, even within a page: the store's atomicity is all that there is then. What was
+//! read while the store was resized or shifted is thrown away: it may be of neither shape, zeroes past an end that the cache
+//! doesn't know yet.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use weir_faults::{Errno, FaultContext};
 
 use crate::discard::Change;
 use crate::flush::Tries;
 use crate::frame::{FrameRefs, PAGE_BYTES};
-use crate::page_cache::{PageCache, pages_of};
+use crate::page_cache::{PageCache, bytes_of, pages_of};
 use crate::payload::{Payload, within};
 
 impl PageCache {
@@ -35,6 +38,26 @@ impl PageCache {
     /// What the backend said, to the read or to writing dirty pages of the range back; `EINVAL` when the device has become
     /// smaller than the range.
     pub async fn read_direct(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        offset: u64,
+        length: usize,
+    ) -> Result<FrameRefs, Errno> {
+        loop {
+            let shape = self.shape.load(Ordering::SeqCst);
+            let read = self.read_behind(context, offset, length).await;
+            if shape.is_multiple_of(2) && self.shape.load(Ordering::SeqCst) == shape {
+                return read;
+            }
+            drop(read);
+            // Past the gate, the change is over.
+            let pages = pages_of(&(offset..offset + length as u64));
+            drop(self.add_lock.add(bytes_of(&pages)).await);
+        }
+    }
+
+    /// Reads the store without a lock.
+    async fn read_behind(
         self: &Arc<Self>,
         context: &FaultContext,
         offset: u64,

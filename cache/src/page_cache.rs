@@ -79,6 +79,8 @@ pub struct PageCache {
     pub(crate) readahead: Readahead,
     pub(crate) counters: Counters,
     pub(crate) size: AtomicU64,
+    /// Odd while the store is being resized or shifted, under the exclusive gate; it changes twice for each.
+    pub(crate) shape: AtomicU64,
     /// For work that no request asked for.
     pub(crate) background: FaultContext,
     pub(crate) started: Started,
@@ -168,6 +170,7 @@ impl PageCache {
             pool,
             add_lock: Arc::new(AddLock::with_faults(PAGE_SHIFT, background.clone())),
             size: AtomicU64::new(backend.geometry().size),
+            shape: AtomicU64::new(0),
             backend,
             limits,
             mode: options.mode,

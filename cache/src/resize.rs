@@ -27,6 +27,22 @@ enum Shift {
     Collapse,
 }
 
+/// As long as it lives the store changes its shape, and what is read from it without a lock may be of neither shape.
+struct Shaping<'c>(&'c PageCache);
+
+impl<'c> Shaping<'c> {
+    fn new(cache: &'c PageCache) -> Self {
+        cache.shape.fetch_add(1, Ordering::SeqCst);
+        Self(cache)
+    }
+}
+
+impl Drop for Shaping<'_> {
+    fn drop(&mut self) {
+        self.0.shape.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 impl PageCache {
     /// Changes the size of the device. Growing shows zeroes; shrinking forgets what was past the new end, dirty or not. Cancel
     /// safe: once begun it runs to its end.
@@ -41,6 +57,7 @@ impl PageCache {
             let mut spare = cache.reserve(1).await;
             let guard = cache.add_lock.exclusive().await;
             pause_point!(context, "cache:resize:begin", [EIO, ENOSPC]).await?;
+            let shaping = Shaping::new(&cache);
             let old = cache.size();
             // The page that either end cuts, and everything after it.
             let pages = page_of(size.min(old))..old.div_ceil(PAGE_BYTES);
@@ -55,6 +72,7 @@ impl PageCache {
             if result.is_ok() {
                 cache.size.store(size, Ordering::SeqCst);
             }
+            drop(shaping);
             for page in held {
                 cache.release_resized(page, result.is_ok(), size, &mut spare);
             }
@@ -142,6 +160,7 @@ impl PageCache {
                 "flushed under the exclusive gate, and yet {} pages were not clean",
                 held.len()
             );
+            let shaping = Shaping::new(&cache);
             match shift {
                 Shift::Insert => cache.backend.insert_range(&context, offset, length).await?,
                 Shift::Collapse => {
@@ -153,6 +172,7 @@ impl PageCache {
             }
             cache.generations.completed_shift();
             let old = cache.size.swap(size, Ordering::SeqCst);
+            drop(shaping);
             cache.discharge_past(guard.as_block(), size, old);
             cache.reconcile_blocked(guard.as_block(), 0..size).await;
             drop(guard);

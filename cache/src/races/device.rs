@@ -11,6 +11,17 @@ impl Race {
         tokio::spawn(async move { cache.resize(size).await })
     }
 
+    fn read_direct(&self, range: Range<u64>) -> Running<Vec<u8>> {
+        let (cache, context) = (Arc::clone(&self.cache), self.context(RequestKinds::READ));
+        tokio::spawn(async move {
+            let length = usize::try_from(range.end - range.start).unwrap();
+            let pages = cache.read_direct(&context, range.start, length).await?;
+            let mut bytes = vec![0; length];
+            pages.copy_to(&mut bytes);
+            Ok(bytes)
+        })
+    }
+
     pub(super) fn write_direct(&self, offset: u64, data: &[u8]) -> Running<()> {
         let (cache, context) = (Arc::clone(&self.cache), self.context(RequestKinds::WRITE));
         let data = data.to_vec();
@@ -40,6 +51,43 @@ async fn race_07_shrink_while_a_fill_past_the_end_is_under_way() {
     done(race.resize(64 * PAGE)).await;
     assert_eq!(race.bytes(31..42).await, [7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     race.check_quiescent().await;
+}
+
+/// The store has its new shape, and the cache doesn't know it yet.
+#[tokio::test(start_paused = true)]
+async fn race_07_a_direct_read_meets_a_store_that_changes_its_shape() {
+    for shift in [false, true] {
+        let race = Race::new(64, 7);
+        done(race.write(40 * PAGE, &[9; PAGE_SIZE])).await;
+        done(race.flush()).await;
+        race.backend.behave(Behaviour {
+            delay_max: Some(Duration::from_secs(600)),
+            ..Behaviour::default()
+        });
+        let change = if shift {
+            let cache = Arc::clone(&race.cache);
+            tokio::spawn(async move { cache.collapse_range(0, PAGE).await })
+        } else {
+            race.resize(32 * PAGE)
+        };
+        waits(&change, "a change whose store takes its time").await;
+        assert_ne!(race.backend.volatile().len(), 64 * PAGE_SIZE);
+        race.backend.behave(Behaviour::default());
+        let reader = race.read_direct(40 * PAGE..41 * PAGE);
+        waits(&reader, "a direct read of a store between two shapes").await;
+        done(change).await;
+        let read = outcome(reader).await.map(|bytes| uniform(&bytes));
+        // What was one page further up has moved here; or there is nothing any more.
+        assert_eq!(
+            read,
+            if shift {
+                Ok(Some(7))
+            } else {
+                Err(Errno::EINVAL)
+            }
+        );
+        race.check_quiescent().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
