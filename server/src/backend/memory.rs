@@ -247,7 +247,7 @@ impl Backend for MemoryBackend {
             pause_point!(
                 context,
                 "backend:write",
-                [EIO, ENOSPC, EDQUOT, EROFS, ETIMEDOUT]
+                [EIO, ENOMEM, ENOSPC, EDQUOT, EROFS, ETIMEDOUT]
             )
             .await?;
             self.write(offset, &data)
