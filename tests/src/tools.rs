@@ -19,14 +19,19 @@ const SYSTEM_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 #[track_caller]
 #[must_use]
 pub fn find(program: &str) -> PathBuf {
+    installed(program).unwrap_or_else(|| {
+        panic!("{program} is missing: run tests/run, which installs what the tests need")
+    })
+}
+
+/// Where a program is, if it is anywhere.
+#[must_use]
+pub fn installed(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(SYSTEM_FOLDERS.iter().map(PathBuf::from))
         .map(|folder| folder.join(program))
         .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| {
-            panic!("{program} is missing: run tests/run, which installs what the tests need")
-        })
 }
 
 /// Runs a tool to its end, whatever its status.

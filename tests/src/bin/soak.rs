@@ -1,64 +1,94 @@
-//! `soak [--hours H] [--seed S] [--runs N]`: the crash tests with ever new seeds.
-//!
-//! Prints how far it is now and then. At the first seed that fails it says how, makes the run smaller, says that too, and
-//! ends with 1; `WEIR_CRASH_SEED=N cargo test -p weir-tests --test crash` plays it again.
-//!
-//! One core's work. For more, start more, each with a `--seed` of its own, far from the others'.
+//! The tests that have seeds, for hours: see [`weir_tests::soak`].
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
-use weir_tests::crash::{Plan, run, shrink};
+use clap::builder::PossibleValuesParser;
+use weir_tests::soak::{Conductor, Outcome, PARTS, Part, Turns, weir};
+use weir_tests::tools::installed;
 
-/// How often it says how far it is.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
-
+/// Runs the tests that have seeds with ever new ones, until one fails or the time is over.
+///
+/// The parts take turns, some 15 s each, kernel a minute. At the first turn that fails it prints what that has printed, the seeds, and
+/// the command that repeats it, and ends with status 1. In the end it says what has run: turns, seeds and time of each part.
+/// Ctrl-C ends it after the present turn, and a second one at once.
+///
+/// The parts that need the program `weir` run $WEIR_BIN or else target/release/weir, which they don't build. A part that
+/// can't run here is named, with the reason; if it was asked for by --only, nothing runs and the status is 2.
+///
+/// Each turn is a run of `cargo test`, so don't change the sources meanwhile.
 #[derive(Debug, Parser)]
-#[command(
-    about = "Cuts the power of a cache, with ever new seeds, until one fails or the time is over"
-)]
+#[command(name = "soak", verbatim_doc_comment)]
 struct Arguments {
-    /// How long.
-    #[arg(long, default_value_t = 1.0)]
-    hours: f64,
-    /// The first seed; one follows another. Drawn if left out.
+    /// How long, such as 90s, 30m or 8h; the turn that is running then is the last.
+    #[arg(long, default_value = "1h", value_parser = weir_faults::words::duration)]
+    time: Duration,
+    /// These parts and no others, by name, with commas between them.
+    #[arg(long, value_delimiter = ',', value_name = "PART", value_parser = PossibleValuesParser::new(PARTS.iter().map(|part| part.name)))]
+    only: Vec<String>,
+    /// The first seed of each part. Drawn if left out.
     #[arg(long)]
-    seed: Option<u64>,
-    /// No more than so many seeds.
+    seed: Option<u32>,
+    /// Names the parts and says which can't run here, and why.
     #[arg(long)]
-    runs: Option<u64>,
+    list: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let first = arguments.seed.unwrap_or_else(weir_faults::rng::draw_seed);
-    let begun = Instant::now();
-    let most = Duration::from_secs_f64(arguments.hours * 3600.0);
-    let mut reported = begun;
-    let (mut runs, mut steps) = (0_u64, 0_usize);
-    println!("from seed {first} on, for {most:?}");
-    while begun.elapsed() < most && arguments.runs.is_none_or(|limit| runs < limit) {
-        let plan = Plan::new(first.wrapping_add(runs));
-        if let Err(failure) = run(&plan) {
-            println!("seed {} fails: {failure}", plan.seed);
-            println!("{}", shrink::report(&plan, failure));
-            return ExitCode::FAILURE;
+    let soak = std::env::current_exe().expect("a running program has a path");
+    let weir = weir(std::env::var_os("WEIR_BIN").map(PathBuf::from), &soak);
+    let obstacle = |part: &Part| part.obstacle(&weir, |name| installed(name).is_some());
+    if arguments.list {
+        for part in &PARTS {
+            println!("{:10} {}", part.name, part.about);
+            if let Some(why) = obstacle(part) {
+                println!("{:10} can't run here: {why}", "");
+            }
         }
-        runs += 1;
-        steps += plan.steps();
-        if reported.elapsed() >= REPORT_INTERVAL {
-            reported = Instant::now();
-            println!(
-                "{:?}: {runs} runs, {steps} steps, last seed {}",
-                begun.elapsed(),
-                plan.seed
-            );
+        return ExitCode::SUCCESS;
+    }
+
+    let mut parts = Vec::new();
+    let mut left_out = false;
+    let is_wanted = |part: &&Part| {
+        arguments.only.is_empty() || arguments.only.iter().any(|name| *name == part.name)
+    };
+    for part in PARTS.iter().filter(is_wanted) {
+        match obstacle(part) {
+            None => parts.push(part),
+            Some(why) => {
+                println!("{} can't run here: {why}", part.name);
+                left_out = true;
+            }
         }
     }
-    println!(
-        "{runs} runs, {steps} steps in {:?}, no promise broken",
-        begun.elapsed()
-    );
-    ExitCode::SUCCESS
+    if left_out && !arguments.only.is_empty() {
+        return ExitCode::from(2);
+    }
+    let drawn = || u32::try_from(weir_faults::rng::draw_seed()).expect("it has 32 bits");
+    let seed = arguments.seed.unwrap_or_else(drawn);
+    println!("for {:?}, from seed {seed} on", arguments.time);
+    match run(Turns::new(parts, seed, weir.ok()), arguments.time) {
+        Ok(Outcome::TimeOver | Outcome::Interrupted) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("soak: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn run(turns: Turns, time: Duration) -> std::io::Result<Outcome> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let mut conductor = Conductor::new(cargo, PathBuf::from(workspace))?;
+    match conductor.build().await? {
+        Some(outcome) => Ok(outcome),
+        None => conductor.run(turns, time).await,
+    }
 }

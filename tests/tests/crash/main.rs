@@ -1,21 +1,13 @@
 //! The power fails while clients write: see [`weir_tests::crash`].
 //!
-//! `WEIR_CRASH_SEED=N` runs that seed alone and says what happened; `WEIR_CRASH_RUNS=N` runs so many seeds.
-
-use std::env;
+//! `WEIR_CRASH_SEED=N` runs that seed alone and says what happened; `WEIR_CRASH_RUNS=N` runs so many seeds, from 0 or from
+//! `WEIR_CRASH_SEED` on.
 
 use weir_tests::crash::{Plan, run, shrink};
+use weir_tests::environment::number;
 
 /// A quarter of the time that the crash tests may take, in a debug build on two cores.
 const RUNS: u64 = 2000;
-
-fn number(name: &str) -> Option<u64> {
-    let text = env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
-    )
-}
 
 fn check(seed: u64) {
     let plan = Plan::new(seed);
@@ -26,7 +18,8 @@ fn check(seed: u64) {
 
 #[test]
 fn no_power_cut_breaks_a_promise() {
-    if let Some(seed) = number("WEIR_CRASH_SEED") {
+    let (first, runs) = (number("WEIR_CRASH_SEED"), number("WEIR_CRASH_RUNS"));
+    if let (Some(seed), None) = (first, runs) {
         println!("{}", shrink::describe(&Plan::new(seed)));
         check(seed);
         println!(
@@ -35,8 +28,9 @@ fn no_power_cut_breaks_a_promise() {
         );
         return;
     }
-    for seed in 0..number("WEIR_CRASH_RUNS").unwrap_or(RUNS) {
-        check(seed);
+    let first = first.unwrap_or(0);
+    for run in 0..runs.unwrap_or(RUNS) {
+        check(first.wrapping_add(run));
     }
 }
 

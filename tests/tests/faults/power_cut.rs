@@ -4,11 +4,13 @@ use std::fs;
 
 use weir_tests::client::wire::*;
 use weir_tests::client::{Client, Errno};
+use weir_tests::environment::number;
 use weir_tests::pattern::Pattern;
 
 use crate::support::{EXPORT_BYTES, Rig};
 
-/// How many times the power is cut in each of the runs below. `WEIR_POWER_CUT_ROUNDS` asks for more.
+/// How many times the power is cut in each of the runs below. `WEIR_POWER_CUT_ROUNDS` asks for more,
+/// `WEIR_POWER_CUT_SEED` for other requests and other survivors.
 const ROUNDS: u64 = 200;
 /// Requests of a round, at most.
 const REQUESTS_MAX: u64 = 60;
@@ -158,6 +160,8 @@ impl Model {
 /// A run of rounds.
 struct Load {
     choices: Pattern,
+    /// What survives the first cut follows from this; one follows another.
+    cut_seed: u64,
     model: Model,
     version: u32,
     /// Whether requests are sent with FUA.
@@ -165,9 +169,11 @@ struct Load {
 }
 
 impl Load {
-    fn new(seed: u64, fua: bool) -> Self {
+    fn new(stream: u64, fua: bool) -> Self {
+        let first_seed = first_seed();
         Self {
-            choices: Pattern::new(seed),
+            choices: Pattern::new(first_seed.wrapping_add(stream)),
+            cut_seed: first_seed,
             model: Model::new(),
             version: ZERO,
             fua,
@@ -260,7 +266,8 @@ impl Load {
             self.step(&mut clients[which], &when);
         }
         self.leave_in_flight(&mut clients[0], keep);
-        let said = rig.ok(&format!("device power-cut \"\" keep={keep} seed={round}"));
+        let seed = self.cut_seed.wrapping_add(round);
+        let said = rig.ok(&format!("device power-cut \"\" keep={keep} seed={seed}"));
         assert!(
             said.starts_with(&format!("power cut: keep={keep}")),
             "{said}"
@@ -276,9 +283,11 @@ impl Load {
 }
 
 fn rounds() -> u64 {
-    std::env::var("WEIR_POWER_CUT_ROUNDS").map_or(ROUNDS, |count| {
-        count.parse().expect("WEIR_POWER_CUT_ROUNDS is a number")
-    })
+    number("WEIR_POWER_CUT_ROUNDS").unwrap_or(ROUNDS)
+}
+
+fn first_seed() -> u64 {
+    number("WEIR_POWER_CUT_SEED").unwrap_or(0)
 }
 
 fn rig(cache: &str) -> Rig {

@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use weir_tests::client::wire::*;
 use weir_tests::client::{Handshake, Socket, request_bytes};
+use weir_tests::environment::number;
 use weir_tests::pattern::Pattern;
 
 use crate::support::{EXPORT_BYTES, Victim};
 
-/// How long each stage is shaken in every run of the tests. `WEIR_FUZZ_SECONDS` asks for more.
+/// How long each stage is shaken in every run of the tests. `WEIR_FUZZ_SECONDS` asks for more,
+/// `WEIR_FUZZ_SEED` for other bytes.
 const SECONDS: u64 = 3;
 /// How many connections a stage must have seen to count as shaken at all.
 const ROUNDS_MIN: u64 = 50;
@@ -96,14 +98,14 @@ fn nonsense(stage: Stage, random: &mut Pattern) -> Vec<u8> {
 }
 
 fn shake(stage: Stage) {
-    let seconds = std::env::var("WEIR_FUZZ_SECONDS").map_or(SECONDS, |n| {
-        n.parse().expect("WEIR_FUZZ_SECONDS is a number")
-    });
+    let seconds = number("WEIR_FUZZ_SECONDS").unwrap_or(SECONDS);
+    // Drawn from the seed, as neighbours among seeds must not share connections.
+    let series = Pattern::new(number("WEIR_FUZZ_SEED").unwrap_or(0)).next_u64();
     let victim = Victim::new();
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut round = 0;
     while Instant::now() < end || round < ROUNDS_MIN {
-        let mut random = Pattern::new((stage as u64) << 32 | round);
+        let mut random = Pattern::new(series ^ ((stage as u64) << 32 | round));
         let mut socket = reach(stage, &victim);
         // It may close while we send, and whatever it answers is its own business: it has to end, and to live on.
         if socket.try_send(&nonsense(stage, &mut random)).is_ok() && random.below(4) != 0 {

@@ -1,12 +1,14 @@
 //! What a client was promised is there after a restart: all of it after SIGTERM, what was flushed after SIGKILL.
 
 use weir_tests::client::wire::{CMD_FLAG_FUA, CMD_WRITE};
+use weir_tests::environment::number;
 use weir_tests::pattern::{Pattern, assert_same, bytes};
 use weir_tests::server::ServerBuilder;
 
 use crate::support::Fixture;
 
-/// How many times the server is killed, in each of [`MODES`] in turn. `WEIR_KILL_ROUNDS` asks for more.
+/// How many times the server is killed, in each of [`MODES`] in turn. `WEIR_KILL_ROUNDS` asks for more,
+/// `WEIR_KILL_SEED` for other requests: each round has a seed, and this is the first one's.
 const KILL_ROUNDS: u64 = 60;
 /// Options, and whether every write is durable when it is answered. The last two go to the file with O_DIRECT where it can.
 const MODES: [(&[&str], bool); 4] = [
@@ -116,15 +118,14 @@ fn content(sector: usize, version: u64) -> Vec<u8> {
 #[test]
 #[ignore = "needs Debian packages; run by tests/run"]
 fn sigkill_keeps_what_was_flushed() {
-    let rounds = std::env::var("WEIR_KILL_ROUNDS").map_or(KILL_ROUNDS, |n| {
-        n.parse().expect("WEIR_KILL_ROUNDS is a number")
-    });
+    let rounds = number("WEIR_KILL_ROUNDS").unwrap_or(KILL_ROUNDS);
+    let first_seed = number("WEIR_KILL_SEED").unwrap_or(0);
     let fixture = Fixture::new();
     let mut model = Model::new();
     let sectors = MODEL_BYTES / SECTOR;
     let mut version = 0;
     for round in 0..rounds {
-        let mut choose = Pattern::new(round);
+        let mut choose = Pattern::new(first_seed.wrapping_add(round));
         let (options, durable) = MODES[usize::try_from(round).expect("few") % MODES.len()];
         let server = options
             .iter()

@@ -6,7 +6,8 @@
 //! if none of them that was to change it has succeeded. What a FLUSH or a FUA has promised must be durable, and the quota
 //! must add up.
 //!
-//! Steps are cut out of a failing case until it can't be made smaller. `WEIR_MODEL_SEED=N` runs that seed alone.
+//! Steps are cut out of a failing case until it can't be made smaller. `WEIR_MODEL_SEED=N` runs that seed alone,
+//! `WEIR_MODEL_SEEDS=N` so many, from 0 or from `WEIR_MODEL_SEED` on.
 //! [`one_schedule`] is deterministic: one thread, paused time, and delays of the store drawn from the case's seed.
 //! [`real_threads`] plays the same cases on four of them, in real time.
 
@@ -534,11 +535,18 @@ async fn play(case: &Case, delay_max: Duration) -> Result<(), String> {
     bench.end().await
 }
 
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
 /// Plays the cases of each seed.
 fn check(runtime: impl Fn() -> tokio::runtime::Runtime, delay_max: Duration) {
-    let chosen = std::env::var("WEIR_MODEL_SEED").ok();
-    let chosen = chosen.map(|seed| seed.parse().expect("WEIR_MODEL_SEED is a number"));
-    for seed in chosen.map_or(0..SEEDS, |seed| seed..seed + 1) {
+    let first = number("WEIR_MODEL_SEED");
+    let seeds = number("WEIR_MODEL_SEEDS").unwrap_or(first.map_or(SEEDS, |_| 1));
+    for run in 0..seeds {
+        let seed = first.unwrap_or(0).wrapping_add(run);
         let config = Config {
             cases: CASES,
             failure_persistence: None,
