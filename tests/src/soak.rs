@@ -93,8 +93,8 @@ pub const PARTS: [Part; 6] = [
         about: "power cuts of a server under load: each sector is the covered version or a later one",
         tests: Tests::EndToEnd("faults", "power_cut::"),
         first_seed: "WEIR_POWER_CUT_SEED",
-        seeds: 100,
-        extent: ("WEIR_POWER_CUT_ROUNDS", 100),
+        seeds: 30,
+        extent: ("WEIR_POWER_CUT_ROUNDS", 30),
         needs: Needs::Weir,
     },
     Part {

@@ -21,7 +21,7 @@ use weir_tests::tools::installed;
 ///
 /// Each turn is a run of `cargo test`, so don't change the sources meanwhile.
 #[derive(Debug, Parser)]
-#[command(name = "soak", verbatim_doc_comment)]
+#[command(name = "soak")]
 struct Arguments {
     /// How long, such as 90s, 30m or 8h; the turn that is running then is the last.
     #[arg(long, default_value = "1h", value_parser = weir_faults::words::duration)]

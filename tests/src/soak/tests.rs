@@ -54,7 +54,7 @@ fn a_turn_is_a_command_line() {
                 "WEIR_KILL_SEED=3 WEIR_KILL_ROUNDS=60 {weir} {cargo} --test interop sigkill_keeps_what_was_flushed -- --include-ignored"
             ),
             &format!(
-                "WEIR_POWER_CUT_SEED=3 WEIR_POWER_CUT_ROUNDS=100 {weir} {cargo} --test faults power_cut:: -- --include-ignored"
+                "WEIR_POWER_CUT_SEED=3 WEIR_POWER_CUT_ROUNDS=30 {weir} {cargo} --test faults power_cut:: -- --include-ignored"
             ),
             &format!(
                 "WEIR_FUZZ_SEED=3 WEIR_FUZZ_SECONDS=5 {weir} {cargo} --test hostile random:: -- --include-ignored"
