@@ -27,7 +27,7 @@ pub struct Part {
     first_seed: &'static str,
     /// How many seeds a turn uses.
     seeds: u64,
-    /// The variable for how much, and its value in a turn: some 15 s, in a debug build.
+    /// The variable for how much, and its value in a turn: some 10 to 40 s in a debug build, on two cores.
     extent: (&'static str, u64),
     needs: Needs,
 }

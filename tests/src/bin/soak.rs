@@ -12,7 +12,7 @@ use weir_tests::tools::installed;
 
 /// Runs the tests that have seeds with ever new ones, until one fails or the time is over.
 ///
-/// The parts take turns, some 15 s each, kernel a minute. At the first turn that fails it prints what that has printed, the seeds, and
+/// The parts take turns of some 10 to 40 s each. At the first turn that fails it prints what that has printed, the seeds, and
 /// the command that repeats it, and ends with status 1. In the end it says what has run: turns, seeds and time of each part.
 /// Ctrl-C ends it after the present turn, and a second one at once.
 ///
