@@ -36,7 +36,7 @@
 //! future gives it back.
 //!
 //! # Memory
-//! There are [`LOCKS`] locks, whatever the size of the device: regions share them, neighbours don't.
+//! There are [`LOCKS`] locks, whatever the size of the device: regions share them, neighbours hardly ever.
 //! Each is made when it is first used and stays, see [`AddLock::bytes`]. Two regions that share a lock wait for each other
 //! without need, which is rare, as only blockers and adders that meet do; and never in a circle, since nobody who holds one
 //! region waits for another.

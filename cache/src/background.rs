@@ -218,6 +218,7 @@ impl PageCache {
         // One sync for all of a pass is the cheapest. But if a run takes longer than a tick, who waits can't wait for that.
         let settled = plan.pass.is_none() && started.runs.load(Ordering::SeqCst) == 0;
         let due = unstable >= self.limits.unstable_sync
+            || self.generations.listed() > self.limits.frames as usize
             || (unstable > 0 && pressed && (settled || ticked));
         if due && !(plan.backoff.rests() && started.sync_failed.load(Ordering::SeqCst)) {
             self.start_sync();

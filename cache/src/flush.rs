@@ -122,6 +122,11 @@ impl Generations {
         self.completed.fetch_add(1, Ordering::SeqCst) + 1
     }
 
+    /// How many entries the list of unstable pages has: a page that is written again and again has many.
+    pub(crate) fn listed(&self) -> usize {
+        self.ledger().unstable.len()
+    }
+
     /// Counts a run that has completed, well or not. Its pages are entered into the list before it is unlocked, so no sync takes
     /// the list without them and yet counts their generation.
     pub(crate) fn completed_run(&self, submitted: Submitted) -> CompletedRun<'_> {
@@ -349,7 +354,13 @@ impl PageCache {
             let Some(mut slot) = self.lock_page(page, &pin) else {
                 continue;
             };
-            // Written again or shot down since: no longer what that sync was about.
+            if !durable && slot.state.has(DIRTY) {
+                // Written again since. What it was written over may be gone, and earlier FLUSHes cover that: none of them
+                // may pass the page by for being younger.
+                slot.set_detail(OLDEST_EPOCH);
+                continue;
+            }
+            // Submitted again or shot down since: no longer what that sync was about.
             if !slot.state.has(UNSTABLE) || slot.detail() != generation {
                 continue;
             }

@@ -73,11 +73,15 @@ impl PageCache {
                 cache.size.store(size, Ordering::SeqCst);
             }
             drop(shaping);
+            let kept = held.iter().any(|page| page * PAGE_BYTES < size);
             for page in held {
                 cache.release_resized(page, result.is_ok(), size, &mut spare);
             }
-            if let Err(errno) = result {
-                cache.writeback.count_failure(errno);
+            // Whoever waits for this must look again at what was put back.
+            if result.is_err() || kept {
+                cache
+                    .writeback
+                    .count_failure(result.err().unwrap_or(Errno::EIO));
             }
             cache.writeback.end(&operation);
             if result.is_ok() {

@@ -185,8 +185,8 @@ impl Space {
 
     fn stats(&self) -> SpaceStats {
         let free: i64 = self.free.global().iter().sum();
-        let charged =
-            u64::try_from(signed(self.quota_units) - free).expect("no more is free than there is");
+        // What is counted again is given before it is taken: for a moment more may be free than there is.
+        let charged = u64::try_from(signed(self.quota_units) - free).unwrap_or(0);
         SpaceStats {
             quota: self.quota_units * self.unit_bytes,
             charged: charged * self.unit_bytes,

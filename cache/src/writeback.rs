@@ -239,7 +239,11 @@ impl PageCache {
             let scan = self.next_run(next..pages.end, Epochs::up_to(covered));
             pass.busy |= scan.busy;
             next = scan.next;
-            let Some(run) = scan.run else { continue };
+            let Some(run) = scan.run else {
+                drop(permit);
+                self.pass_permit_on();
+                continue;
+            };
             pass.pages += run.data.len() as u64;
             submitted.push(self.start_run(context, run, permit, |_| {}));
         }
@@ -263,12 +267,17 @@ impl PageCache {
         self.tasks.spawn(async move {
             let result = cache.submit(&context, run).await;
             drop(permit);
-            if cache.writeback.permit_wanted.swap(false, Ordering::SeqCst) {
-                cache.kick.notify_one();
-            }
+            cache.pass_permit_on();
             ended(result);
             result
         })
+    }
+
+    /// A permit was given back: wakes the background task if it wanted one.
+    fn pass_permit_on(&self) {
+        if self.writeback.permit_wanted.swap(false, Ordering::SeqCst) {
+            self.kick.notify_one();
+        }
     }
 
     /// Cuts the next run of pages dirtied in one of `epochs`; says where to go on.
@@ -424,7 +433,8 @@ impl PageCache {
         result
     }
 
-    /// Settles the state of one page of a run; says whether it is unstable now.
+    /// Settles the state of one page of a run; says whether what was written waits for a sync, though the page may be dirty
+    /// again.
     fn complete_page(&self, page: u64, written: bool, generation: u64) -> bool {
         let pin = epoch::pin();
         let mut slot = self
@@ -438,7 +448,9 @@ impl PageCache {
         slot.state = slot.state.without(IN_FLIGHT);
         if slot.state.has(HELD) {
             // Its blocker waits for this and puts it back as dirty if it fails.
-        } else if slot.state.has(DIRTY) {
+            return false;
+        }
+        if slot.state.has(DIRTY) {
             if !written {
                 slot.set_detail(OLDEST_EPOCH);
             }
@@ -449,7 +461,7 @@ impl PageCache {
             slot.state = slot.state.with(DIRTY);
             slot.set_detail(OLDEST_EPOCH);
         }
-        slot.state.has(UNSTABLE)
+        written
     }
 
     /// Clears what scans would look at in vain.

@@ -92,7 +92,13 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
     server.stop.cancel();
     acceptors.close();
     acceptors.wait().await;
-    finish(&sessions, &server.exports, &mut signals).await?;
+    finish(
+        &sessions,
+        &server.connections,
+        &server.exports,
+        &mut signals,
+    )
+    .await?;
     outcome
 }
 

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 use weir_cache::{CloseError, PageCache};
 
+use crate::connection::ConnectionTable;
 use crate::export::{Export, ExportTable};
 use crate::limits::{DRAIN_TIMEOUT, FINAL_FLUSH_TIMEOUT};
 use crate::size::Size;
@@ -118,26 +119,33 @@ fn dirty_bytes(cache: &PageCache) -> u64 {
 /// What isn't durable.
 pub async fn finish(
     sessions: &TaskTracker,
+    connections: &ConnectionTable,
     exports: &ExportTable,
     signals: &mut StopSignals,
 ) -> Result<(), StopError> {
     tokio::select! {
-        outcome = finish_in_order(sessions, exports) => outcome,
+        outcome = finish_in_order(sessions, connections, exports) => outcome,
         signal = signals.next() => Err(StopError::Forced { signal, dirty: Dirty::of(exports) }),
     }
 }
 
-async fn finish_in_order(sessions: &TaskTracker, exports: &ExportTable) -> Result<(), StopError> {
+async fn finish_in_order(
+    sessions: &TaskTracker,
+    connections: &ConnectionTable,
+    exports: &ExportTable,
+) -> Result<(), StopError> {
     sessions.close();
     if tokio::time::timeout(DRAIN_TIMEOUT, sessions.wait())
         .await
         .is_err()
     {
+        // None may be served once the exports are closed: what it were told would not be so.
+        let killed = connections.kill_all();
         tracing::warn!(
-            "{} connections didn't end within {} s",
-            sessions.len(),
+            "{killed} connections didn't end within {} s and are closed",
             DRAIN_TIMEOUT.as_secs()
         );
+        sessions.wait().await;
     }
     let closing = exports.iter().map(|export| close(Arc::clone(export)));
     let failures: Vec<_> = join_all(closing).await.into_iter().flatten().collect();

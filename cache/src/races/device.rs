@@ -6,7 +6,7 @@ use crate::testing::Behaviour;
 use std::collections::BTreeMap;
 
 impl Race {
-    fn resize(&self, size: u64) -> Running<()> {
+    pub(super) fn resize(&self, size: u64) -> Running<()> {
         let cache = Arc::clone(&self.cache);
         tokio::spawn(async move { cache.resize(size).await })
     }

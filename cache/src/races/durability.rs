@@ -159,6 +159,48 @@ async fn race_13_a_flush_sees_that_anothers_sync_failed() {
     race.check_quiescent().await;
 }
 
+/// As above, and the page has been written again since the second FLUSH came: it is younger than that, but what it was
+/// written over isn't durable.
+#[tokio::test(start_paused = true)]
+async fn race_13_a_flush_sees_that_anothers_sync_failed_over_what_was_written_again() {
+    for in_flight in [false, true] {
+        let race = Race::new(64, 7);
+        done(race.write(0, &[1; PAGE_SIZE])).await;
+        // Written again while it is in flight, or while it waits for the sync.
+        let run = in_flight.then(|| {
+            race.stop_next("cache:writeback:complete");
+            let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::FLUSH));
+            tokio::spawn(async move { cache.write_back(&context, 0..1, u64::MAX).await })
+        });
+        if run.is_some() {
+            race.stopped("cache:writeback:complete").await;
+        } else {
+            let context = race.context(RequestKinds::WRITEBACK);
+            _ = race.cache.write_back(&context, 0..1, u64::MAX).await;
+        }
+        race.stop_next("cache:flush:snapshot");
+        let flush = race.flush();
+        race.stopped("cache:flush:snapshot").await;
+        done(race.write(0, &[2; PAGE_SIZE])).await;
+        if let Some(run) = run {
+            race.go("cache:writeback:complete");
+            run.await.unwrap();
+        }
+        race.fail("sync");
+        let context = race.context(RequestKinds::FLUSH);
+        assert_eq!(race.cache.sync(&context).await, Err(Errno::EIO));
+        race.backend.behave(Behaviour::default());
+        let writes = race.backend.writes().len();
+        race.go("cache:flush:snapshot");
+        done(flush).await;
+        assert!(
+            race.backend.writes().len() > writes,
+            "a flush trusted a page over which a sync had failed"
+        );
+        race.check_quiescent().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn race_14_status_asks_the_backend_while_writeback_completes() {
     let race = Race::new(64, 0);

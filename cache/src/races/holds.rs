@@ -1,6 +1,7 @@
 //! Blockers and what they hold: rows 3, 17 and 18.
 
 use super::*;
+use crate::testing::Behaviour;
 
 #[tokio::test(start_paused = true)]
 async fn race_03_trim_punches_while_writeback_is_in_flight() {
@@ -67,6 +68,34 @@ async fn race_17_a_flush_covers_what_a_blocker_puts_back() {
     );
     assert_eq!(outcome(zero).await, Err(Errno::EIO));
     race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_17_flush_waits_for_the_page_that_a_resize_cuts() {
+    for size in [PAGE / 2, 64 * PAGE] {
+        let race = Race::new(64, 7);
+        if size > PAGE {
+            done(race.resize(PAGE / 2)).await;
+        }
+        done(race.write(0, &[9; PAGE_SIZE / 2])).await;
+        race.backend.behave(Behaviour {
+            delay_max: Some(Duration::from_secs(600)),
+            ..Behaviour::default()
+        });
+        let resize = race.resize(size);
+        waits(&resize, "a resize whose store takes its time").await;
+        race.backend.behave(Behaviour::default());
+        let flush = race.flush();
+        waits(&flush, "a flush of a page that is held").await;
+        done(resize).await;
+        done(flush).await;
+        assert_eq!(
+            race.backend.durable()[0],
+            9,
+            "a flush missed what was put back"
+        );
+        race.check_quiescent().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -154,6 +154,10 @@ impl Transmission<'_> {
         if request.command != Command::FLUSH && !request.flags.contains(CommandFlags::FUA) {
             return outcome;
         }
+        // A failure that says nothing of the store's (no space, not supported) is no news of a loss either.
+        if outcome.is_err_and(|error| error != NbdError::IO) && request.command != Command::FLUSH {
+            return outcome;
+        }
         // Looked at even if the request has failed by itself: then that has told the client.
         let lost = self.cache.lost_data().check_and_advance(&mut self.losses);
         outcome.and(lost.map_or(Ok(()), |errno| Err(wire_error(errno))))

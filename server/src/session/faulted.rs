@@ -158,6 +158,7 @@ impl Transmission<'_> {
         self.phase = Phase::Dropping;
         self.slow.clear();
         self.streams.clear();
+        self.receiving = None;
     }
 
     /// As [`Self::with_losses`], for an outcome with data.

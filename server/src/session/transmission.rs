@@ -153,6 +153,13 @@ impl<'a> Transmission<'a> {
                 // Others are to have their turn first. Nothing would announce what there is to be done: it became
                 // possible when the replies were sent.
                 tokio::task::yield_now().await;
+                // What is carried here may be waited for elsewhere: it gets its polls however much there is to send.
+                poll_fn(|task| {
+                    self.poll_slow(task);
+                    self.poll_receiving(task);
+                    Poll::Ready(())
+                })
+                .await;
                 if self.connection.is_killed() {
                     return End::Killed;
                 }

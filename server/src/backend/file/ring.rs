@@ -107,7 +107,7 @@ impl Ring {
     /// What the system says when it has no io_uring or doesn't let this process use it.
     pub(super) fn start() -> io::Result<Self> {
         // Completions needn't interrupt a busy worker: it looks at its next system call, and a parked one is woken.
-        let ring = IoUring::builder()
+        let mut ring = IoUring::builder()
             .setup_coop_taskrun()
             .build(RING_DEPTH)
             .or_else(|error| match error.raw_os_error() {
@@ -115,12 +115,16 @@ impl Ring {
                 _ => Err(error),
             })?;
         let features = ring.params();
-        if !features.is_feature_nodrop() || !features.is_feature_submit_stable() {
+        let complete = features.is_feature_nodrop()
+            && features.is_feature_submit_stable()
+            && features.is_feature_rw_cur_pos();
+        if !complete {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                "the kernel's io_uring is older than 5.5",
+                "the kernel's io_uring is older than 5.6",
             ));
         }
+        try_out(&mut ring)?;
         let state = State {
             unused: Some(ring),
             ..State::default()
@@ -284,6 +288,15 @@ impl Operation {
         };
         entry.user_data(key as u64)
     }
+}
+
+/// Submits nothing and waits for it: a sandbox may allow a ring to be made, and not to be used.
+fn try_out(ring: &mut IoUring) -> io::Result<()> {
+    // SAFETY: a NOP refers to no memory.
+    unsafe { ring.submission().push(&opcode::Nop::new().build()) }.expect("an empty queue");
+    ring.submit_and_wait(1)?;
+    ring.completion().for_each(drop);
+    Ok(())
 }
 
 fn length_of(vector: &libc::iovec) -> u32 {
