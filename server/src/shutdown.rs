@@ -165,3 +165,6 @@ async fn close(export: Arc<Export>) -> Option<(String, CloseError)> {
         Err(error) => Some((export.name.clone(), error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use super::*;
 use weir_faults::RequestKinds;
 
 const EIO: u32 = 5;
+const ENOSPC: u32 = 28;
 
 impl Server {
     /// The next sync of the store fails, on whosever behalf.
@@ -113,4 +114,27 @@ async fn what_can_be_written_again_is_no_loss() {
     assert_eq!(other.flush().await, EIO);
     assert_eq!(writer.flush().await, 0, "it is durable now");
     assert_eq!(other.flush().await, 0);
+}
+
+#[tokio::test]
+async fn a_failure_that_is_not_the_stores_tells_of_no_loss() {
+    let server = Server::new();
+    let mut client = server.client(false).await;
+    assert_eq!(client.zero().await, 0);
+    server.fail_next_sync();
+    let context = server.context.faults.context(RequestKinds::WRITEBACK);
+    server
+        .cache
+        .flush(&context)
+        .await
+        .expect_err("its sync fails");
+    let faults = &server.context.faults;
+    faults.add_rule("write error=ENOSPC").expect("a good rule");
+    let fua = client
+        .command(Command::WRITE, CommandFlags::FUA, 4096)
+        .await;
+    assert_eq!(fua, ENOSPC);
+    faults.clear_rules();
+    assert_eq!(client.flush().await, EIO, "swallowed");
+    assert_eq!(client.flush().await, 0);
 }

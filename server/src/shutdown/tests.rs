@@ -1,0 +1,25 @@
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+/// A connection whose client takes nothing of what it is sent would be served by a store that is closed.
+#[tokio::test(start_paused = true)]
+async fn who_does_not_end_in_time_is_closed_before_the_exports() {
+    let connections = Arc::new(ConnectionTable::new());
+    let (sessions, shutdown) = (TaskTracker::new(), CancellationToken::new());
+    let connection = connections.open("a client".into(), &shutdown);
+    sessions.spawn(async move {
+        connection.kill_token().cancelled().await;
+        drop(connection);
+    });
+    shutdown.cancel();
+    let exports = ExportTable::default();
+    let finished = tokio::time::timeout(
+        DRAIN_TIMEOUT + Duration::from_secs(1),
+        finish_in_order(&sessions, &connections, &exports),
+    );
+    assert!(finished.await.expect("it ends").is_ok());
+    assert!(connections.is_empty() && sessions.is_empty());
+}
