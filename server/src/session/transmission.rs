@@ -154,12 +154,14 @@ impl<'a> Transmission<'a> {
                 // possible when the replies were sent.
                 tokio::task::yield_now().await;
                 // What is carried here may be waited for elsewhere: it gets its polls however much there is to send.
-                poll_fn(|task| {
-                    self.poll_slow(task);
-                    self.poll_receiving(task);
-                    Poll::Ready(())
-                })
-                .await;
+                if !self.slow.is_empty() || self.receiving.is_some() {
+                    poll_fn(|task| {
+                        self.poll_slow(task);
+                        self.poll_receiving(task);
+                        Poll::Ready(())
+                    })
+                    .await;
+                }
                 if self.connection.is_killed() {
                     return End::Killed;
                 }
