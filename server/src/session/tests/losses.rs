@@ -14,6 +14,16 @@ impl Server {
             .set_points("class cache:sync:submit oneshot error EIO")
             .expect("there is such a point");
     }
+
+    /// A sync of the cache's own fails: what can't be written again is lost, and no client has been told.
+    async fn lose_unseen(&self) {
+        self.fail_next_sync();
+        let context = self.context.faults.context(RequestKinds::WRITEBACK);
+        self.cache
+            .flush(&context)
+            .await
+            .expect_err("its sync fails");
+    }
 }
 
 impl Client {
@@ -64,13 +74,7 @@ async fn a_loss_that_nobody_saw_is_told_to_the_next_connection() {
     let mut writer = server.client(false).await;
     assert_eq!(writer.zero().await, 0);
     drop(writer);
-    server.fail_next_sync();
-    let context = server.context.faults.context(RequestKinds::WRITEBACK);
-    server
-        .cache
-        .flush(&context)
-        .await
-        .expect_err("its sync fails");
+    server.lose_unseen().await;
     let mut next = server.client(false).await;
     // Nothing but a FLUSH or a FUA tells.
     assert_eq!(next.zero().await, 0);
@@ -86,13 +90,7 @@ async fn a_flush_that_a_rule_has_taken_tells_of_a_loss_unless_it_is_dropped() {
     let server = Server::new();
     let mut client = server.client(false).await;
     assert_eq!(client.zero().await, 0);
-    server.fail_next_sync();
-    let context = server.context.faults.context(RequestKinds::WRITEBACK);
-    server
-        .cache
-        .flush(&context)
-        .await
-        .expect_err("its sync fails");
+    server.lose_unseen().await;
     let faults = &server.context.faults;
     faults.add_rule("flush drop").expect("a good rule");
     client.request(request(Command::FLUSH, 1, 0, 0)).await;
@@ -121,13 +119,7 @@ async fn a_failure_that_is_not_the_stores_tells_of_no_loss() {
     let server = Server::new();
     let mut client = server.client(false).await;
     assert_eq!(client.zero().await, 0);
-    server.fail_next_sync();
-    let context = server.context.faults.context(RequestKinds::WRITEBACK);
-    server
-        .cache
-        .flush(&context)
-        .await
-        .expect_err("its sync fails");
+    server.lose_unseen().await;
     let faults = &server.context.faults;
     faults.add_rule("write error=ENOSPC").expect("a good rule");
     let fua = client
