@@ -183,7 +183,7 @@ impl PageCache {
             writeback: Writeback::default(),
             generations: Generations::default(),
             lost: ErrorSeq::new(),
-            space: quota.map(|quota| Space::new(quota, allocation_unit)),
+            space: quota.map(|quota| Space::new(quota, allocation_unit, background.clone())),
             readahead: Readahead::default(),
             counters: Counters::default(),
             background,

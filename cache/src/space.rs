@@ -6,8 +6,8 @@
 //! # What is counted
 //! Space is counted in units, the larger of the page and the backend's allocation block. A unit is *charged* while it counts
 //! against the quota: because the backend has it allocated, or because a page of it is not yet written back. One bit per unit
-//! says so, in a sparse array. What is not charged is free, in shards (an [`LgLock`]): a write takes from its thread's
-//! shard, and looks at all of them only before it says ENOSPC.
+//! says so, in a [sparse set](units). What is not charged is free, in shards (an [`LgLock`]): a write takes from its thread's
+//! shard, and looks at all of them only before it says ENOSPC. A charge takes all that it needs, or changes nothing.
 //!
 //! **Invariant**: the sum of the shards plus the charged units is the quota, at every moment at which nobody is inside a
 //! method of [`Space`].
@@ -26,24 +26,22 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use weir_faults::{Errno, fault_point};
+use weir_faults::{Errno, FaultContext, fault_point};
 
 use crate::add_lock::{AddGuard, BlockGuard};
 use crate::backend::ExtentKind;
 use crate::frame::PAGE_BYTES;
-use crate::gen_radix::ImmortalRadix;
 use crate::lg_lock::LgLock;
 use crate::page_cache::PageCache;
 use crate::two_state_lock::{Side, TwoStateGuard, TwoStateLock};
 
+mod units;
+
+use units::UnitSet;
+
 /// Extents asked for at a time while a range is reconciled.
 const EXTENTS_PER_LOOK: usize = 1024;
-const BITS: u64 = u64::BITS as u64;
-/// Larger than the devices of the tests that count.
-#[cfg(test)]
-const TESTED_BYTES_MAX: u64 = 64 << 20;
 
 /// The quota of one export and who has it.
 #[derive(Debug)]
@@ -52,8 +50,7 @@ pub(crate) struct Space {
     quota_units: u64,
     /// Units that nobody has. Their sum is negative while an export that was larger from the start has more than its quota.
     free: LgLock<i64>,
-    /// One bit per unit.
-    charged: ImmortalRadix<AtomicU64>,
+    charged: UnitSet,
     /// Blockers that take space *add*; those that give it back, or count it, *block*. Waited for under a block guard; held
     /// while the backend works, which waits for nobody.
     turn: TwoStateLock,
@@ -69,7 +66,7 @@ pub struct SpaceStats {
 }
 
 impl Space {
-    pub(crate) fn new(quota: u64, allocation_unit: u32) -> Self {
+    pub(crate) fn new(quota: u64, allocation_unit: u32, faults: FaultContext) -> Self {
         let unit_bytes = u64::from(allocation_unit).max(PAGE_BYTES);
         let quota_units = quota / unit_bytes;
         let all = signed(quota_units);
@@ -77,7 +74,7 @@ impl Space {
             unit_bytes,
             quota_units,
             free: LgLock::new(|shard| if shard == 0 { all } else { 0 }),
-            charged: ImmortalRadix::new(),
+            charged: UnitSet::new(faults),
             turn: TwoStateLock::new(),
         }
     }
@@ -93,44 +90,29 @@ impl Space {
         start..(range.end / self.unit_bytes).max(start)
     }
 
-    fn count_charged(&self, units: &Range<u64>) -> u64 {
-        let set = |(word, mask): (u64, u64)| {
-            let bits = self.charged.get(word);
-            bits.map_or(0, |bits| {
-                u64::from((bits.load(Ordering::SeqCst) & mask).count_ones())
-            })
-        };
-        words(units).map(set).sum()
-    }
-
     /// How many units are charged by their bits.
     #[cfg(test)]
     pub(crate) fn charged_units(&self) -> u64 {
-        self.count_charged(&(0..TESTED_BYTES_MAX / self.unit_bytes))
+        self.charged.count(&(0..u64::MAX))
     }
 
     fn is_charged(&self, range: &Range<u64>) -> bool {
         let units = self.touched(range);
-        self.count_charged(&units) == units.end - units.start
+        self.charged.count(&units) == units.end - units.start
     }
 
     /// Charges all units that `range` touches, or none.
     fn charge(&self, range: &Range<u64>) -> Result<(), Errno> {
         let units = self.touched(range);
-        let wanted = signed(units.end - units.start - self.count_charged(&units));
+        let wanted = signed(units.end - units.start - self.charged.count(&units));
         if wanted == 0 {
             return Ok(());
         }
         self.take(wanted)?;
         // Others may charge the same units meanwhile; nobody discharges them.
-        match self.set(&units) {
-            Ok(new) => self.give(wanted - signed(new)),
-            Err((new, errno)) => {
-                self.give(wanted - signed(new));
-                return Err(errno);
-            }
-        }
-        Ok(())
+        let inserted = self.charged.insert(&units);
+        self.give(wanted - inserted.map_or(0, signed));
+        inserted.map(|_| ()).map_err(|_| Errno::ENOMEM)
     }
 
     /// Takes units out of the shards.
@@ -154,28 +136,9 @@ impl Space {
         *self.free.local() += units;
     }
 
-    /// Sets the bits of `units`; says how many were not set before, also when memory for the bits runs out half-way.
-    fn set(&self, units: &Range<u64>) -> Result<u64, (u64, Errno)> {
-        let mut new = 0;
-        for (word, mask) in words(units) {
-            let Ok(bits) = self.charged.get_or_create(word) else {
-                return Err((new, Errno::ENOMEM));
-            };
-            let before = bits.fetch_or(mask, Ordering::SeqCst);
-            new += u64::from((mask & !before).count_ones());
-        }
-        Ok(new)
-    }
-
     /// Gives units back.
     fn discharge(&self, units: &Range<u64>) {
-        let mut old = 0;
-        for (word, mask) in words(units) {
-            if let Some(bits) = self.charged.get(word) {
-                old += i64::from((bits.fetch_and(!mask, Ordering::SeqCst) & mask).count_ones());
-            }
-        }
-        self.give(old);
+        self.give(signed(self.charged.remove(units)));
     }
 
     /// Memory of the bits.
@@ -196,21 +159,6 @@ impl Space {
 
 fn signed(units: u64) -> i64 {
     i64::try_from(units).expect("a device has at most 2^64 bytes, and a unit 2^12 or more")
-}
-
-/// The words of the bit array that hold `units`, with the bits that are meant.
-fn words(units: &Range<u64>) -> impl Iterator<Item = (u64, u64)> + use<> {
-    let Range { start, end } = units.clone();
-    let all = if start < end {
-        start / BITS..end.div_ceil(BITS)
-    } else {
-        0..0
-    };
-    all.map(move |word| {
-        let first = start.max(word * BITS) - word * BITS;
-        let count = end.min((word + 1) * BITS) - word * BITS - first;
-        (word, (u64::MAX >> (BITS - count)) << first)
-    })
 }
 
 /// The space of a write under way. Dropped before it is kept, because the write has failed or its future was dropped, it has
@@ -391,7 +339,7 @@ impl PageCache {
         // First what is kept, then the gaps between: nothing is free for a moment that is not free afterwards.
         let mut gap = units.start;
         for units in kept {
-            let new = space.set(&units).map_err(|(_, errno)| errno)?;
+            let new = space.charged.insert(&units).map_err(|_| Errno::ENOMEM)?;
             // There may be more than the quota allows, from the start: then nothing is free.
             space.give(-signed(new));
             space.discharge(&(gap..units.start.max(gap)));

@@ -1,9 +1,12 @@
 //! An array that only grows, and so needs no pin.
 
+use std::ops::Range;
+
 use bytemuck::Zeroable;
 use crossbeam_epoch as epoch;
+use weir_faults::FaultContext;
 
-use super::{GenRadix, GenRadixError};
+use super::{Entries, GenRadix, GenRadixError};
 
 /// A [`GenRadix`] whose nodes are never reclaimed before it goes itself: lookups need no pin.
 ///
@@ -31,6 +34,14 @@ impl<T: Zeroable + Send + Sync> ImmortalRadix<T> {
         }
     }
 
+    /// As [`new`](Self::new), with fault points.
+    #[must_use]
+    pub fn with_faults(faults: FaultContext) -> Self {
+        Self {
+            array: GenRadix::with_faults(faults),
+        }
+    }
+
     /// The entry, if its leaf exists.
     #[inline]
     pub fn get(&self, index: u64) -> Option<&T> {
@@ -48,6 +59,32 @@ impl<T: Zeroable + Send + Sync> ImmortalRadix<T> {
         // SAFETY: no node is ever retired here, so there is nothing that a pin would have to keep.
         self.array
             .get_or_create(index, unsafe { epoch::unprotected() })
+    }
+
+    /// The entries of the range whose leaves exist, with their indexes, empty ones too.
+    ///
+    /// ```
+    /// use std::sync::atomic::AtomicU64;
+    /// use weir_cache::gen_radix::{GenRadix, ImmortalRadix};
+    ///
+    /// let array = ImmortalRadix::<AtomicU64>::new();
+    /// array.get_or_create(1 << 40)?;
+    /// assert_eq!(array.entries(0..u64::MAX).count(), GenRadix::<AtomicU64>::LEAF_ENTRIES);
+    /// # Ok::<(), weir_cache::gen_radix::GenRadixError>(())
+    /// ```
+    pub fn entries(&self, range: Range<u64>) -> Entries<'_, T> {
+        // SAFETY: no node is ever retired here, so there is nothing that a pin would have to keep.
+        self.array.entries(range, unsafe { epoch::unprotected() })
+    }
+
+    /// Makes the leaves of all entries of the range.
+    ///
+    /// # Errors
+    /// [`GenRadixError`]; what was made before stays.
+    pub fn preallocate(&self, range: Range<u64>) -> Result<(), GenRadixError> {
+        // SAFETY: no node is ever retired here, so there is nothing that a pin would have to keep.
+        self.array
+            .preallocate(range, unsafe { epoch::unprotected() })
     }
 
     /// Memory of the nodes.

@@ -1,3 +1,5 @@
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,29 +9,22 @@ use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
 use super::*;
 use crate::backend::ZeroMode;
 use crate::options::{CacheOptions, MIN_CACHE_BYTES};
-use crate::testing::{Behaviour, TestBackend};
+use crate::testing::sparse::SparseBackend;
+use crate::testing::{Behaviour, TestBackend, interleave, write};
 
 const PAGE: u64 = PAGE_BYTES;
 const DEVICE: u64 = 256 * PAGE;
 
+/// Units whose bits are in one leaf of the array.
+const LEAF_UNITS: u64 = 512 * 64;
+const PETABYTE: u64 = 1 << 50;
+
 fn space(units: u64) -> Space {
-    Space::new(units * PAGE, 4096)
+    under(&Faults::new(), units)
 }
 
-#[test]
-fn words_cover_exactly_the_units() {
-    for (start, end) in [(0, 0), (0, 1), (63, 65), (64, 128), (5, 200), (128, 129)] {
-        let set: u32 = words(&(start..end))
-            .map(|(_, mask)| mask.count_ones())
-            .sum();
-        assert_eq!(u64::from(set), end - start, "{start}..{end}");
-        let all = words(&(start..end)).flat_map(|(word, mask)| {
-            (0..64)
-                .filter(move |bit| mask & (1 << bit) != 0)
-                .map(move |bit| word * 64 + bit)
-        });
-        assert!(all.eq(start..end), "{start}..{end}");
-    }
+fn under(faults: &Faults, units: u64) -> Space {
+    Space::new(units * PAGE, 4096, faults.context(RequestKinds::WRITE))
 }
 
 #[test]
@@ -49,6 +44,28 @@ fn a_charge_takes_all_or_nothing() {
     assert_eq!(space.stats().charged, 3 * PAGE);
     space.charge(&(10 * PAGE..11 * PAGE)).unwrap();
     assert_eq!(space.charge(&(11 * PAGE..12 * PAGE)), Err(Errno::ENOSPC));
+}
+
+/// What makes the second leaf of bits fail, whoever needs it.
+fn no_memory_for_a_second_leaf(faults: &Faults) {
+    faults
+        .set_points("class cache:radix:allocate after 1 error ENOMEM")
+        .unwrap();
+}
+
+#[test]
+fn a_charge_without_memory_leaves_nothing_behind() {
+    let faults = Faults::new();
+    let space = under(&faults, 8);
+    no_memory_for_a_second_leaf(&faults);
+    let range = (LEAF_UNITS - 2) * PAGE..(LEAF_UNITS + 2) * PAGE;
+    assert_eq!(space.charge(&range), Err(Errno::ENOMEM));
+    assert_eq!(space.charged_units(), 0, "units that nobody owns");
+    assert_eq!(space.stats().charged, 0);
+    faults.set_points("reset").unwrap();
+    space.charge(&range).unwrap();
+    assert_eq!(space.charged_units(), 4);
+    assert_eq!(space.stats().charged, 4 * PAGE);
 }
 
 #[test]
@@ -117,7 +134,7 @@ impl Bench {
     /// The invariant, counted bit by bit, and what the charges must be when everything is written back.
     fn check(&self) {
         let space = self.cache.space.as_ref().unwrap();
-        let bits = space.count_charged(&(0..DEVICE / PAGE));
+        let bits = space.charged_units();
         assert_eq!(
             bits,
             self.charged(),
@@ -313,6 +330,62 @@ async fn a_trim_does_not_give_back_what_a_direct_write_has_just_taken() {
     // Two more, and not four.
     bench.write(10..12).await.unwrap();
     assert_eq!(bench.write(12..13).await, Err(Errno::ENOSPC));
+}
+
+/// What the store has allocated spans two leaves of bits, and there is memory for one.
+#[tokio::test(start_paused = true)]
+async fn a_count_without_memory_keeps_the_books() {
+    let backend = Arc::new(SparseBackend::new(PETABYTE));
+    let filler = open(&backend, None);
+    let offset = (LEAF_UNITS - 2) * PAGE;
+    let context = filler.1.context(RequestKinds::WRITE);
+    write(&filler.0, &context, offset, &[7; 4 * 4096])
+        .await
+        .unwrap();
+    filler.0.flush(&context).await.unwrap();
+    let (cache, faults) = open(&backend, Some(100));
+    no_memory_for_a_second_leaf(&faults);
+    assert_eq!(cache.count_space().await, Err(Errno::ENOMEM));
+    let space = cache.space.as_ref().unwrap();
+    assert_eq!(space.charged_units() * PAGE, space.stats().charged);
+    faults.set_points("reset").unwrap();
+    cache.count_space().await.unwrap();
+    assert_eq!(space.charged_units(), 4);
+    assert_eq!(space.stats().charged, 4 * PAGE);
+}
+
+fn open(backend: &Arc<SparseBackend>, quota_pages: Option<u64>) -> (Arc<PageCache>, Faults) {
+    let faults = Faults::new();
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        quota: quota_pages.map(|pages| pages * PAGE),
+        ..CacheOptions::default()
+    };
+    let cache = PageCache::open(Arc::clone(backend) as _, &options, &faults).unwrap();
+    (cache, faults)
+}
+
+/// A quota over a petabyte costs what is charged, not what could be.
+#[tokio::test(start_paused = true)]
+async fn a_petabyte_is_trimmed_and_counted_by_what_is_charged() {
+    let (cache, faults) = open(&Arc::new(SparseBackend::new(PETABYTE)), Some(100));
+    let context = faults.context(RequestKinds::WRITE);
+    let visited = Rc::new(Cell::new(0));
+    let count = Rc::clone(&visited);
+    interleave::set("tree:visited", move || count.set(count.get() + 1));
+    let offsets = [0, PETABYTE / 2, PETABYTE - PAGE];
+    for offset in offsets {
+        write(&cache, &context, offset, &[7; 4096]).await.unwrap();
+    }
+    cache.flush(&context).await.unwrap();
+    cache.count_space().await.unwrap();
+    assert_eq!(cache.space().unwrap().charged, 3 * PAGE);
+    assert_eq!(cache.space.as_ref().unwrap().charged_units(), 3);
+    cache.trim(&context, PAGE..PETABYTE).await.unwrap();
+    assert_eq!(cache.space().unwrap().charged, PAGE);
+    interleave::clear();
+    let visited = visited.take();
+    assert!((1..500).contains(&visited), "{visited} nodes");
 }
 
 /// Random writes, trims and zeroes over a backend that delays and fails: the charges stay true.

@@ -79,6 +79,7 @@ impl Backend for SparseBackend {
         Capabilities {
             discard: true,
             zero_punch: true,
+            extents: true,
             ..Capabilities::default()
         }
     }
@@ -149,8 +150,25 @@ impl Backend for SparseBackend {
         range: Range<u64>,
         _most: usize,
     ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
-        let kind = ExtentKind::Hole;
-        Box::pin(async move { Ok(vec![BackendExtent { range, kind }]) })
+        Box::pin(async move {
+            let state = self.state();
+            let mut extents: Vec<BackendExtent> = Vec::new();
+            let mut push = |range: Range<u64>, kind| match extents.last_mut() {
+                _ if range.is_empty() => {}
+                Some(last) if last.kind == kind => last.range.end = range.end,
+                _ => extents.push(BackendExtent { range, kind }),
+            };
+            let mut at = range.start;
+            let pages = range.start / PAGE_BYTES..range.end.div_ceil(PAGE_BYTES);
+            for page in state.pages.range(pages).map(|(page, _)| *page) {
+                let data = (page * PAGE_BYTES).max(at)..((page + 1) * PAGE_BYTES).min(range.end);
+                push(at..data.start, ExtentKind::Hole);
+                at = data.end;
+                push(data, ExtentKind::Data);
+            }
+            push(at..range.end, ExtentKind::Hole);
+            Ok(extents)
+        })
     }
 
     fn sync<'a>(&'a self, _context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {

@@ -1,0 +1,87 @@
+//! A sparse set of units, one bit each.
+//!
+//! Bits live in words, and words in leaves that are made when a unit of theirs is first inserted and stay until the set goes.
+//! Whatever walks a range visits the leaves that exist: a petabyte of which nothing was ever inserted costs one look.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use weir_faults::FaultContext;
+
+use crate::gen_radix::{GenRadixError, ImmortalRadix};
+
+const BITS: u64 = u64::BITS as u64;
+
+/// The set; see the module's documentation.
+#[derive(Debug)]
+pub(super) struct UnitSet {
+    words: ImmortalRadix<AtomicU64>,
+}
+
+impl UnitSet {
+    pub(super) fn new(faults: FaultContext) -> Self {
+        Self {
+            words: ImmortalRadix::with_faults(faults),
+        }
+    }
+
+    /// How many of `units` are in the set.
+    pub(super) fn count(&self, units: &Range<u64>) -> u64 {
+        self.existing(units)
+            .map(|(word, mask)| u64::from((word.load(Ordering::SeqCst) & mask).count_ones()))
+            .sum()
+    }
+
+    /// Puts all of `units` in; says how many were not there before.
+    ///
+    /// # Errors
+    /// No memory; then the set is as it was.
+    pub(super) fn insert(&self, units: &Range<u64>) -> Result<u64, GenRadixError> {
+        // All memory before the first bit: what others find set they rely on, so a bit can't be taken back.
+        self.words.preallocate(words_of(units))?;
+        let new = |(word, mask): (&AtomicU64, u64)| {
+            u64::from((mask & !word.fetch_or(mask, Ordering::SeqCst)).count_ones())
+        };
+        Ok(self.existing(units).map(new).sum())
+    }
+
+    /// Takes all of `units` out; says how many were there.
+    pub(super) fn remove(&self, units: &Range<u64>) -> u64 {
+        self.existing(units)
+            .map(|(word, mask)| {
+                u64::from((word.fetch_and(!mask, Ordering::SeqCst) & mask).count_ones())
+            })
+            .sum()
+    }
+
+    /// Memory of the words.
+    pub(super) fn bytes(&self) -> usize {
+        self.words.bytes()
+    }
+
+    /// The words of `units` that exist, with the bits that are meant.
+    fn existing(&self, units: &Range<u64>) -> impl Iterator<Item = (&AtomicU64, u64)> {
+        let units = units.clone();
+        self.words
+            .entries(words_of(&units))
+            .map(move |(index, word)| (word, mask(index, &units)))
+    }
+}
+
+/// The words that hold the bits of `units`.
+fn words_of(units: &Range<u64>) -> Range<u64> {
+    if units.is_empty() {
+        return 0..0;
+    }
+    units.start / BITS..units.end.div_ceil(BITS)
+}
+
+/// The bits of `units` in word `index`, which holds some.
+fn mask(index: u64, units: &Range<u64>) -> u64 {
+    let first = units.start.saturating_sub(index * BITS);
+    let count = (units.end - index * BITS).min(BITS) - first;
+    (u64::MAX >> (BITS - count)) << first
+}
+
+#[cfg(test)]
+mod tests;
