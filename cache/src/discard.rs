@@ -33,6 +33,7 @@ use crate::options::{
 };
 use crate::page::{DIRTY, DROPPED, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
+use crate::space::Turn;
 use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
 
 /// What the backend is to do with the blocked range.
@@ -271,7 +272,8 @@ impl PageCache {
         let pages = page_of(range.start)..range.end.div_ceil(PAGE_BYTES);
         let allocates = change.allocates(self.backend.capabilities());
         // Block is shared: with a quota, what gives space back must not overlap what takes it.
-        let turn = self.space_turn(allocates).await;
+        let turn = if allocates { Turn::Take } else { Turn::Give };
+        let turn = self.space_turn(turn).await;
         if allocates {
             self.charge_blocked(&range)?;
         }

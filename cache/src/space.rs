@@ -17,27 +17,30 @@
 //! the range that they stand for; the add lock keeps the two apart. So a write that finds its units charged keeps them until it
 //! has dirtied its pages, and a trim that gives units back has no write between its look and its clearing (race 11).
 //!
-//! Blockers share, and a direct write charges as one. So those that take space and those that give it back take turns: else
-//! a trim, overtaken at the backend by a direct write to the same units, gives back what that has just taken.
+//! Blockers share, and a direct write charges as one. So those that take space and those that give it back take [turns](turns):
+//! else a trim, overtaken at the backend by a direct write to the same units, gives back what that has just taken.
 //!
 //! A request that charged units and then failed may have charged for nothing. Its range is *reconciled*: under block, each
 //! unit is charged exactly if a page of it is not clean or the backend has it allocated. So are the whole device at the start
-//! and what a resize or a shift has moved.
+//! and what a resize or a shift has moved. Who counts takes turns with the others too: a trim between the look and the charge
+//! would have given back what is charged then.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use weir_faults::{Errno, FaultContext, fault_point};
+use weir_faults::{Errno, FaultContext, fault_point, pause_point};
 
 use crate::add_lock::{AddGuard, BlockGuard};
 use crate::backend::ExtentKind;
 use crate::frame::PAGE_BYTES;
 use crate::lg_lock::LgLock;
 use crate::page_cache::PageCache;
-use crate::two_state_lock::{Side, TwoStateGuard, TwoStateLock};
 
+mod turns;
 mod units;
 
+pub(crate) use turns::Turn;
+use turns::{TurnGuard, Turns};
 use units::UnitSet;
 
 /// Extents asked for at a time while a range is reconciled.
@@ -51,9 +54,7 @@ pub(crate) struct Space {
     /// Units that nobody has. Their sum is negative while an export that was larger from the start has more than its quota.
     free: LgLock<i64>,
     charged: UnitSet,
-    /// Blockers that take space *add*; those that give it back, or count it, *block*. Waited for under a block guard; held
-    /// while the backend works, which waits for nobody.
-    turn: TwoStateLock,
+    turns: Turns,
 }
 
 /// An export's quota at one moment, in bytes.
@@ -75,7 +76,7 @@ impl Space {
             quota_units,
             free: LgLock::new(|shard| if shard == 0 { all } else { 0 }),
             charged: UnitSet::new(faults),
-            turn: TwoStateLock::new(),
+            turns: Turns::default(),
         }
     }
 
@@ -232,11 +233,10 @@ impl PageCache {
         space.charge(range)
     }
 
-    /// Waits until nobody gives space back, for a blocker that takes it; or until nobody takes it. Nothing without a quota.
-    pub(crate) async fn space_turn(&self, takes: bool) -> Option<TwoStateGuard<'_>> {
-        let side = if takes { Side::Add } else { Side::Block };
+    /// Waits for a blocker's turn at the quota. Nothing without one.
+    pub(crate) async fn space_turn(&self, turn: Turn) -> Option<TurnGuard<'_>> {
         match &self.space {
-            Some(space) => Some(space.turn.lock(side).await),
+            Some(space) => Some(space.turns.wait(turn).await),
             None => None,
         }
     }
@@ -308,7 +308,7 @@ impl PageCache {
             return Ok(());
         };
         // A direct write under way is charged, and looks like a hole.
-        let _turn = self.space_turn(false).await;
+        let _turn = self.space_turn(Turn::Count).await;
         let units = space.touched(&range);
         let start = units.start * space.unit_bytes;
         // Empty when the device has been cut before it meanwhile: then nothing there is kept.
@@ -335,6 +335,7 @@ impl PageCache {
                 .filter(|extent| extent.kind != ExtentKind::Hole);
             kept.extend(data.map(|extent| space.touched(&extent.range)));
         }
+        pause_point!(self.background, "cache:space:count", [EIO]).await?;
         kept.sort_unstable_by_key(|units| units.start);
         // First what is kept, then the gaps between: nothing is free for a moment that is not free afterwards.
         let mut gap = units.start;

@@ -332,6 +332,40 @@ async fn a_trim_does_not_give_back_what_a_direct_write_has_just_taken() {
     assert_eq!(bench.write(12..13).await, Err(Errno::ENOSPC));
 }
 
+/// Both under block, which is shared. What was seen before the trim is not charged after it.
+#[tokio::test(start_paused = true)]
+async fn a_trim_waits_until_its_range_is_counted() {
+    let bench = Bench::new(8, 4).await;
+    for query in [
+        "class cache:discard:submit oneshot error EIO",
+        "class cache:space:count oneshot pause",
+    ] {
+        bench.faults.set_points(query).unwrap();
+    }
+    let trim = |pages: Range<u64>| {
+        let (cache, context) = (Arc::clone(&bench.cache), bench.context.clone());
+        tokio::spawn(async move {
+            cache
+                .trim(&context, pages.start * PAGE..pages.end * PAGE)
+                .await
+        })
+    };
+    let failing = trim(2..8);
+    bench
+        .faults
+        .paused_at_least("class cache:space:count", 1)
+        .await
+        .unwrap();
+    let beside = trim(0..4);
+    // Paused time moves only when every task waits.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.faults.set_points("reset").unwrap();
+    assert_eq!(failing.await.unwrap(), Err(Errno::EIO));
+    beside.await.unwrap().unwrap();
+    assert_eq!(bench.charged(), 0);
+    bench.check();
+}
+
 /// What the store has allocated spans two leaves of bits, and there is memory for one.
 #[tokio::test(start_paused = true)]
 async fn a_count_without_memory_keeps_the_books() {
