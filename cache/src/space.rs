@@ -245,7 +245,12 @@ impl PageCache {
     pub(crate) fn discharge_space(&self, guard: &BlockGuard, range: &Range<u64>) {
         if let Some(space) = &self.space {
             guard.assert_covers(range.clone());
-            space.discharge(&space.inside(range));
+            let mut units = space.inside(range);
+            // The device's last, shorter one counts as whole.
+            if range.end == self.size() {
+                units.end = range.end.div_ceil(space.unit_bytes);
+            }
+            space.discharge(&units);
         }
     }
 

@@ -366,6 +366,23 @@ async fn a_trim_waits_until_its_range_is_counted() {
     bench.check();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_trim_to_the_end_gives_the_short_last_unit_back() {
+    let bench = Bench::new(8, 0).await;
+    let end = DEVICE - 100;
+    bench.cache.resize(end).await.unwrap();
+    write(&bench.cache, &bench.context, end - 5000, &[7; 5000])
+        .await
+        .unwrap();
+    assert_eq!(bench.charged(), 2);
+    bench
+        .cache
+        .trim(&bench.context, 100 * PAGE..end)
+        .await
+        .unwrap();
+    assert_eq!(bench.charged(), 0);
+}
+
 /// What the store has allocated spans two leaves of bits, and there is memory for one.
 #[tokio::test(start_paused = true)]
 async fn a_count_without_memory_keeps_the_books() {
