@@ -396,6 +396,7 @@ impl PageCache {
             slot.state = PageState::EMPTY;
             drop(slot);
             self.pool.unref(frame);
+            self.throttle.made_room();
         } else {
             slot.state = PageState::present(frame, DIRTY);
             slot.set_detail(OLDEST_EPOCH);

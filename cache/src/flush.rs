@@ -323,14 +323,14 @@ impl PageCache {
         match result {
             Ok(()) => {
                 // Settled first: whoever finds that nothing needs a sync finds the pages clean.
-                self.settle_unstable(self.generations.sync_succeeded(covers), true);
+                self.settle_unstable(self.generations.sync_succeeded(covers), result);
                 self.generations.synced.store(covers, Ordering::SeqCst);
             }
             Err(errno) => {
                 tracing::warn!(%errno, "sync failed; what it was to cover is written again");
                 // Whatever was submitted before the sync returned is unknown.
                 let (pages, lost) = self.generations.sync_failed();
-                self.settle_unstable(pages, false);
+                self.settle_unstable(pages, result);
                 if lost {
                     self.counters.losses.add(1);
                     self.lost.record(errno);
@@ -342,13 +342,13 @@ impl PageCache {
                 self.writeback.count_failure(errno);
             }
         }
-        self.throttle.progress(result);
         self.pool.wake_waiter();
         result
     }
 
     /// Turns unstable pages clean, or dirty again.
-    fn settle_unstable(&self, pages: Vec<(u64, u64)>, durable: bool) {
+    fn settle_unstable(&self, pages: Vec<(u64, u64)>, sync: Result<(), Errno>) {
+        let (durable, of_pages) = (sync.is_ok(), !pages.is_empty());
         for (page, generation) in pages {
             let pin = epoch::pin();
             let Some(mut slot) = self.lock_page(page, &pin) else {
@@ -369,6 +369,9 @@ impl PageCache {
                 slot.state = slot.state.with(DIRTY);
                 slot.set_detail(OLDEST_EPOCH);
             }
+        }
+        if of_pages {
+            self.throttle.synced(sync);
         }
     }
 }

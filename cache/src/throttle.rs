@@ -4,7 +4,13 @@
 //! a quarter on it pauses, smoothly longer as more is dirty; at half it stops until writeback and sync have made room. Writers
 //! pause holding their payload and nothing else, so readers of the same connection are not affected.
 //!
-//! When the backend makes no progress for [`STALL_LIMIT`] the stopped writers get its last error instead of waiting for ever.
+//! When writeback makes no progress for [`STALL_LIMIT`] the stopped writers get its last error instead of waiting for ever.
+//!
+//! # What is progress
+//! What brings pages closer to being clean, and nothing else. A sync that covers pages does. One that covers a trim or a zero
+//! does not: others may go on with these for ever while no page can be written. A run that is written does, but not after a
+//! sync of pages has failed: then it is written a second time, and a store whose syncs always fail would look busy for ever.
+//! It does again when pages were covered.
 
 use std::sync::Mutex;
 
@@ -24,26 +30,47 @@ pub(crate) struct Throttle {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
-    /// When the backend last completed a write or a sync.
     last: Option<Instant>,
-    /// Its last error, if that came after the last success.
+    /// The last error, if that came after it.
     error: Option<Errno>,
+    /// A sync of pages has failed, and none has succeeded since.
+    repeats: bool,
+}
+
+impl Progress {
+    fn advance(&mut self) {
+        self.last = Some(Instant::now());
+        self.error = None;
+    }
 }
 
 impl Throttle {
-    /// The backend has completed a writeback or a sync, or failed to.
-    pub(crate) fn progress(&self, result: Result<(), Errno>) {
+    /// A run of pages has been written, or not.
+    pub(crate) fn written(&self, result: Result<(), Errno>) {
         let mut state = self.state.lock().expect("not poisoned");
         match result {
-            Ok(()) => {
-                *state = Progress {
-                    last: Some(Instant::now()),
-                    error: None,
-                }
-            }
+            Ok(()) if state.repeats => {}
+            Ok(()) => state.advance(),
             Err(errno) => state.error = Some(errno),
         }
         drop(state);
+        self.made_room();
+    }
+
+    /// A sync that was to cover written pages has ended.
+    pub(crate) fn synced(&self, result: Result<(), Errno>) {
+        let mut state = self.state.lock().expect("not poisoned");
+        state.repeats = result.is_err();
+        match result {
+            Ok(()) => state.advance(),
+            Err(errno) => state.error = Some(errno),
+        }
+        drop(state);
+        self.made_room();
+    }
+
+    /// Less is dirty than before, perhaps: who is stopped looks again.
+    pub(crate) fn made_room(&self) {
         self.room.notify_waiters();
     }
 
@@ -100,3 +127,6 @@ impl PageCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -426,7 +426,7 @@ impl PageCache {
             }
         }
         self.writeback.end(&operation);
-        self.throttle.progress(result);
+        self.throttle.written(result);
         if self.counts.unstable.load(Ordering::Relaxed) >= self.limits.unstable_sync {
             self.kick.notify_one();
         }
