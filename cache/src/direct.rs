@@ -96,7 +96,6 @@ impl PageCache {
         payload: Payload,
     ) -> Result<(), Errno> {
         assert_eq!(payload.remaining(), 0, "written before it was received");
-        let range = payload.range();
         let (head, whole, tail) = payload.split_edges();
         if let Some(head) = head {
             self.write(context, head).await?;
@@ -104,14 +103,14 @@ impl PageCache {
         if let Some((start, data)) = whole {
             let blocked = start..start + data.bytes() as u64;
             let guard = self.add_lock.block(blocked.clone()).await;
-            self.spawn_change(context, guard, blocked, Change::Write(data), Errno::ENOSPC)
+            let submitted = self.generations.submitted();
+            let change = Change::Write(data);
+            self.spawn_change(context, guard, blocked.clone(), change, Errno::ENOSPC)
                 .await?;
+            self.after_change(context, &blocked, submitted).await?;
         }
         if let Some(tail) = tail {
             self.write(context, tail).await?;
-        }
-        if self.mode == crate::options::CacheMode::Writethrough {
-            self.persist(context, range).await?;
         }
         Ok(())
     }

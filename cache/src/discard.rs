@@ -26,6 +26,7 @@ use weir_faults::{Errno, FaultContext, pause_point};
 
 use crate::add_lock::{AddLock, BlockGuard, REGION_BYTES};
 use crate::backend::{Capabilities, ZeroMode};
+use crate::flush::{Promise, Submitted};
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
 use crate::options::{
@@ -46,9 +47,13 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    /// Whether its client relies on it once it is acknowledged.
-    fn promises(&self) -> bool {
-        !matches!(self, Self::Discard)
+    /// What its client may rely on once it is acknowledged.
+    fn promise(&self, mode: CacheMode) -> Promise {
+        match (self, mode) {
+            (Self::Discard, _) => Promise::Nothing,
+            (_, CacheMode::Writethrough) => Promise::Durable,
+            _ => Promise::Done,
+        }
     }
 
     /// Whether the range counts against the quota afterwards.
@@ -96,7 +101,10 @@ impl PageCache {
                 other => break other?,
             }
         }
-        self.after_change(context, range).await
+        match self.mode {
+            CacheMode::Writethrough if !range.is_empty() => self.persist(context, range).await,
+            _ => Ok(()),
+        }
     }
 
     /// NBD_CMD_WRITE_ZEROES: `range` reads as zeroes afterwards. Cancel safe: dropped before it is done, it has zeroed some
@@ -122,38 +130,45 @@ impl PageCache {
         }
         let whole = self.whole_units(&range, PAGE_BYTES);
         if !fast || whole.is_empty() {
-            self.write_zero_pages(context, range.clone()).await?;
-        } else {
-            self.write_zero_pages(context, range.start..whole.start)
-                .await?;
-            let changed = self
-                .change(context, &whole, || Change::Zero(mode), Errno::ENOSPC)
-                .await;
-            match changed {
-                // What is left is no longer whole pages only.
-                Err(_) if self.has_outgrown(&whole) => {
-                    self.write_zero_pages(context, whole.clone()).await?
-                }
-                // The backend thought it could: write instead, unless only fast will do.
-                Err(Errno::ENOTSUP) if !fast_only => {
-                    self.write_zero_pages(context, whole.clone()).await?
-                }
-                other => other?,
-            }
-            self.write_zero_pages(context, whole.end..range.end).await?;
+            return self.write_zero_pages(context, range).await;
         }
-        self.after_change(context, range).await
+        self.write_zero_pages(context, range.start..whole.start)
+            .await?;
+        let submitted = self.generations.submitted();
+        let changed = self
+            .change(context, &whole, || Change::Zero(mode), Errno::ENOSPC)
+            .await;
+        match changed {
+            Ok(()) => self.after_change(context, &whole, submitted).await?,
+            // What is left is no longer whole pages only.
+            Err(_) if self.has_outgrown(&whole) => {
+                self.write_zero_pages(context, whole.clone()).await?
+            }
+            // The backend thought it could: write instead, unless only fast will do.
+            Err(Errno::ENOTSUP) if !fast_only => {
+                self.write_zero_pages(context, whole.clone()).await?
+            }
+            Err(errno) => return Err(errno),
+        }
+        self.write_zero_pages(context, whole.end..range.end).await
     }
 
-    async fn after_change(
+    /// In writethrough mode: makes a change of which no page is kept durable.
+    pub(crate) async fn after_change(
         self: &Arc<Self>,
         context: &FaultContext,
-        range: Range<u64>,
+        range: &Range<u64>,
+        submitted: Submitted,
     ) -> Result<(), Errno> {
-        match self.mode {
-            CacheMode::Writethrough if !range.is_empty() => self.persist(context, range).await,
-            _ => Ok(()),
+        if self.mode != CacheMode::Writethrough {
+            return Ok(());
         }
+        self.persist(context, range.clone()).await?;
+        // Another's sync may have failed before the one that has just succeeded.
+        if self.generations.failed_since(submitted) {
+            return Err(Errno::EIO);
+        }
+        Ok(())
     }
 
     /// The whole units inside `range`; the device's last, shorter one counts as whole.
@@ -280,13 +295,13 @@ impl PageCache {
         let operation = Operation::new(OperationKind::Blocker, pages.clone());
         self.writeback.begin(&operation);
         let held = self.shoot_down(guard, &pages);
-        let (submitted, promises) = (self.generations.submitted(), change.promises());
+        let (submitted, promise) = (self.generations.submitted(), change.promise(self.mode));
         let result = self
             .change_backend(context, &pages, range.clone(), change)
             .await;
         let result = self
             .generations
-            .completed_change(submitted, result, promises);
+            .completed_change(submitted, result, promise);
         for page in &held {
             self.release_held(*page, result.is_ok());
         }

@@ -27,6 +27,9 @@
 //! connection's next FLUSH or FUA says it once. That is the only path on which acknowledged data is lost behind its writer's back:
 //! held pages are always put back, failed writeback keeps its pages, a trim promises nothing, a shrink and a power cut are
 //! asked for. Who is told last is whoever stops the server: a loss that no connection has heard of makes the final flush fail.
+//!
+//! In writethrough mode a direct write or zeroed range is acknowledged when a sync has covered it and none has failed since it was
+//! submitted. So a failed sync is an error of the requests that still wait, and recorded is nothing but a shift.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -68,6 +71,17 @@ struct Ledger {
 /// When a mutation was submitted, in failed syncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Submitted(u64);
+
+/// What the client of a change is told by its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Nothing that it relies on.
+    Nothing,
+    /// That it is done; it may still be lost.
+    Done,
+    /// That it is durable: it is answered only then.
+    Durable,
+}
 
 /// A run that has completed. While this lives no sync takes the list of unstable pages.
 #[derive(Debug)]
@@ -138,7 +152,7 @@ impl Generations {
         }
     }
 
-    /// Counts a change that has completed, well or not. `promised`: whether its client relies on it once it is acknowledged.
+    /// Counts a change that has completed, well or not.
     ///
     /// # Errors
     /// `result`'s; `EIO` for one that was promised and may be undone by a sync that has failed meanwhile.
@@ -146,17 +160,24 @@ impl Generations {
         &self,
         submitted: Submitted,
         result: Result<(), Errno>,
-        promised: bool,
+        promise: Promise,
     ) -> Result<(), Errno> {
         let mut ledger = self.ledger();
         let generation = self.completed();
-        if result.is_ok() && promised {
+        if result.is_ok() && promise != Promise::Nothing {
             if ledger.failed_syncs != submitted.0 {
                 return Err(Errno::EIO);
             }
-            ledger.unrepeatable = Some(generation);
+            if promise == Promise::Done {
+                ledger.unrepeatable = Some(generation);
+            }
         }
         result
+    }
+
+    /// Whether a change that was submitted then may be undone by a sync that has failed.
+    pub(crate) fn failed_since(&self, submitted: Submitted) -> bool {
+        self.ledger().failed_syncs != submitted.0
     }
 
     /// Counts a shift of what follows an offset, which every client relies on.

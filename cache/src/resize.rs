@@ -14,6 +14,7 @@ use crossbeam_epoch as epoch;
 use weir_faults::{Errno, RequestKinds, pause_point};
 
 use crate::add_lock::{BlockGuard, ExclusiveGuard};
+use crate::flush::Promise;
 use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES, PAGE_SIZE};
 use crate::gen_radix::Tag;
 use crate::page::{DIRTY, IN_FLIGHT, PageState};
@@ -68,7 +69,9 @@ impl PageCache {
             let submitted = cache.generations.submitted();
             let result = cache.backend.resize(&context, size).await;
             // Asked for by an operator, no client relies on it.
-            let result = cache.generations.completed_change(submitted, result, false);
+            let result = cache
+                .generations
+                .completed_change(submitted, result, Promise::Nothing);
             if result.is_ok() {
                 cache.size.store(size, Ordering::SeqCst);
             }

@@ -1,6 +1,7 @@
 //! What is lost when a sync fails, and what isn't.
 
 use super::*;
+use crate::options::CacheMode;
 use crate::page_cache::CloseError;
 use crate::testing::Behaviour;
 use std::collections::BTreeMap;
@@ -118,4 +119,57 @@ async fn a_power_cut_is_no_loss_to_be_told() {
     race.cache.lose_power(async |_| {}).await;
     race.fail_own_sync().await;
     assert_eq!(race.told(), None);
+}
+
+/// What writethrough acknowledges is durable: whoever may have lost something is still waiting for the answer.
+#[tokio::test(start_paused = true)]
+async fn in_writethrough_a_loss_is_its_own_requests_error_and_nobody_elses() {
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        mode: CacheMode::Writethrough,
+        ..CacheOptions::default()
+    };
+    type Change = fn(&Race) -> Running<()>;
+    let changes: [Change; 2] = [
+        |race| race.zero(0..PAGE),
+        |race| race.write_direct(0, &[8; PAGE_SIZE]),
+    ];
+    for change in changes {
+        // The request's own sync fails, or another's that comes between the change and its own.
+        for own in [true, false] {
+            let race = Race::with(64 * PAGE, 7, &options);
+            race.stop_next("cache:flush:snapshot");
+            let running = change(&race);
+            race.stopped("cache:flush:snapshot").await;
+            if own {
+                race.backend.behave(Behaviour {
+                    failures_per_mille: BTreeMap::from([("sync", 1000)]),
+                    ..Behaviour::default()
+                });
+            } else {
+                race.fail_own_sync().await;
+            }
+            race.go("cache:flush:snapshot");
+            assert_eq!(outcome(running).await, Err(Errno::EIO), "own {own}");
+            race.backend.behave(Behaviour::default());
+            assert_eq!(race.told(), None, "own {own}");
+            assert_eq!(race.cache.stats().losses, 0);
+            done(change(&race)).await;
+            race.check_quiescent().await;
+            race.cache.close(Duration::from_secs(60)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_writethrough_a_shift_can_still_be_lost() {
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        mode: CacheMode::Writethrough,
+        ..CacheOptions::default()
+    };
+    let race = Race::with(64 * PAGE, 7, &options);
+    race.cache.insert_range(0, PAGE).await.unwrap();
+    race.fail_own_sync().await;
+    assert_eq!(race.told(), Some(Errno::EIO));
 }
