@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use weir_faults::Errno;
 
-use super::Action;
+use super::case::Action;
 use crate::frame::PAGE_BYTES;
 use crate::options::CacheMode;
 

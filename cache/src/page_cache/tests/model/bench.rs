@@ -1,0 +1,262 @@
+//! The cache under test, and what is checked after each round.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
+
+use super::act::{act, carry_out, read};
+use super::case::{Action, Change, Round, SIZE, Setup, Step};
+use super::expected::Expected;
+use crate::frame::PAGE_BYTES;
+use crate::options::{CacheOptions, MIN_CACHE_BYTES};
+use crate::page_cache::{CloseError, PageCache};
+use crate::testing::{Behaviour, TestBackend};
+
+/// In paused time: whatever takes longer waits for something that never comes.
+pub(super) const ROUND_LIMIT: Duration = Duration::from_secs(600);
+
+/// The cache under test, and what it must hold.
+pub(super) struct Bench {
+    backend: Arc<TestBackend>,
+    cache: Arc<PageCache>,
+    context: FaultContext,
+    setup: Setup,
+    delay_max: Duration,
+    model: Vec<u8>,
+    /// What the next write writes.
+    tag: u8,
+}
+
+impl Bench {
+    pub(super) fn open(setup: &Setup, delay_max: Duration) -> Self {
+        let size = usize::try_from(SIZE).unwrap();
+        let backend = Arc::new(TestBackend::new(size, setup.seed));
+        let faults = Faults::new();
+        let options = CacheOptions {
+            cache_bytes: MIN_CACHE_BYTES,
+            mode: setup.mode,
+            direct_threshold: setup.direct_threshold.filter(|_| !setup.forgets),
+            quota: setup.quota_pages.map(|pages| pages * PAGE_BYTES),
+            ..CacheOptions::default()
+        };
+        let cache = PageCache::open(Arc::clone(&backend) as _, &options, &faults).unwrap();
+        Self {
+            backend,
+            cache,
+            context: faults.context(RequestKinds::READ),
+            setup: setup.clone(),
+            delay_max,
+            model: vec![0; size],
+            tag: 0,
+        }
+    }
+
+    fn behave(&self, failures: &[(&'static str, u64)]) {
+        self.backend.behave(Behaviour {
+            delay_max: Some(self.delay_max),
+            failures_per_mille: failures.iter().copied().collect(),
+            forgets: self.setup.forgets,
+            ..Behaviour::default()
+        });
+    }
+
+    /// What of the step there is on this device, in this round.
+    fn fitted(&mut self, step: &Step, end: u64) -> Option<(Action, Range<u64>, u8)> {
+        let range = step.start..(step.start + step.length).min(end);
+        let action = match step.action {
+            Action::Zero { .. } | Action::Trim { .. } if self.setup.forgets => return None,
+            Action::Write { fua, .. } if self.setup.forgets => Action::Write { direct: false, fua },
+            // What is forgotten at once, past the cache, before the cache knows that the sync has failed.
+            Action::Read { .. } if self.setup.forgets => Action::Read { direct: false },
+            other => other,
+        };
+        self.tag = self.tag % u8::MAX + 1;
+        (range.start < range.end).then_some((action, range, self.tag))
+    }
+
+    pub(super) async fn round(&mut self, round: &Round) -> Result<(), String> {
+        self.behave(&round.failures);
+        let size = self.cache.size();
+        // What is shifted moves, and with it what is written there meanwhile: only what lies before is.
+        let end = match round.change {
+            Some((Change::Insert { page, .. } | Change::Collapse { page, .. }, _)) => {
+                size.min(page * PAGE_BYTES)
+            }
+            _ => size,
+        };
+        let mut running = Vec::new();
+        for step in &round.steps {
+            let Some((action, range, tag)) = self.fitted(step, end) else {
+                continue;
+            };
+            let (cache, context) = (Arc::clone(&self.cache), self.context.clone());
+            let (asked, pause) = (range.clone(), Duration::from_micros(step.pause_micros));
+            let task = tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                act(&cache, &context, action, asked, tag).await
+            });
+            running.push((action, range, tag, task));
+        }
+        let change = round.change.map(|(change, pause)| {
+            let cache = Arc::clone(&self.cache);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_micros(pause)).await;
+                carry_out(&cache, change).await
+            })
+        });
+        let mut expected = Expected::new(size, self.setup.mode, round.change.is_some());
+        if let Some((Change::Resize(to), _)) = round.change {
+            expected.may_end_at(to);
+        }
+        for (action, range, tag, task) in running {
+            let outcome = task.await.map_err(|error| error.to_string())?;
+            self.check_error(round, action, outcome.as_ref().err())?;
+            expected.add(action, range, tag, outcome);
+        }
+        let changed = match change {
+            None => None,
+            Some(task) => Some(task.await.map_err(|error| error.to_string())?),
+        };
+        self.behave(&[]);
+        let durable = self.backend.durable();
+        expected.check_reads(&self.model)?;
+        self.apply(round.change.map(|(change, _)| change), changed)?;
+        let now = self.read_all().await?;
+        expected.check(&self.model, &now, &durable)?;
+        self.model = now;
+        self.check_space()?;
+        if round.flush {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the request may have failed, and so.
+    fn check_error(
+        &self,
+        round: &Round,
+        action: Action,
+        errno: Option<&Errno>,
+    ) -> Result<(), String> {
+        let allowed = match (errno, action) {
+            (None, _) => true,
+            (Some(&Errno::ENOSPC), Action::Write { .. } | Action::Zero { .. }) => {
+                self.setup.quota_pages.is_some() || round.change.is_some()
+            }
+            (Some(&Errno::EINVAL), _) => round.change.is_some(),
+            (Some(&Errno::EIO), _) => !round.failures.is_empty(),
+            _ => false,
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(format!("{action:?} fails with {errno:?}"))
+        }
+    }
+
+    /// Carries what the operator did over to the model.
+    fn apply(
+        &mut self,
+        change: Option<Change>,
+        outcome: Option<Result<(), Errno>>,
+    ) -> Result<(), String> {
+        if let (Some(change), Some(Ok(()))) = (change, outcome) {
+            let bytes = |pages: u64| usize::try_from(pages * PAGE_BYTES).unwrap();
+            match change {
+                Change::Resize(size) => self.model.resize(usize::try_from(size).unwrap(), 0),
+                Change::Insert { page, pages } => {
+                    let at = bytes(page);
+                    self.model
+                        .splice(at..at, std::iter::repeat_n(0, bytes(pages)));
+                }
+                Change::Collapse { page, pages } => {
+                    self.model.drain(bytes(page)..bytes(page + pages));
+                }
+            }
+        }
+        if self.cache.size() == self.model.len() as u64 {
+            Ok(())
+        } else {
+            Err(format!(
+                "after {change:?}, {outcome:?}, the device has {} bytes, not {}",
+                self.cache.size(),
+                self.model.len()
+            ))
+        }
+    }
+
+    /// All slices side by side: one after the other, most of the time of a case would go into waiting for their fills.
+    async fn read_all(&self) -> Result<Vec<u8>, String> {
+        let size = self.cache.size();
+        let mut reads = Vec::new();
+        let mut at = 0;
+        while at < size {
+            let slice = at..at + self.cache.slice_at(at, size - at) as u64;
+            at = slice.end;
+            let (cache, context) = (Arc::clone(&self.cache), self.context.clone());
+            let task = async move { read(&cache, &context, slice, false).await };
+            reads.push(tokio::spawn(task));
+        }
+        let mut all = Vec::new();
+        for read in reads {
+            let data = read.await.map_err(|error| error.to_string())?;
+            all.extend(data.map_err(|errno| format!("a read fails on a healthy store: {errno}"))?);
+        }
+        Ok(all)
+    }
+
+    /// The sum of the shards and what is charged is the quota, and what is allocated is charged.
+    fn check_space(&self) -> Result<(), String> {
+        let (Some(space), Some(stats)) = (&self.cache.space, self.cache.space()) else {
+            return Ok(());
+        };
+        let counted = space.charged_units() * PAGE_BYTES;
+        let pages = self.model.chunks(usize::try_from(PAGE_BYTES).unwrap());
+        let data = pages.filter(|page| page.iter().any(|byte| *byte != 0));
+        let needed = data.count() as u64 * PAGE_BYTES;
+        if counted == stats.charged && needed <= stats.charged && stats.charged <= stats.quota {
+            Ok(())
+        } else {
+            Err(format!(
+                "{needed} bytes of data, {counted} are charged by the bits, and by the shards {stats:?}"
+            ))
+        }
+    }
+
+    async fn flush(&self) -> Result<(), String> {
+        let flushed = self.cache.flush(&self.context).await;
+        flushed.map_err(|errno| format!("a flush fails on a healthy store: {errno}"))?;
+        if self.backend.durable() == self.model {
+            Ok(())
+        } else {
+            Err("a flush left something behind".to_owned())
+        }
+    }
+
+    /// Flushed and closed: all is durable and clean, and of the quota nothing is lost.
+    pub(super) async fn end(self) -> Result<(), String> {
+        self.flush().await?;
+        self.cache.count_space().await.unwrap();
+        self.check_space()?;
+        let closed = self.cache.close(ROUND_LIMIT).await;
+        match closed {
+            // Of direct writes and zeroes nobody has a copy, and connections, which would have been told, there are none.
+            Ok(()) | Err(CloseError::Lost(_)) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+        let stats = self.cache.stats();
+        let unclean = [
+            stats.dirty_pages,
+            stats.in_flight_pages,
+            stats.held_pages,
+            stats.unstable_pages,
+        ];
+        if unclean == [0; 4] && self.backend.durable() == self.model {
+            Ok(())
+        } else {
+            Err(format!("after the end something is left: {stats:?}"))
+        }
+    }
+}
