@@ -6,7 +6,7 @@
 //! # What is counted
 //! Space is counted in units, the larger of the page and the backend's allocation block. A unit is *charged* while it counts
 //! against the quota: because the backend has it allocated, or because a page of it is not yet written back. One bit per unit
-//! says so, in a [sparse set](units). What is not charged is free, in shards (an [`LgLock`]): a write takes from its thread's
+//! says so, in a sparse set (see [`units`]). What is not charged is free, in shards (an [`LgLock`]): a write takes from its thread's
 //! shard, and looks at all of them only before it says ENOSPC. A charge takes all that it needs, or changes nothing.
 //!
 //! **Invariant**: the sum of the shards plus the charged units is the quota, at every moment at which nobody is inside a
@@ -17,8 +17,8 @@
 //! the range that they stand for; the add lock keeps the two apart. So a write that finds its units charged keeps them until it
 //! has dirtied its pages, and a trim that gives units back has no write between its look and its clearing (race 11).
 //!
-//! Blockers share, and a direct write charges as one. So those that take space and those that give it back take [turns](turns):
-//! else a trim, overtaken at the backend by a direct write to the same units, gives back what that has just taken.
+//! Blockers share, and a direct write charges as one. So those that take space and those that give it back take turns (see
+//! [`turns`]): else a trim, overtaken at the backend by a direct write to the same units, gives back what that has just taken.
 //!
 //! A request that charged units and then failed may have charged for nothing. Its range is *reconciled*: under block, each
 //! unit is charged exactly if a page of it is not clean or the backend has it allocated. So are the whole device at the start
