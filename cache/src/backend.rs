@@ -170,6 +170,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
         Box::pin(async { Err(Errno::ENOTSUP) })
     }
 
+    /// Hands over what was asked for and is kept back, so that it can be handed over together with more.
+    ///
+    /// A backend that keeps something back hands it over by itself soon; this says that nothing more is to come just now.
+    fn submit(&self) {}
+
     /// Ends its use: nothing is called afterwards. Does not sync.
     fn close(&self) -> BackendFuture<'_, Result<(), Errno>>;
 }

@@ -218,6 +218,11 @@ impl PageCache {
         &self.lost
     }
 
+    /// Hands over to the backend what was asked for and is kept back to be handed over with more: see [`Backend::submit`].
+    pub fn submit_gathered(&self) {
+        self.backend.submit();
+    }
+
     /// Where the frames live.
     pub fn pool(&self) -> &Arc<FramePool> {
         &self.pool

@@ -46,6 +46,7 @@ mod status;
 mod stream;
 mod tally;
 mod transmission;
+mod under_way;
 mod watch;
 
 use self::end::End;

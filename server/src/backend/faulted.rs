@@ -310,6 +310,10 @@ impl Backend for FaultedBackend {
         Box::pin(self.flush(context))
     }
 
+    fn submit(&self) {
+        self.inner.submit();
+    }
+
     fn cover<'a>(
         &'a self,
         context: &'a FaultContext,

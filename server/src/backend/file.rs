@@ -330,6 +330,12 @@ impl Backend for FileBackend {
         })
     }
 
+    fn submit(&self) {
+        if let Some(ring) = &self.ring {
+            ring.submit();
+        }
+    }
+
     fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async {
             if let Some(ring) = &self.ring {

@@ -406,6 +406,10 @@ impl Backend for PowerCutBackend {
         Box::pin(async { self.lock().powered().map(|_| ()) })
     }
 
+    fn submit(&self) {
+        self.inner.submit();
+    }
+
     fn cover<'a>(
         &'a self,
         context: &'a FaultContext,

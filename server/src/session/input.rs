@@ -62,6 +62,15 @@ impl Input {
         Ok(count)
     }
 
+    /// As [`Input::fill`], though nothing has announced that there is anything.
+    pub(super) fn fill_unannounced(&mut self, stream: &Stream, most: usize) -> io::Result<usize> {
+        let end = self.prepare(most);
+        let count = stream.try_read_unannounced(&mut self.buffer[self.end..end])?;
+        self.end += count;
+        self.received += count as u64;
+        Ok(count)
+    }
+
     /// Reads into `slices`, which hold `wanted` bytes, and what follows them behind what is in the buffer, at most
     /// `most` bytes. Says how many bytes went into `slices`; zero is the end of the stream.
     pub(super) fn fill_behind(

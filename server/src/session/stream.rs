@@ -71,6 +71,20 @@ impl Stream {
         })
     }
 
+    /// As [`Stream::try_read`], though nothing has announced that there is anything: a system call, often in vain.
+    pub(super) fn try_read_unannounced(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        loop {
+            match nix::unistd::read(socket, buffer) {
+                Err(Errno::EINTR) => {}
+                outcome => return outcome.map_err(io::Error::from),
+            }
+        }
+    }
+
     /// Reads what is there into `slices`, which hold `wanted` bytes together; zero is the end of the stream.
     pub(super) fn try_read_vectored(
         &self,

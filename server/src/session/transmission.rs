@@ -8,8 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use weir_cache::PageCache;
@@ -24,9 +22,10 @@ use super::input::{INPUT_BYTES, INPUT_BYTES_BETWEEN_PAYLOADS, Input};
 use super::output::Output;
 use super::read::ReadStream;
 use super::receive::Receive;
-use super::slow::{FaultContexts, SlowFuture};
+use super::slow::{FaultContexts, Finished};
 use super::stream::Stream;
 use super::tally::Tally;
+use super::under_way::UnderWay;
 use super::watch::{Activity, Tick, Watch};
 use super::{SHUTDOWN_GRACE, SessionContext};
 use crate::connection::Connection;
@@ -35,6 +34,10 @@ use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
 
 /// Finished requests that are answered per wake-up before the replies are sent.
 const FINISHED_PER_TURN: usize = 64;
+
+/// READs that had to wait for the store, of those. Disks that serve a queue to its end before they say so give all answers at
+/// once, and stand still until new requests come: the client is to have the first answers while the next are prepared.
+const READS_PER_REPLY: usize = 8;
 
 /// What the input buffer was left with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +81,7 @@ pub(super) struct Transmission<'a> {
     /// The last payload was a large one: read little ahead, so that the next one goes straight into pages.
     pub(super) large_payloads: bool,
     /// Requests under way, apart from `receiving` and `streams`.
-    pub(super) slow: FuturesUnordered<SlowFuture>,
+    pub(super) slow: UnderWay,
     /// Bytes that these will return.
     pub(super) slow_bytes: usize,
     /// READs larger than a slice; the first one is under way.
@@ -88,6 +91,8 @@ pub(super) struct Transmission<'a> {
     /// Which losses of acknowledged data the client has been told about.
     pub(super) losses: ErrorCursor,
     taken: Taken,
+    /// More READs may have finished than were answered in this turn.
+    more_reads: bool,
     watch: Watch,
     /// The shutdown, and after it the kill.
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -118,13 +123,14 @@ impl<'a> Transmission<'a> {
             output: Output::new(cache.pool()),
             receiving: None,
             large_payloads: false,
-            slow: FuturesUnordered::new(),
+            slow: UnderWay::default(),
             slow_bytes: 0,
             streams: VecDeque::new(),
             phase: Phase::Open,
             tally: Tally::new(Instant::now()),
             losses: cache.lost_data().sample(),
             taken: Taken::All,
+            more_reads: false,
             watch: Watch::new(&context.timeouts),
             stopping: Box::pin(connection.stop().clone().cancelled_owned()),
             cache,
@@ -263,17 +269,35 @@ impl<'a> Transmission<'a> {
         Ok(progress)
     }
 
-    /// Requests that have finished.
+    /// Begins requests that are new, and answers those that have finished.
     fn poll_slow(&mut self, task: &mut Context<'_>) -> bool {
-        let mut finished = 0;
+        let mut finished = self.begin_new(task);
+        let mut reads = 0;
         while !matches!(self.phase, Phase::Dropping)
             && finished < FINISHED_PER_TURN
-            && let Poll::Ready(Some(done)) = self.slow.poll_next_unpin(task)
+            && reads < READS_PER_REPLY
+            && let Poll::Ready(done) = self.slow.poll_finished(task)
         {
+            reads += usize::from(matches!(done, Finished::Read(..)));
             self.finish(done);
             finished += 1;
         }
+        self.more_reads = reads == READS_PER_REPLY;
         finished > 0
+    }
+
+    /// Begins requests that are new; says how many of them finished at once.
+    fn begin_new(&mut self, task: &mut Context<'_>) -> usize {
+        if !self.slow.has_new() {
+            return 0;
+        }
+        let mut finished = 0;
+        while let Some(done) = self.slow.begin(task) {
+            self.finish(done);
+            finished += 1;
+        }
+        self.cache.submit_gathered();
+        finished
     }
 
     /// Input, if it is wanted.
@@ -282,11 +306,16 @@ impl<'a> Transmission<'a> {
             return Ok(false);
         }
         loop {
-            if self.stream.poll_read_ready(task)?.is_pending() {
-                return Ok(false);
-            }
+            let announced = self.stream.poll_read_ready(task)?.is_ready();
+            // While there is more to answer the reactor has no turn. The client has answers already, and may ask again.
+            let expected = std::mem::take(&mut self.more_reads) && self.receiving.is_none();
+            let received = match (announced, expected) {
+                (true, _) => self.fill(),
+                (false, true) => self.input.fill_unannounced(self.stream, INPUT_BYTES),
+                (false, false) => return Ok(false),
+            };
             self.watch.wake();
-            match self.fill() {
+            match received {
                 Ok(0) => return Err(End::ClientGone),
                 Ok(_) => return Ok(true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -396,6 +396,10 @@ impl Backend for RecordedDisk {
         self.inner.sync(context)
     }
 
+    fn submit(&self) {
+        self.inner.submit();
+    }
+
     fn cover<'a>(
         &'a self,
         context: &'a FaultContext,

@@ -143,6 +143,10 @@ impl Backend for ForgetfulDisk {
         Box::pin(self.sync_or_forget(context))
     }
 
+    fn submit(&self) {
+        self.inner.submit();
+    }
+
     fn cover<'a>(
         &'a self,
         context: &'a FaultContext,

@@ -63,6 +63,8 @@ proptest! {
     #[test]
     fn behaves_as_a_flat_vector(steps in steps(40), way in 0..3) {
         let size = 40 * PAGE_BYTES - 1000;
+        let runtime = runtime();
+        let _entered = runtime.enter();
         for folder in folders() {
             let (_, backend) = create(&folder, size);
             let backend = match way {
@@ -70,7 +72,7 @@ proptest! {
                 1 => without_ring(backend),
                 _ => without_direct(backend),
             };
-            runtime().block_on(run_model(&Bench::new(backend), size, &steps));
+            runtime.block_on(run_model(&Bench::new(backend), size, &steps));
         }
     }
 }

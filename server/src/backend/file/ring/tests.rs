@@ -82,6 +82,38 @@ async fn more_transfers_than_the_ring_is_deep() {
 }
 
 #[tokio::test]
+async fn a_batch_is_submitted_by_who_completes_it_and_the_rest_on_request() {
+    let pages = SUBMIT_BATCH + 3;
+    let Some((_folder, file, ring, pool)) = bench(pages) else {
+        return;
+    };
+    let mut reads: Vec<_> = (0..pages)
+        .map(|page| Box::pin(ring.read(&file, page as u64 * PAGE_BYTES, frames(&pool, 1))))
+        .collect();
+    let count = || {
+        let state = ring.shared.lock();
+        (state.under_way, state.queued.len())
+    };
+    // No await: the driver has no turn.
+    for read in &mut reads[..SUBMIT_BATCH - 1] {
+        assert!(poll_once(read.as_mut()).is_pending());
+    }
+    assert_eq!(count(), (0, SUBMIT_BATCH - 1));
+    assert!(poll_once(reads[SUBMIT_BATCH - 1].as_mut()).is_pending());
+    assert_eq!(count(), (SUBMIT_BATCH, 0));
+    for read in &mut reads[SUBMIT_BATCH..] {
+        assert!(poll_once(read.as_mut()).is_pending());
+    }
+    assert_eq!(count(), (SUBMIT_BATCH, 3));
+    ring.submit();
+    assert_eq!(count(), (pages, 0));
+    for read in reads {
+        assert!(read.await.1);
+    }
+    assert_eq!(count(), (0, 0));
+}
+
+#[tokio::test]
 async fn what_is_written_is_read() {
     let Some((_folder, file, ring, pool)) = bench(64) else {
         return;
@@ -199,20 +231,21 @@ async fn what_takes_long_is_reported() {
 
 #[test]
 fn a_runtime_that_ends_in_the_middle_frees_no_memory() {
-    let Some((_folder, file, ring, pool)) = bench(4) else {
-        return;
-    };
-    let (file, _other_end) = stalled(file);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
+    let Some((_folder, file, ring, pool)) = runtime.block_on(async { bench(4) }) else {
+        return;
+    };
+    let (file, _other_end) = stalled(file);
     runtime.block_on(async {
         let mut read = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
         assert!(poll_once(read.as_mut()).is_pending());
         tokio::task::yield_now().await;
     });
     drop(runtime);
+    drop(ring);
     assert_eq!(
         pool.free_frames(),
         FRAMES - 1,
