@@ -8,19 +8,24 @@
 //! - What failed is tried again after a pause, longer each time up to a limit. Other pages are written meanwhile, and syncs go
 //!   on, unless it was one that failed: a bad sector holds up nobody else. A FLUSH does not wait for that: it tries at once.
 //!
-//! The task starts transfers and syncs and never waits for one: a transfer that the store doesn't complete holds up its own
+//! The task starts transfers, which it carries, and syncs, and never waits for one: a transfer that the store doesn't complete holds up its own
 //! pages, who waits for these, and nothing else. What it started wakes it up when it ends, as far as that matters: the
 //! last run of a pass, one whose permit is wanted, one that failed, a sync.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use weir_faults::Errno;
 
+use crate::carried::Carrier;
 use crate::frame::PAGE_BYTES;
 use crate::options::{DIRTY_AGE, RETRY_FIRST, RETRY_LAST, TICK};
 use crate::page_cache::PageCache;
@@ -46,6 +51,7 @@ pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: Canc
             _ = tick.tick() => true,
             () = rested => false,
             () = kick.notified() => false,
+            never = carry(&mut plan.runs) => match never {},
         };
         let Some(strong) = cache.upgrade() else {
             return;
@@ -61,9 +67,20 @@ pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: Canc
     }
 }
 
+/// Polls runs as they go on. What their ends mean to the task they say by kicks, if anything.
+async fn carry(runs: &mut Carrier<Result<(), Errno>>) -> Infallible {
+    poll_fn(|task| {
+        while let Poll::Ready(Some(_)) = runs.poll_next(task) {}
+        Poll::Pending
+    })
+    .await
+}
+
 /// What the task has in mind.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Plan {
+    /// What it has started, as far as it is not done.
+    runs: Carrier<Result<(), Errno>>,
     ages: Ages,
     /// What the next pass is to cover.
     due: Option<u64>,
@@ -214,6 +231,7 @@ impl PageCache {
         }
         plan.begin_due_pass();
         self.submit_pass(plan).await;
+        self.backend.submit();
         let unstable = self.counts.unstable.load(Ordering::Relaxed);
         // One sync for all of a pass is the cheapest. But if a run takes longer than a tick, who waits can't wait for that.
         let settled = plan.pass.is_none() && started.runs.load(Ordering::SeqCst) == 0;
@@ -237,7 +255,7 @@ impl PageCache {
             if let Some(run) = run {
                 self.started.runs.fetch_add(1, Ordering::SeqCst);
                 let cache = Arc::clone(self);
-                self.start_run(&self.background, run, permit, move |result| {
+                let run = self.start_run(&self.background, run, permit, move |result| {
                     let last = cache.started.runs.fetch_sub(1, Ordering::SeqCst) == 1;
                     if result.is_err() {
                         cache.started.failures.fetch_add(1, Ordering::SeqCst);
@@ -246,6 +264,7 @@ impl PageCache {
                         cache.kick.notify_one();
                     }
                 });
+                plan.runs.begin(run).await;
             }
             if next >= pages.end {
                 self.tidy_dirty_tags(&pages);

@@ -4,33 +4,31 @@
 //! to memory that belongs to someone else by then, and its pages would stay `FILLING` for ever. A task of its own would see to
 //! that, at the cost of an allocation, a turn in the scheduler and often another core's wake-up, for each miss. Instead its
 //! reader carries it: polls it together with its own waiting, and only if the reader is dropped (the client is gone) does a
-//! task take over what is not done.
+//! task take over what is not done. A FLUSH carries the runs that it writes back, and the background task its own: what
+//! completes together is settled together, in one poll.
 //!
 //! Whoever carries work must poll it until it is done or drop it, never keep it without polling: others may wait for it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// A future that goes on in a task of its own when it is dropped before it has finished.
-pub(crate) struct Carried {
-    work: Option<Work>,
+pub(crate) struct Carried<T: Send + 'static = ()> {
+    work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     /// Whoever waits for the tracker's tasks waits for this too, carried or not.
     token: TaskTrackerToken,
 }
 
-impl Carried {
+impl<T: Send> Carried<T> {
     /// Work that `tasks` is to count. Nothing of it is done before the first poll.
-    pub(crate) fn new(
-        tasks: &TaskTracker,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn new(tasks: &TaskTracker, work: impl Future<Output = T> + Send + 'static) -> Self {
         Self {
             work: Some(Box::pin(work)),
             token: tasks.token(),
@@ -41,18 +39,20 @@ impl Carried {
     pub(crate) fn detach(self) {
         drop(self);
     }
+}
 
-    fn poll_done(&mut self, task: &mut Context<'_>) -> bool {
-        if let Some(work) = &mut self.work
-            && work.as_mut().poll(task).is_ready()
-        {
-            self.work = None;
-        }
-        self.work.is_none()
+impl<T: Send> Future for Carried<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<T> {
+        let work = self.work.as_mut().expect("not polled when it is done");
+        let outcome = std::task::ready!(work.as_mut().poll(task));
+        self.work = None;
+        Poll::Ready(outcome)
     }
 }
 
-impl Drop for Carried {
+impl<T: Send> Drop for Carried<T> {
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
         // Without a runtime the process is past its end, and nothing can complete any more.
@@ -68,8 +68,8 @@ impl Drop for Carried {
 
 /// Does all of `works`, side by side: each is polled once before any is waited for. Cancel safe: what is not done is detached.
 pub(crate) async fn carry(mut works: Vec<Carried>) {
-    std::future::poll_fn(|task| {
-        works.retain_mut(|work| !work.poll_done(task));
+    poll_fn(|task| {
+        works.retain_mut(|work| Pin::new(work).poll(task).is_pending());
         if works.is_empty() {
             Poll::Ready(())
         } else {
@@ -77,6 +77,36 @@ pub(crate) async fn carry(mut works: Vec<Carried>) {
         }
     })
     .await;
+}
+
+/// Works that come one after the other and are carried together.
+pub(crate) struct Carrier<T: Send + 'static = ()>(FuturesUnordered<Carried<T>>);
+
+impl<T: Send> Default for Carrier<T> {
+    fn default() -> Self {
+        Self(FuturesUnordered::new())
+    }
+}
+
+impl<T: Send> Carrier<T> {
+    /// Begins `work`, now, and carries it; says what came of it if that was all. Doesn't wait.
+    pub(crate) async fn begin(&mut self, mut work: Carried<T>) -> Option<T> {
+        let outcome = poll_fn(|task| match Pin::new(&mut work).poll(task) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await;
+        if outcome.is_none() {
+            // Polled once more there, which lets it wake up alone.
+            self.0.push(work);
+        }
+        outcome
+    }
+
+    /// What came of the next one that is done; `None` if nothing is left.
+    pub(crate) fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_next_unpin(task)
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Writeback: dirty pages on their way to the backend.
 //!
 //! A *pass* walks the dirty tags of a range in address order, cuts neighbours into *runs* of at most a slice, and submits
-//! several runs at a time, each by a task that owns references to the frames. At submission a page turns from `DIRTY` to
+//! several runs at a time, each of which owns references to its frames and is carried by who made it (see
+//! [`carried`](crate::carried)). At submission a page turns from `DIRTY` to
 //! `IN_FLIGHT`, at completion to `UNSTABLE`, or back to `DIRTY` if the backend failed. A page in flight that is written again
 //! is `DIRTY` too, and is not submitted a second time before the first has completed: else the older of the two might land
 //! last.
@@ -14,14 +15,17 @@
 //!
 //! Writeback takes no add guard: a blocker waits for writeback in its range.
 
+use std::future::{Future as _, poll_fn};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Poll;
 
 use crossbeam_epoch as epoch;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 use weir_faults::{Errno, FaultContext, pause_point};
 
+use crate::carried::{Carried, Carrier};
 use crate::event::Event;
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
@@ -215,6 +219,12 @@ pub(crate) struct Pass {
     pub(crate) pages: u64,
 }
 
+impl Pass {
+    fn note(&mut self, ended: Option<Result<(), Errno>>) {
+        self.error = self.error.or(ended.and_then(Result::err));
+    }
+}
+
 /// The most dirty pages passed over under one hold of the scan lock.
 const SKIPS_PER_SCAN: u32 = 1024;
 
@@ -228,14 +238,10 @@ impl PageCache {
         covered: u64,
     ) -> Pass {
         let mut pass = Pass::default();
-        let mut submitted = Vec::new();
+        let mut runs = Carrier::default();
         let mut next = pages.start;
         while next < pages.end {
-            // Waited for holding nothing; it travels with the run.
-            let permit = Arc::clone(&self.writeback.runs)
-                .acquire_owned()
-                .await
-                .expect("never closed");
+            let permit = self.permit_among(&mut runs, &mut pass).await;
             let scan = self.next_run(next..pages.end, Epochs::up_to(covered));
             pass.busy |= scan.busy;
             next = scan.next;
@@ -245,26 +251,55 @@ impl PageCache {
                 continue;
             };
             pass.pages += run.data.len() as u64;
-            submitted.push(self.start_run(context, run, permit, |_| {}));
+            let ended = runs
+                .begin(self.start_run(context, run, permit, |_| {}))
+                .await;
+            pass.note(ended);
         }
-        for run in submitted {
-            let result = run.await.expect("a panic aborts the process");
-            pass.error = pass.error.or(result.err());
+        self.backend.submit();
+        while let Some(ended) = poll_fn(|task| runs.poll_next(task)).await {
+            pass.note(Some(ended));
         }
         self.tidy_dirty_tags(&pages);
         pass
     }
 
-    /// Writes a run in a task of its own, which owns it; `ended` is called when its pages are settled and its permit is given back.
+    /// A permit for one more run, while `runs` go on.
+    async fn permit_among(
+        &self,
+        runs: &mut Carrier<Result<(), Errno>>,
+        pass: &mut Pass,
+    ) -> OwnedSemaphorePermit {
+        // Waited for holding nothing but runs that are polled here; it travels with the next.
+        let mut permit = pin!(Arc::clone(&self.writeback.runs).acquire_owned());
+        let mut waits = false;
+        poll_fn(|task| {
+            loop {
+                if let Poll::Ready(permit) = permit.as_mut().poll(task) {
+                    return Poll::Ready(permit.expect("never closed"));
+                }
+                if !std::mem::replace(&mut waits, true) {
+                    self.backend.submit();
+                }
+                let Poll::Ready(Some(ended)) = runs.poll_next(task) else {
+                    return Poll::Pending;
+                };
+                pass.note(Some(ended));
+            }
+        })
+        .await
+    }
+
+    /// A run to be carried, which owns its pages; `ended` is called when they are settled and its permit is given back.
     pub(crate) fn start_run(
         self: &Arc<Self>,
         context: &FaultContext,
         run: Run,
         permit: OwnedSemaphorePermit,
         ended: impl FnOnce(Result<(), Errno>) + Send + 'static,
-    ) -> JoinHandle<Result<(), Errno>> {
+    ) -> Carried<Result<(), Errno>> {
         let (cache, context) = (Arc::clone(self), context.clone());
-        self.tasks.spawn(async move {
+        Carried::new(&self.tasks, async move {
             let result = cache.submit(&context, run).await;
             drop(permit);
             cache.pass_permit_on();
