@@ -182,13 +182,12 @@ impl Rule {
             && self.covers_export(request.export)
     }
 
-    /// Whether it is about requests like this one.
-    pub(crate) fn matches(&self, request: &RequestView<'_>) -> bool {
+    /// Whether it matches a request that it [covers](Self::covers).
+    pub(crate) fn admits(&self, request: &RequestView<'_>) -> bool {
         let Filters {
             connection, fua, ..
         } = self.filters;
-        self.covers(request)
-            && connection.is_none_or(|connection| connection == request.connection)
+        connection.is_none_or(|connection| connection == request.connection)
             && (!fua || request.fua)
     }
 }

@@ -15,10 +15,12 @@ use crate::registry::Faults;
 use crate::rule::{BackendView, Layer, RequestView, Rule, glob_matches};
 use crate::words::LanguageError;
 
+mod coverage;
 mod decision;
 mod occurrences;
 mod screen;
 mod set;
+mod tally;
 
 pub use decision::Decision;
 pub use screen::Screen;

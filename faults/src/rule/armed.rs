@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Action, Fate, RequestView, Rule};
+use super::{Action, Fate, Rule};
 use crate::kind::RequestKinds;
 use crate::rng::{Decisions, Rng, draw_seed};
 
@@ -60,10 +60,7 @@ impl ArmedRule {
     }
 
     /// Counts a request that matches, and decides, whatever other rules say.
-    pub(crate) fn decide(&mut self, request: &RequestView<'_>) -> Option<Fate> {
-        if !self.rule.matches(request) {
-            return None;
-        }
+    pub(crate) fn hit(&mut self) -> Option<Fate> {
         self.hits += 1;
         let mut rng = self.decisions.number(self.hits);
         if !self.fires_now(&mut rng) {

@@ -23,32 +23,42 @@
 //! requests begin are not late, nor is one about what the ones before it cover as well. A new beginning is when everything
 //! is cleared, or a replay starts.
 
+//!
+//! # When it is counted
+//! A number is needed when something fires. Until then requests are noted, by connections in tallies of their own
+//! ([`tally`](super::tally)) and here by those that the rules decided about, and counted many at a time: they lie scattered over
+//! a table that the processor's caches don't keep, and so it fetches several at once.
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::Arc;
 
+use super::tally::Tally;
 use crate::event::ScriptKey;
 use crate::kind::RequestKind;
-use crate::rng::mix;
 use crate::rule::RequestView;
 
 /// The most different requests whose occurrences are counted, per layer: some tens of megabytes.
 const OCCURRENCES_MAX: usize = 1 << 18;
 
+/// How many requests are noted before they are counted: three kilobytes.
+const NOTED_MAX: usize = 128;
+
 /// What a request is recognised by, in place of a [`ScriptKey`]: cheap to make and to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestKey {
     /// The export's number in [`Occurrences::exports`].
-    export: u32,
-    kind: RequestKind,
-    offset: u64,
-    length: u64,
+    pub(super) export: u32,
+    pub(super) kind: RequestKind,
+    pub(super) offset: u64,
+    pub(super) length: u64,
 }
 
 impl Hash for RequestKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(u64::from(self.export) << 8 | self.kind as u64);
         state.write_u64(self.offset);
         state.write_u64(self.length);
+        state.write_u64(u64::from(self.export) << 8 | self.kind as u64);
     }
 }
 
@@ -57,8 +67,18 @@ impl Hash for RequestKey {
 pub(super) struct Occurrences {
     /// The exports that requests were seen for, numbered.
     exports: HashMap<String, u32, Seed>,
-    counts: HashMap<RequestKey, u64, Seed>,
+    /// The export asked for last, and its number: mostly the next one, too.
+    recent: Option<(String, u32)>,
+    /// Of what was noted and not yet counted nothing is in here.
+    counts: Counts,
+    /// What was decided about without a need for its number.
+    noted: Vec<RequestKey>,
+    /// Those of the connections that note what they send.
+    tallies: Vec<Arc<Tally>>,
 }
+
+#[derive(Default)]
+struct Counts(HashMap<RequestKey, u64, Seed>);
 
 /// A map of requests.
 pub(super) type ByRequest<T> = HashMap<RequestKey, T, Seed>;
@@ -85,24 +105,83 @@ impl Occurrences {
     }
 
     fn export(&mut self, name: &str) -> u32 {
-        if let Some(number) = self.exports.get(name) {
-            return *number;
+        match &self.recent {
+            Some((recent, number)) if recent == name => *number,
+            _ => self.other_export(name),
         }
-        let number = u32::try_from(self.exports.len()).expect("fewer exports than that");
-        self.exports.insert(name.to_owned(), number);
+    }
+
+    fn other_export(&mut self, name: &str) -> u32 {
+        let next = u32::try_from(self.exports.len()).expect("fewer exports than that");
+        let number = match self.exports.get(name) {
+            Some(number) => *number,
+            None => *self.exports.entry(name.to_owned()).or_insert(next),
+        };
+        self.recent = Some((name.to_owned(), number));
         number
     }
 
-    /// Counts a request; `None` if there are too many different ones.
+    /// Counts a request and says which of its like it is; `None` if there are too many different ones.
     pub(super) fn count(&mut self, key: RequestKey) -> Option<u64> {
-        if let Some(count) = self.counts.get_mut(&key) {
+        self.count_noted();
+        for tally in &self.tallies {
+            if tally.export() == key.export {
+                tally.take(|key| {
+                    self.counts.add(key);
+                });
+            }
+        }
+        self.counts.add(key)
+    }
+
+    /// Counts a request whose number nobody needs.
+    pub(super) fn note(&mut self, key: RequestKey) {
+        self.noted.push(key);
+        if self.noted.len() >= NOTED_MAX {
+            self.count_noted();
+        }
+    }
+
+    fn count_noted(&mut self) {
+        for key in self.noted.drain(..) {
+            self.counts.add(key);
+        }
+    }
+
+    /// A tally for a connection to the export of that name.
+    pub(super) fn open_tally(&mut self, export: &str) -> Arc<Tally> {
+        let tally = Arc::new(Tally::new(self.export(export)));
+        self.tallies.push(Arc::clone(&tally));
+        tally
+    }
+
+    /// Counts what a connection has noted, unless that was before the beginning.
+    pub(super) fn count_tally(&mut self, tally: &Arc<Tally>) {
+        if self.tallies.iter().any(|open| Arc::ptr_eq(open, tally)) {
+            tally.take(|key| {
+                self.counts.add(key);
+            });
+        }
+    }
+
+    /// The same for the last time.
+    pub(super) fn close_tally(&mut self, tally: &Arc<Tally>) {
+        self.count_tally(tally);
+        self.tallies.retain(|open| !Arc::ptr_eq(open, tally));
+    }
+}
+
+impl Counts {
+    /// How many there are of them with this one; `None` if there are too many different ones.
+    fn add(&mut self, key: RequestKey) -> Option<u64> {
+        if let Some(count) = self.0.get_mut(&key) {
             *count += 1;
             return Some(*count);
         }
-        if self.counts.len() >= OCCURRENCES_MAX {
+        if self.0.len() >= OCCURRENCES_MAX {
             return None;
         }
-        self.counts.insert(key, 1);
+        self.0.insert(key, 1);
         Some(1)
     }
 }
@@ -110,28 +189,43 @@ impl Occurrences {
 /// Makes hashers of a few instructions; the seed is secret, so that clients, who choose the offsets, can't make them
 /// collide.
 #[derive(Clone)]
-pub(super) struct Seed(u64);
+pub(super) struct Seed {
+    start: u64,
+    factor: u64,
+}
 
 impl Default for Seed {
     fn default() -> Self {
-        Self(RandomState::new().hash_one(0_u8))
+        let random = RandomState::new();
+        Self {
+            start: random.hash_one(0_u8),
+            // Odd, so that no bit of a word is lost.
+            factor: random.hash_one(1_u8) | 1,
+        }
     }
 }
 
 impl BuildHasher for Seed {
-    type Hasher = MixHasher;
+    type Hasher = FoldHasher;
 
-    fn build_hasher(&self) -> MixHasher {
-        MixHasher(self.0)
+    fn build_hasher(&self) -> FoldHasher {
+        FoldHasher {
+            state: self.start,
+            factor: self.factor,
+        }
     }
 }
 
-/// Mixes word after word.
-pub(super) struct MixHasher(u64);
+/// Takes in word after word by a multiplication whose halves are folded together.
+pub(super) struct FoldHasher {
+    state: u64,
+    factor: u64,
+}
 
-impl Hasher for MixHasher {
+impl Hasher for FoldHasher {
     fn write_u64(&mut self, word: u64) {
-        self.0 = mix(self.0 ^ word);
+        let (low, high) = (self.state ^ word).carrying_mul(self.factor, 0);
+        self.state = low ^ high;
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -143,7 +237,7 @@ impl Hasher for MixHasher {
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        self.state
     }
 }
 

@@ -1,15 +1,25 @@
 //! The test in front of the rules that costs next to nothing.
 //!
-//! A connection keeps its own copy of what is in force for its export: commands, and ranges of offsets. A request that none
-//! of it covers passes after a look at the shared version number, a cache line that only changes when rules do. No lock, no
+//! A connection keeps its own copy of what is in force for it ([`Coverage`]): commands, and ranges of offsets. A request that
+//! none of it covers passes after a look at the shared version number, a cache line that only changes when rules do. No lock, no
 //! allocation, no shared write: so rules about other requests don't slow this one down, however many there are of either.
+//! One that only needs to be counted, because others like it on other connections could be matched, is noted in the
+//! connection's own [`Tally`].
+//!
+//! # Whom a change catches
+//! A request that has looked at the version just before a change may go by what was in force before, as if it had come a
+//! moment earlier. Of one that passes uncounted the registry must know, though, for rules that come later: it is told by the
+//! first of each command, under the mutex, and one that comes too late for its version is decided about anew. So a rule is
+//! late for whatever passed it by.
 
-use std::ops::Range;
+use std::sync::Arc;
 
+use super::coverage::{Concern, Coverage};
 use super::decision::Decision;
+use super::tally::Tally;
 use crate::kind::{RequestKind, RequestKinds};
 use crate::registry::Faults;
-use crate::rule::{Layer, RequestView, overlaps};
+use crate::rule::{Layer, RequestView};
 
 /// One connection's view of the rules for its export.
 #[derive(Debug)]
@@ -20,62 +30,34 @@ pub struct Screen {
     /// What is in force in `version`.
     coverage: Coverage,
     version: u64,
+    /// Where what is counted without a decision is noted; absent if nothing is.
+    tally: Option<Arc<Tally>>,
     /// Commands of which requests have passed under this version: told to the registry once each.
     passed: RequestKinds,
-}
-
-/// Which requests something in force could match.
-#[derive(Debug, Default)]
-pub(super) struct Coverage {
-    armed: bool,
-    /// Commands of which any request could be matched.
-    everywhere: RequestKinds,
-    /// Commands of which requests to a range of offsets could be matched.
-    ranges: Vec<(RequestKinds, Range<u64>)>,
-    /// All of those commands.
-    somewhere: RequestKinds,
-}
-
-impl Coverage {
-    /// Nothing at all, although something may be in force.
-    pub(super) fn new(armed: bool) -> Self {
-        Self {
-            armed,
-            ..Self::default()
-        }
-    }
-
-    pub(super) fn add(&mut self, kinds: RequestKinds, offset: Option<Range<u64>>) {
-        match offset {
-            None => self.everywhere |= kinds,
-            Some(range) => self.ranges.push((kinds, range)),
-        }
-        self.somewhere |= kinds;
-    }
-
-    fn covers(&self, kind: RequestKind, offset: u64, length: u64) -> bool {
-        let covers = |(kinds, range): &(RequestKinds, Range<u64>)| {
-            kinds.contains(kind) && overlaps(range, offset, length)
-        };
-        self.everywhere.contains(kind)
-            || (self.somewhere.contains(kind) && self.ranges.iter().any(covers))
-    }
 }
 
 impl Faults {
     /// What a connection to the export of that name asks about its requests.
     #[must_use]
     pub fn screen(&self, export: &str, connection: u64) -> Screen {
-        let (coverage, version) = self.shared.rules.request.coverage(export);
+        let seen = self.shared.rules.request.look(export, connection, None);
         Screen {
             faults: self.clone(),
             export: export.to_owned(),
             connection,
-            coverage,
-            version,
+            coverage: seen.coverage,
+            version: seen.version,
+            tally: seen.tally,
             passed: RequestKinds::NONE,
         }
     }
+}
+
+/// What a connection finds when it looks at the rules.
+pub(super) struct Seen {
+    pub(super) coverage: Coverage,
+    pub(super) version: u64,
+    pub(super) tally: Option<Arc<Tally>>,
 }
 
 impl Screen {
@@ -91,15 +73,33 @@ impl Screen {
         if self.version != self.faults.shared.rules.request.version() {
             self.look_again();
         }
-        if !self.coverage.armed {
+        self.decide_as_seen(kind, offset, length, fua)
+    }
+
+    /// Decides by the version that was seen last.
+    #[inline]
+    pub(super) fn decide_as_seen(
+        &mut self,
+        kind: RequestKind,
+        offset: u64,
+        length: u64,
+        fua: bool,
+    ) -> Option<Decision> {
+        if !self.coverage.is_armed() {
             return None;
         }
-        if !self.coverage.covers(kind, offset, length) {
-            if !self.passed.contains(kind) {
-                self.note_passed(kind);
+        match self.coverage.concern(kind, offset, length, fua) {
+            Concern::Passes if self.passed.contains(kind) || self.note_passed(kind) => None,
+            Concern::Covered => None,
+            Concern::Counted if self.note_counted(kind, offset, length) => None,
+            // What is in force has changed meanwhile, or it can't be noted: the rules decide, and see to it.
+            Concern::Passes | Concern::Counted | Concern::Matched => {
+                self.ask(kind, offset, length, fua)
             }
-            return None;
         }
+    }
+
+    fn ask(&self, kind: RequestKind, offset: u64, length: u64, fua: bool) -> Option<Decision> {
         let request = RequestView {
             export: &self.export,
             connection: self.connection,
@@ -114,15 +114,50 @@ impl Screen {
 
     #[cold]
     fn look_again(&mut self) {
-        (self.coverage, self.version) = self.faults.shared.rules.request.coverage(&self.export);
+        let set = &self.faults.shared.rules.request;
+        let seen = set.look(&self.export, self.connection, self.tally.take());
+        (self.coverage, self.version, self.tally) = (seen.coverage, seen.version, seen.tally);
         self.passed = RequestKinds::NONE;
     }
 
+    /// Tells the registry that requests of that command pass; `false` if that is no longer sure.
     #[cold]
-    fn note_passed(&mut self, kind: RequestKind) {
+    fn note_passed(&mut self, kind: RequestKind) -> bool {
         let set = &self.faults.shared.rules.request;
-        set.note_passed(kind, Some(self.version));
-        self.passed |= kind.into();
+        let noted = set.note_passed(kind, self.version);
+        if noted {
+            self.passed |= kind.into();
+        }
+        noted
+    }
+
+    /// Notes a request that is counted; `false` if that can't be.
+    #[inline]
+    fn note_counted(&self, kind: RequestKind, offset: u64, length: u64) -> bool {
+        let Some(tally) = &self.tally else {
+            return false;
+        };
+        tally.note(kind, offset, length) || self.note_after_counting(tally, kind, offset, length)
+    }
+
+    #[cold]
+    fn note_after_counting(
+        &self,
+        tally: &Arc<Tally>,
+        kind: RequestKind,
+        offset: u64,
+        length: u64,
+    ) -> bool {
+        self.faults.shared.rules.request.count_tally(tally);
+        tally.note(kind, offset, length)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(tally) = self.tally.take() {
+            self.faults.shared.rules.request.close_tally(&tally);
+        }
     }
 }
 

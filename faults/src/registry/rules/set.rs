@@ -5,15 +5,17 @@
 //! a relaxed load: arming happens before the work that it is meant for by whatever ordered the two.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
 use super::RuleListing;
+use super::coverage::Coverage;
 use super::decision::{Decision, Fired};
 use super::occurrences::{ByRequest, Occurrences, RequestKey};
-use super::screen::Coverage;
+use super::screen::Seen;
+use super::tally::Tally;
 use crate::event::{Firing, REPLAY, RuleFiring, ScriptKey};
 use crate::kind::{RequestKind, RequestKinds};
 use crate::registry::{Shared, lock};
@@ -52,29 +54,40 @@ impl RuleSet {
     /// Whether nothing in force is about such commands.
     #[inline]
     pub(super) fn passes(&self, kind: RequestKind) -> bool {
-        let word = self.kinds.load(Ordering::Relaxed);
+        let word = self.word();
         word == 0 || self.passes_others(kind, word)
     }
 
+    pub(super) fn word(&self) -> u32 {
+        self.kinds.load(Ordering::Relaxed)
+    }
+
     /// As [`passes`](Self::passes), while something is in force.
-    fn passes_others(&self, kind: RequestKind, word: u32) -> bool {
+    pub(super) fn passes_others(&self, kind: RequestKind, word: u32) -> bool {
         let bit = u32::from(RequestKinds::of(kind).bits());
-        if word & bit != 0 {
+        word & bit == 0 && (word & bit << PASSED_SHIFT != 0 || self.pass_unless_covered(kind))
+    }
+
+    /// Remembers that a request of that command has passed uncounted, unless what is in force now is about it.
+    #[cold]
+    fn pass_unless_covered(&self, kind: RequestKind) -> bool {
+        let mut inner = lock(&self.inner);
+        if inner.kinds().contains(kind) {
             return false;
         }
-        if word & bit << PASSED_SHIFT == 0 {
-            self.note_passed(kind, None);
-        }
+        self.pass(&mut inner, kind);
         true
     }
 
-    /// Remembers that a request has passed uncounted; not if it looked at another `version` than is in force now.
+    /// Remembers that a request has passed uncounted; `false` if it looked at another `version` than is in force now.
     #[cold]
-    pub(super) fn note_passed(&self, kind: RequestKind, version: Option<u64>) {
+    pub(super) fn note_passed(&self, kind: RequestKind, version: u64) -> bool {
         let mut inner = lock(&self.inner);
-        if version.is_none_or(|version| version == self.version()) {
+        let current = version == self.version();
+        if current {
             self.pass(&mut inner, kind);
         }
+        current
     }
 
     fn pass(&self, inner: &mut Inner, kind: RequestKind) {
@@ -90,19 +103,37 @@ impl RuleSet {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// What is in force for the export of that name, and the version that this belongs to.
-    pub(super) fn coverage(&self, export: &str) -> (Coverage, u64) {
-        let inner = lock(&self.inner);
+    /// What is in force for a connection to the export of that name, which has noted what it sent in `tally` until now.
+    pub(super) fn look(&self, export: &str, connection: u64, tally: Option<Arc<Tally>>) -> Seen {
+        let mut inner = lock(&self.inner);
+        if let Some(tally) = tally {
+            inner.occurrences.close_tally(&tally);
+        }
         let mut coverage = Coverage::new(inner.is_armed());
         if let Some(script) = &inner.script {
-            coverage.add(script.kinds, None);
+            coverage.add_script(script.kinds);
         }
-        for ArmedRule { rule, .. } in &inner.rules {
-            if rule.covers_export(export) {
-                coverage.add(rule.kinds(), rule.filters.offset.clone());
+        for armed in &inner.rules {
+            if armed.rule.covers_export(export) {
+                coverage.add(armed, connection);
             }
         }
-        (coverage, self.version())
+        let notes = coverage.counts_unmatched();
+        Seen {
+            coverage,
+            version: self.version(),
+            tally: notes.then(|| inner.occurrences.open_tally(export)),
+        }
+    }
+
+    /// Counts what a connection has noted, so that it has room again.
+    pub(super) fn count_tally(&self, tally: &Arc<Tally>) {
+        lock(&self.inner).occurrences.count_tally(tally);
+    }
+
+    /// Counts what a connection has noted before it goes.
+    pub(super) fn close_tally(&self, tally: &Arc<Tally>) {
+        lock(&self.inner).occurrences.close_tally(tally);
     }
 
     pub(super) fn add(&self, id: u64, rule: Rule) {
@@ -164,10 +195,7 @@ impl RuleSet {
     }
 
     fn publish(&self, inner: &Inner) {
-        let script = inner.script.iter().map(|script| script.kinds);
-        let rules = inner.rules.iter().map(|armed| armed.rule.kinds());
-        let kinds = script.chain(rules).fold(RequestKinds::NONE, |a, b| a | b);
-        let word = u32::from(kinds.bits()) | u32::from(inner.passed.bits()) << PASSED_SHIFT;
+        let word = u32::from(inner.kinds().bits()) | u32::from(inner.passed.bits()) << PASSED_SHIFT;
         self.kinds.store(word, Ordering::Relaxed);
     }
 
@@ -199,28 +227,58 @@ impl Inner {
         self.passed = RequestKinds::NONE;
     }
 
-    /// The key of a request that something in force covers, and its number if that is known.
-    fn count(&mut self, request: &RequestView<'_>) -> Option<(RequestKey, Option<u64>)> {
+    /// What something in force is about.
+    fn kinds(&self) -> RequestKinds {
+        let script = self.script.iter().map(|script| script.kinds);
+        let rules = self.rules.iter().map(|armed| armed.rule.kinds());
+        script.chain(rules).fold(RequestKinds::NONE, |a, b| a | b)
+    }
+
+    /// What fires at a request, and its number if that is known; `None` if nothing in force covers it.
+    fn decide(&mut self, request: &RequestView<'_>) -> Option<(Vec<Fired>, Option<u64>)> {
         let (mut covered, mut known) = (false, false);
-        for armed in self.rules.iter().filter(|rule| rule.rule.covers(request)) {
+        let mut fired = Vec::new();
+        for armed in self.rules.iter_mut() {
+            if !armed.rule.covers(request) {
+                continue;
+            }
             covered = true;
             known |= !armed.late.contains(request.kind);
+            if armed.rule.admits(request)
+                && let Some(fate) = armed.hit()
+            {
+                fired.push(Fired {
+                    rule: armed.id,
+                    fate,
+                    gone: armed.gone(),
+                });
+            }
         }
         if !covered && self.script.is_none() {
             return None;
         }
         let key = self.occurrences.key(request);
-        if let Some(script) = &self.script
-            && script.fates.contains_key(&key)
-        {
-            (covered, known) = (true, true);
+        let scripted = self.is_scripted(&key);
+        if !covered && !scripted {
+            return None;
         }
-        let occurrence = if known {
-            self.occurrences.count(key)
-        } else {
-            None
-        };
-        covered.then_some((key, occurrence))
+        if !scripted && (!known || fired.is_empty()) {
+            if known {
+                self.occurrences.note(key);
+            }
+            return Some((fired, None));
+        }
+        let occurrence = self.occurrences.count(key);
+        if let Some(replayed) = self.replayed(key, occurrence) {
+            fired.insert(0, replayed);
+        }
+        Some((fired, occurrence))
+    }
+
+    /// Whether the script has something for requests like this one.
+    fn is_scripted(&self, key: &RequestKey) -> bool {
+        let script = self.script.as_ref();
+        script.is_some_and(|script| script.fates.contains_key(key))
     }
 
     /// The script's fate for this request, once.
@@ -246,21 +304,10 @@ impl Shared {
     ) -> Option<Decision> {
         let set = self.rules.layer(layer);
         let mut inner = lock(&set.inner);
-        let Some((key, occurrence)) = inner.count(request) else {
+        let Some((fired, occurrence)) = inner.decide(request) else {
             set.pass(&mut inner, request.kind);
             return None;
         };
-        let mut fired = Vec::new();
-        fired.extend(inner.replayed(key, occurrence));
-        for rule in &mut inner.rules {
-            if let Some(fate) = rule.decide(request) {
-                fired.push(Fired {
-                    rule: rule.id,
-                    fate,
-                    gone: rule.gone(),
-                });
-            }
-        }
         for Fired { rule, fate, .. } in &fired {
             self.events.push(Firing::Rule(RuleFiring {
                 rule: *rule,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use crate::event::Firing;
 use crate::kind::RequestKind::{self, Flush, Read, Trim, Write};
 use crate::registry::rules::{Decision, Screen};
 use crate::registry::{Faults, lock};
@@ -171,5 +172,50 @@ proptest! {
             faults.events_since(0).into_iter().map(|event| event.firing).collect()
         };
         prop_assert_eq!(firings(&screened), firings(&outright));
+    }
+}
+
+/// A request that has looked at the version just before a rule came, which can't know of it, and is the first of its command.
+#[test]
+fn a_rule_that_comes_while_the_first_request_passes_decides_about_it() {
+    let faults = with(&["write error=EIO".to_owned()]);
+    let mut screen = faults.screen("db", 1);
+    faults.add_rule("read nth=2 error=EIO").expect("added");
+    assert!(screen.decide_as_seen(Read, 0, 512, false).is_none());
+    assert_eq!(faults.rules()[1].hits, 1, "the rule has seen it");
+    assert!(screen.decide(Read, 0, 512, false).is_some());
+    assert_eq!(last_occurrence(&faults), Some(2), "and it is counted");
+}
+
+/// The second of its command may slip by; but then the rule is late, and says so.
+#[test]
+fn a_rule_that_comes_while_another_request_passes_is_late() {
+    let faults = with(&["write error=EIO".to_owned()]);
+    let mut screen = faults.screen("db", 1);
+    assert!(screen.decide(Read, 0, 512, false).is_none());
+    faults.add_rule("read error=EIO").expect("added");
+    assert!(screen.decide_as_seen(Read, 0, 512, false).is_none());
+    assert!(screen.decide(Read, 0, 512, false).is_some());
+    assert_eq!(last_occurrence(&faults), None);
+}
+
+/// As above, for those who ask without a screen.
+#[test]
+fn the_word_in_front_of_the_rules_lets_no_first_request_slip_by() {
+    let faults = with(&["write error=EIO".to_owned()]);
+    let set = &faults.shared.rules.request;
+    let word = set.word();
+    faults.add_rule("read error=EIO").expect("added");
+    assert!(!set.passes_others(Read, word));
+    assert!(set.passes_others(Trim, word));
+    faults.add_rule("trim error=EIO").expect("added");
+    assert!(faults.screen("db", 1).decide(Trim, 0, 512, false).is_some());
+    assert_eq!(last_occurrence(&faults), None);
+}
+
+fn last_occurrence(faults: &Faults) -> Option<u64> {
+    match &faults.events_since(0).last().expect("an event").firing {
+        Firing::Rule(rule) => rule.occurrence,
+        Firing::Point(_) => panic!("a point's event"),
     }
 }
