@@ -55,9 +55,8 @@ pub(crate) const NAMES: [(Kind, &str); 12] = [
     (Kind::Baseline, "baseline"),
 ];
 
-/// Every command, but no device of the benchmark reaches so far. A rule with `conn=` would cost more: which of its like a
-/// request is counts for replays on whatever connection it comes.
-const UNMATCHED_RULE: &str = "any offset=1P..2P error=EIO";
+/// A rule about every command, but no device of the benchmark reaches so far.
+pub(crate) const UNMATCHED_RULE: &str = "any offset=1P..2P error=EIO";
 
 /// More than any mode opens, for servers that limit them.
 const CONNECTIONS_MAX: &str = "2000";
@@ -111,12 +110,9 @@ impl Contender {
         &self.program
     }
 
-    /// The same program with a fault rule that never matches.
-    pub(crate) fn armed(&self) -> Self {
-        Self {
-            kind: Kind::WeirArmed,
-            ..self.clone()
-        }
+    /// Whether it understands fault rules.
+    pub(crate) const fn is_weir(&self) -> bool {
+        matches!(self.kind, Kind::Weir | Kind::WeirArmed | Kind::Baseline)
     }
 
     /// Whether it works on the file without a server.

@@ -6,6 +6,9 @@
 //! start, the handshake and the end. System calls (all but waits) are counted by strace, instructions and allocations by
 //! valgrind's callgrind: neither needs privileges or hardware counters.
 //!
+//! Cold reads come from the disk, through io_uring, each page once and from a server whose cache is smaller than what it has
+//! read by then, so that each also evicts one. Which of a burst complete together is up to the disk, so these figures vary more.
+//!
 //! What else the server does meanwhile (its ticks, a worker that goes to sleep) can only add, and does so by chance, so of
 //! several counts the least is taken.
 
@@ -22,64 +25,72 @@ use serde::Serialize;
 
 use crate::args::Arguments;
 use crate::connection::Options;
-use crate::contender::{Contender, Kind};
+use crate::contender::{Contender, Kind, UNMATCHED_RULE};
 use crate::wire::{Command, failure};
 
 use limits::Limits;
-use server::Counted;
+use server::{Counted, Source};
 
-/// Far more than the start and the end cost, and every page of the span at least once, so that both runs leave the same.
-const BURSTS_FEW: u64 = 256;
-const BURSTS_MANY: u64 = 2304;
 /// Counts of which the least is taken.
 const REPEATS: usize = 3;
 
 const SMALL: u32 = 4 << 10;
 
-const COUNTED: [Counted; 6] = [
+/// Everything in memory, no rule.
+const HOT: Counted = Counted {
+    name: "",
+    command: Command::Read,
+    block: SMALL,
+    burst: 1,
+    rule: None,
+    source: Source::Memory,
+};
+
+const COUNTED: [Counted; 8] = [
     Counted {
         name: "read-qd1",
-        command: Command::Read,
-        block: SMALL,
-        burst: 1,
-        armed: false,
+        ..HOT
     },
     Counted {
         name: "read",
-        command: Command::Read,
-        block: SMALL,
         burst: 32,
-        armed: false,
+        ..HOT
     },
-    // A rule is armed that never matches.
     Counted {
         name: "read-armed",
-        command: Command::Read,
-        block: SMALL,
         burst: 32,
-        armed: true,
+        rule: Some(UNMATCHED_RULE),
+        ..HOT
+    },
+    Counted {
+        name: "read-armed-conn",
+        burst: 32,
+        rule: Some("any conn=1000000 error=EIO"),
+        ..HOT
     },
     Counted {
         name: "read-large",
-        command: Command::Read,
         block: 128 << 10,
-        burst: 1,
-        armed: false,
+        ..HOT
+    },
+    Counted {
+        name: "read-cold",
+        burst: 32,
+        source: Source::Disk,
+        ..HOT
     },
     Counted {
         name: "write",
         command: Command::Write,
-        block: SMALL,
         burst: 8,
-        armed: false,
+        ..HOT
     },
     // The smallest in whole pages that is received in place rather than copied.
     Counted {
         name: "write-large",
         command: Command::Write,
         block: 36 << 10,
-        burst: 1,
-        armed: false,
+        ..HOT
     },
 ];
 
@@ -151,7 +162,7 @@ pub(crate) fn check(
         fs::create_dir_all(profiles)?;
     }
     println!(
-        "{:<10}{:<14}{:>14}{:>8}{:>20}{:>8}{:>19}{:>8}",
+        "{:<10}{:<16}{:>14}{:>8}{:>20}{:>8}{:>19}{:>8}",
         "",
         "per request:",
         "system calls",
@@ -170,6 +181,13 @@ pub(crate) fn check(
             let limit = limits
                 .of(counted.name)
                 .ok_or_else(|| failure(format!("no limit for {}", counted.name)))?;
+            if let Some(reason) = server::why_not(contender, counted, folder, options)? {
+                println!(
+                    "{:<10}{:<16}skipped: {reason}",
+                    contender.name, counted.name
+                );
+                continue;
+            }
             let cost = cost(contender, counted, folder, options)?;
             if let Some(profiles) = &arguments.profiles {
                 server::keep_reports(
@@ -228,10 +246,11 @@ fn cost(
     options: &Options,
 ) -> io::Result<Cost> {
     let mut least: Option<Cost> = None;
+    let (bursts_few, bursts_many) = counted.source.bursts();
     for _ in 0..REPEATS {
-        let few = server::totals(contender, counted, BURSTS_FEW, folder, options)?;
-        let many = server::totals(contender, counted, BURSTS_MANY, folder, options)?;
-        let requests = (BURSTS_MANY - BURSTS_FEW) * counted.burst as u64;
+        let few = server::totals(contender, counted, bursts_few, folder, options)?;
+        let many = server::totals(contender, counted, bursts_many, folder, options)?;
+        let requests = (bursts_many - bursts_few) * counted.burst as u64;
         let per_request = |few: u64, many: u64| (many as f64 - few as f64) / requests as f64;
         let cost = Cost {
             system_calls: per_request(few.system_calls, many.system_calls),

@@ -1,27 +1,72 @@
 //! One run of a load against a fresh server under a tool that counts.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::Instant;
 
+use nix::fcntl::OFlag;
+
 use crate::connection::{Connection, Options};
-use crate::contender::{Contender, Kind, Place};
+use crate::contender::{Contender, Place};
 use crate::pattern::Random;
 use crate::process::Server;
+use crate::raw;
 use crate::stream::{Address, Transport};
 use crate::wire::{Command, Request, failure};
 
 use super::{callgrind, strace};
 
-/// What is counted: everything stays in memory and below every dirty limit.
-const SPAN: u64 = 4 << 20;
-const SIZE: u64 = 64 << 20;
-const CACHE_SIZE: u64 = 64 << 20;
+/// Where pages come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// Everything stays in memory and below every dirty limit.
+    Memory,
+    /// Nothing is in memory, and the cache is soon full.
+    Disk,
+}
+
 /// With its header it fits into one buffer of a Unix socket (48 KiB), so it arrives whole.
 const FILL_BLOCK: u32 = 32 << 10;
+
+impl Source {
+    /// The export's size.
+    const fn size(self) -> u64 {
+        match self {
+            Self::Memory => 64 << 20,
+            Self::Disk => self.span(),
+        }
+    }
+
+    /// What is asked for.
+    const fn span(self) -> u64 {
+        match self {
+            Self::Memory => 4 << 20,
+            // As much as the longer run reads in bursts of 32 pages.
+            Self::Disk => 44 << 20,
+        }
+    }
+
+    const fn cache_size(self) -> u64 {
+        match self {
+            Self::Memory => 64 << 20,
+            // Full before the shorter run ends.
+            Self::Disk => 8 << 20,
+        }
+    }
+
+    /// Bursts of the shorter and the longer run. The shorter one touches every page of the span at least once, so that both
+    /// leave the same, or reads more than the cache holds; the longer one is far more than the start and the end cost.
+    pub(super) const fn bursts(self) -> (u64, u64) {
+        match self {
+            Self::Memory => (256, 2304),
+            Self::Disk => (96, 352),
+        }
+    }
+}
 
 /// A load that is counted.
 #[derive(Debug)]
@@ -31,8 +76,9 @@ pub(super) struct Counted {
     pub(super) block: u32,
     /// Requests sent at once.
     pub(super) burst: usize,
-    /// With a fault rule that never matches.
-    pub(super) armed: bool,
+    /// A fault rule that never matches.
+    pub(super) rule: Option<&'static str>,
+    pub(super) source: Source,
 }
 
 /// What a server used from its start to its end.
@@ -100,6 +146,53 @@ pub(super) fn totals(
     })
 }
 
+/// Why a load can't be counted here, if it can't.
+pub(super) fn why_not(
+    contender: &Contender,
+    counted: &Counted,
+    folder: &Path,
+    options: &Options,
+) -> io::Result<Option<String>> {
+    if counted.rule.is_some() && !contender.is_weir() {
+        return Ok(Some("it has no fault rules".to_owned()));
+    }
+    if counted.source == Source::Memory {
+        return Ok(None);
+    }
+    let file = prepare(counted.source, folder, options)?;
+    let direct = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_DIRECT.bits())
+        .open(file);
+    if let Err(error) = direct {
+        let folder = folder.display();
+        return Ok(Some(format!("no O_DIRECT in {folder}: {error}")));
+    }
+    let report = run(contender, counted, Counter::Strace, 1, folder, options)?;
+    let refused = strace::refusal_of_io_uring(&fs::read_to_string(report)?);
+    Ok(refused.map(|call| format!("the kernel refuses io_uring: {call} fails")))
+}
+
+/// The file to serve.
+fn prepare(source: Source, folder: &Path, options: &Options) -> io::Result<PathBuf> {
+    match source {
+        Source::Memory => {
+            let file = folder.join("count.img");
+            fs::File::create(&file)?.set_len(source.size())?;
+            Ok(file)
+        }
+        Source::Disk => {
+            let file = folder.join("count-cold.img");
+            // Nobody writes to it.
+            if !file.exists() {
+                raw::create(&file, source.size(), options.pattern)?;
+            }
+            raw::drop_page_cache(&file)?;
+            Ok(file)
+        }
+    }
+}
+
 /// Runs the load and returns where the tool's report is.
 fn run(
     contender: &Contender,
@@ -109,27 +202,24 @@ fn run(
     folder: &Path,
     options: &Options,
 ) -> io::Result<PathBuf> {
-    let file = folder.join("count.img");
-    fs::File::create(&file)?.set_len(SIZE)?;
+    let file = prepare(counted.source, folder, options)?;
     let report = counter.report_in(folder);
     let address = Address::Unix(folder.join(format!("count-{counter:?}.sock")));
     let place = Place {
         folder,
         file: &file,
-        size: SIZE,
-        cache_size: CACHE_SIZE,
+        size: counted.source.size(),
+        cache_size: counted.source.cache_size(),
         transport: Transport::Unix,
     };
     let mut command = match counter {
         Counter::Strace => strace::command(contender.program(), &report)?,
         Counter::Callgrind => callgrind::command(contender.program(), &report)?,
     };
-    let contender = if counted.armed && contender.kind != Kind::WeirArmed {
-        &contender.armed()
-    } else {
-        contender
-    };
     contender.arguments(&mut command, &place, &address);
+    if let Some(rule) = counted.rule {
+        command.args(["--fault", rule]);
+    }
     // The tool holds the other end for as long as it or the server runs: once it is closed, the report is written.
     command.stderr(Stdio::piped());
     let mut server = Server::start(&mut command, address)?;
@@ -150,17 +240,20 @@ fn run(
 
 fn drive(server: &Server, counted: &Counted, bursts: u64, options: &Options) -> io::Result<()> {
     let mut connection = Connection::open(server.address(), options, counted.burst)?;
-    for offset in (0..SPAN).step_by(FILL_BLOCK as usize) {
-        connection.call(Request {
-            command: Command::Write,
-            offset,
-            length: FILL_BLOCK,
-        })?;
+    let span = counted.source.span();
+    if counted.source == Source::Memory {
+        for offset in (0..span).step_by(FILL_BLOCK as usize) {
+            connection.call(Request {
+                command: Command::Write,
+                offset,
+                length: FILL_BLOCK,
+            })?;
+        }
+        connection.call(Request::FLUSH)?;
     }
-    connection.call(Request::FLUSH)?;
     let block = u64::from(counted.block);
-    // In a fixed order, again and again: whatever the number of bursts, in the end every page has been touched.
-    let order = Random::new(1).permutation(SPAN / block);
+    // In a fixed order, again and again if there are more bursts than blocks.
+    let order = Random::new(1).permutation(span / block);
     let mut blocks = order.iter().cycle();
     for _ in 0..bursts {
         let now = Instant::now();

@@ -11,7 +11,7 @@ use crate::process;
 pub(super) fn command(program: &Path, report: &Path) -> io::Result<Command> {
     let mut command = process::command(&process::find_tool("strace")?);
     command
-        .args(["-D", "-f", "-q", "-c", "-U", "calls,name", "-o"])
+        .args(["-D", "-f", "-q", "-c", "-U", "calls,errors,name", "-o"])
         .arg(report)
         .arg("--")
         .arg(program);
@@ -21,16 +21,43 @@ pub(super) fn command(program: &Path, report: &Path) -> io::Result<Command> {
 /// What isn't counted: how often the server waits depends on who is faster, it or the client.
 const WAIT: &str = "epoll_wait";
 
+/// A line of strace's summary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Calls {
+    made: u64,
+    failed: u64,
+}
+
+/// How often each system call was made. Where none failed the summary has no figure for that.
+fn calls_by_name(report: &str) -> HashMap<&str, Calls> {
+    let calls = |line| {
+        let fields: Vec<&str> = str::split_whitespace(line).collect();
+        let (made, failed, name) = match fields[..] {
+            [made, name] => (made, "0", name),
+            [made, failed, name] => (made, failed, name),
+            _ => return None,
+        };
+        let (made, failed) = (made.parse().ok()?, failed.parse().ok()?);
+        Some((name, Calls { made, failed }))
+    };
+    report.lines().filter_map(calls).collect()
+}
+
 /// The calls in strace's summary that are more than a wait.
 pub(super) fn calls_of(report: &str) -> Option<u64> {
-    let mut calls = HashMap::new();
-    for line in report.lines() {
-        if let [count, name] = line.split_whitespace().collect::<Vec<_>>()[..]
-            && let Ok(count) = count.parse::<u64>()
-        {
-            calls.insert(name, count);
-        }
-    }
-    let total = calls.remove("total")?;
-    Some(total - calls.get(WAIT).unwrap_or(&0))
+    let calls = calls_by_name(report);
+    let waits = calls.get(WAIT).map_or(0, |waits| waits.made);
+    Some(calls.get("total")?.made - waits)
+}
+
+/// The call with which the kernel refused to do I/O by io_uring, if the program asked for it.
+pub(super) fn refusal_of_io_uring(report: &str) -> Option<&'static str> {
+    let calls = calls_by_name(report);
+    ["io_uring_setup", "io_uring_enter"]
+        .into_iter()
+        .find(|name| {
+            calls
+                .get(name)
+                .is_some_and(|calls| calls.made == calls.failed)
+        })
 }

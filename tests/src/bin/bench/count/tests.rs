@@ -64,12 +64,32 @@ fn totals_are_found_in_what_the_tools_print() {
     let summary = "    calls syscall\n--------- ----------------\n      212 futex\n      100 epoll_wait\n--------- ----------------\n      340 total\n";
     assert_eq!(strace::calls_of(summary), Some(240));
     assert_eq!(strace::calls_of("      340 total\n"), Some(340));
+    let failing = "        7         2 epoll_wait\n      340        12 total\n";
+    assert_eq!(strace::calls_of(failing), Some(333));
     assert_eq!(strace::calls_of("nothing"), None);
     assert_eq!(
         callgrind::instructions_of("events: Ir\n\ntotals: 123456\n"),
         Some(123_456)
     );
     assert_eq!(callgrind::instructions_of(""), None);
+}
+
+#[test]
+fn a_refusal_of_io_uring_is_told_from_its_use() {
+    let refusal = |lines: &str| strace::refusal_of_io_uring(&format!("{lines}  340  12 total\n"));
+    assert_eq!(refusal(""), None);
+    assert_eq!(
+        refusal("    1      io_uring_setup\n  9  io_uring_enter\n"),
+        None
+    );
+    // The first kind of ring is too new for the kernel, the second isn't.
+    assert_eq!(refusal("    2   1  io_uring_setup\n"), None);
+    assert_eq!(
+        refusal("    2   2  io_uring_setup\n"),
+        Some("io_uring_setup")
+    );
+    let forbidden = "    1      io_uring_setup\n  1  1  io_uring_enter\n";
+    assert_eq!(refusal(forbidden), Some("io_uring_enter"));
 }
 
 #[test]
