@@ -1,3 +1,4 @@
+use super::{OCCURRENCES_MAX, Occurrences, RequestKey};
 use crate::event::{Event, Firing, Script};
 use crate::kind::RequestKind::{self, Flush, Read, Trim, Write, Zero};
 use crate::registry::Faults;
@@ -155,4 +156,23 @@ fn a_new_beginning_forgets_what_had_passed() {
     assert!(screen.decide(Write, 0, 512, false).is_some());
     assert_eq!(last_occurrence(&faults), Some(1), "counted from the replay");
     faults.remove_rule(late).expect("there");
+}
+
+#[test]
+fn too_many_different_requests_are_not_counted_and_those_counted_go_on() {
+    let mut occurrences = Occurrences::default();
+    let key = |offset| RequestKey {
+        export: 0,
+        kind: Read,
+        offset,
+        length: 512,
+    };
+    let last = OCCURRENCES_MAX as u64;
+    for offset in 1..=last {
+        occurrences.note(key(offset));
+    }
+    assert_eq!(occurrences.count(key(last + 1)), None);
+    assert_eq!(occurrences.count(key(1)), Some(2));
+    assert_eq!(occurrences.count(key(last)), Some(2));
+    assert_eq!(occurrences.count(key(last + 1)), None);
 }
