@@ -204,11 +204,13 @@ fn pass_without_the_lock(faults: &Faults, mut screen: Screen, count: usize) -> b
     let held = lock(&faults.shared.rules.request.inner);
     let thread = thread::spawn(move || {
         pass(&mut screen, count);
-        done.send(screen)
+        done.send(()).expect("someone waits");
+        // Not to be dropped yet: that takes the lock.
+        screen
     });
     let passed = passed.recv_timeout(STUCK);
     drop(held);
-    thread.join().expect("joined").expect("sent");
+    drop(thread.join().expect("joined"));
     passed.is_ok()
 }
 
