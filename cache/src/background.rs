@@ -8,8 +8,8 @@
 //! - What failed is tried again after a pause, longer each time up to a limit. Other pages are written meanwhile, and syncs go
 //!   on, unless it was one that failed: a bad sector holds up nobody else. A FLUSH does not wait for that: it tries at once.
 //!
-//! The task starts transfers, which it carries, and syncs, and never waits for one: a transfer that the store doesn't complete holds up its own
-//! pages, who waits for these, and nothing else. What it started wakes it up when it ends, as far as that matters: the
+//! The task starts transfers, which it carries, and syncs, and never waits for one: a transfer that the store doesn't complete
+//! holds up its own pages, who waits for these, and nothing else. What it started wakes it up when it ends, as far as that matters: the
 //! last run of a pass, one whose permit is wanted, one that failed, a sync.
 
 use std::collections::VecDeque;
@@ -44,14 +44,15 @@ pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: Canc
                 None => std::future::pending().await,
             }
         };
-        // In this order, not by chance: the same events make the same schedule. The tick comes seldom and keeps out nobody.
+        // In this order, not by chance: the same events make the same schedule. Runs go on however often the task is kicked.
+        // The tick comes seldom and keeps out nobody.
         let ticked = tokio::select! {
             biased;
+            never = carry(&mut plan.runs) => match never {},
             () = closing.cancelled() => return,
             _ = tick.tick() => true,
             () = rested => false,
             () = kick.notified() => false,
-            never = carry(&mut plan.runs) => match never {},
         };
         let Some(strong) = cache.upgrade() else {
             return;

@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -66,10 +67,13 @@ impl<T: Send> Drop for Carried<T> {
     }
 }
 
+/// Works of one slice; mostly one.
+pub(crate) type Works = SmallVec<[Carried; 1]>;
+
 /// Does all of `works`, side by side: each is polled once before any is waited for. Cancel safe: what is not done is detached.
-pub(crate) async fn carry(mut works: Vec<Carried>) {
+pub(crate) async fn carry(mut works: Works) {
     poll_fn(|task| {
-        works.retain_mut(|work| Pin::new(work).poll(task).is_pending());
+        works.retain(|work| Pin::new(work).poll(task).is_pending());
         if works.is_empty() {
             Poll::Ready(())
         } else {

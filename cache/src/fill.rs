@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crossbeam_epoch as epoch;
+use smallvec::SmallVec;
 use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 
 use crate::add_lock::AddGuard;
@@ -102,6 +103,9 @@ pub(crate) struct PlannedFill {
     pub(crate) frames: FrameBuf,
 }
 
+/// The runs of one slice; mostly one.
+pub(crate) type PlannedFills = SmallVec<[PlannedFill; 1]>;
+
 impl PageCache {
     /// Makes the slot of `page` `FILLING` as the next page of `planned`, or of a new run. The slot is locked and empty.
     pub(crate) fn plan_page(
@@ -109,7 +113,7 @@ impl PageCache {
         page: u64,
         slot: &mut crate::page_cache::PageGuard<'_>,
         frames: &mut FrameBuf,
-        planned: &mut Vec<PlannedFill>,
+        planned: &mut PlannedFills,
     ) -> bool {
         let Some(frame) = frames.pop() else {
             return false;
@@ -180,7 +184,8 @@ impl PageCache {
         let result =
             result.and_then(|()| fault_point!(context, "cache:fill:install", [EIO, ENOMEM]));
         let mut handed = FrameRefs::new(Arc::clone(&self.pool));
-        let zero: Vec<bool> = (0..frames.len()).map(|i| is_zero(frames.page(i))).collect();
+        let zero: SmallVec<[bool; 8]> =
+            (0..frames.len()).map(|i| is_zero(frames.page(i))).collect();
         for (i, frame) in frames.take().into_iter().enumerate() {
             let page = fill.first_page + i as u64;
             self.pool.set_owner(frame, page);

@@ -77,7 +77,9 @@ pub use crate::{
         Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, Geometry, ZeroMode,
     },
     frame::{FrameBuf, FramePool, FrameRefs, IoRuns, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PageSlice},
-    options::{CacheMode, CacheOptions, DEFAULT_CACHE_BYTES, MIN_CACHE_BYTES, SLICE_BYTES},
+    options::{
+        CacheMode, CacheOptions, DEFAULT_CACHE_BYTES, MIN_CACHE_BYTES, SLICE_BYTES, WRITEBACK_RUNS,
+    },
     page_cache::{CloseError, OpenError, PageCache},
     payload::Payload,
     space::SpaceStats,

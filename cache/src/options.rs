@@ -58,8 +58,9 @@ pub const SLICE_BYTES: usize = 1 << 20;
 
 /// The most pages in one backend write: as long as a slice.
 pub(crate) const RUN_PAGES: u64 = (SLICE_BYTES / PAGE_SIZE) as u64;
-/// Backend writes in flight at a time, per cache: enough to keep a disk's queue busy.
-pub(crate) const WRITEBACK_RUNS: usize = 64;
+/// Backend writes in flight at a time, per cache: twice what keeps a disk's queue busy, as disks that complete a batch at once
+/// stand still until the next comes.
+pub const WRITEBACK_RUNS: usize = 64;
 /// Age at which a dirty page is written back though nobody asked.
 pub(crate) const DIRTY_AGE: Duration = Duration::from_secs(5);
 /// How often the background task looks at ages.

@@ -16,16 +16,18 @@
 //! | for an add guard | frames | blockers in a region of that lock, which wait for writeback and the backend only |
 //! | for a block guard | nothing | adders in a region of that lock, which wait for their own fills only |
 //! | for one's own fill | an add guard | the backend |
-//! | for someone else's fill | nothing | the task that owns that fill |
+//! | for someone else's fill | nothing | the backend, and whoever carries that fill |
 //! | of a blocker for its turn at the quota | a block guard | other blockers that have theirs, which wait for the backend only |
 //! | of a blocker for writeback in its range | a block guard | the backend: writeback takes no guard |
-//! | of a FLUSH for runs and blockers | nothing | the backend; a second failure of others makes it fail |
+//! | for a run's permit | runs of one's own, polled meanwhile | the backend, and whoever carries other runs |
+//! | of a FLUSH for runs and blockers | nothing | the backend, and whoever carries them; a second failure of others makes it fail |
 //! | of the background task | nothing | a tick, a kick, the end of something that it started; never a transfer itself |
 //! | for the turn to sync | nothing | the backend |
 //! | for a slot's lock bit | nothing or an add or block guard | a few instructions elsewhere; never held across an await |
 //!
 //! Guards and turns are only ever held over waits for the backend or, guards, for a turn; the backend waits for nobody, and every
-//! other wait holds no guard; so there is no cycle.
+//! other wait holds no guard; so there is no cycle. That rests on the rule of [`carried`](crate::carried): whoever carries a
+//! transfer polls it whatever else it waits for, or drops it, and then a task goes on with it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -54,7 +54,7 @@ impl Payload {
     }
 
     /// What is still to be received, in order, in at most `most` slices. Follow up with [`Payload::advance`].
-    pub fn io_slices_mut(&mut self, most: usize) -> Vec<IoSliceMut<'_>> {
+    pub fn io_slices_mut(&mut self, most: usize) -> impl Iterator<Item = IoSliceMut<'_>> {
         let lead = self.lead();
         self.frames
             .io_slices_mut(lead + self.received, lead + self.length, most)
@@ -77,7 +77,7 @@ impl Payload {
             return 0;
         }
         let mut left = &data[..count];
-        for slice in &mut self.io_slices_mut(usize::MAX) {
+        for mut slice in self.io_slices_mut(usize::MAX) {
             let part = slice.len().min(left.len());
             slice[..part].copy_from_slice(&left[..part]);
             left = &left[part..];
@@ -91,7 +91,7 @@ impl Payload {
 
     /// Fills what is still wanted with zeroes.
     pub(crate) fn fill_zeroes(&mut self) {
-        for slice in &mut self.io_slices_mut(usize::MAX) {
+        for mut slice in self.io_slices_mut(usize::MAX) {
             slice.fill(0);
         }
         self.received = self.length;

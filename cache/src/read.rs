@@ -10,12 +10,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_epoch as epoch;
+use smallvec::SmallVec;
 use weir_faults::{ArmedPoints, Errno, FaultContext, race_fault};
 
 use crate::add_lock::AddGuard;
 use crate::carried::carry;
-use crate::fill::{Fill, FillPurpose, PlannedFill};
-use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, PAGE_SIZE, TakenRef};
+use crate::fill::{Fill, FillPurpose, PlannedFills};
+use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, TakenRef};
 use crate::options::SLICE_BYTES;
 use crate::page::{FILLING, PRESENT, PageSlot};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
@@ -175,13 +176,13 @@ impl PageCache {
         offset: u64,
         length: usize,
         mut frames: FrameBuf,
-    ) -> Result<(Sources, Vec<PlannedFill>, bool), Errno> {
+    ) -> Result<(Sources, PlannedFills, bool), Errno> {
         guard.assert_covers(offset..offset + length as u64);
         let mut sources = Sources {
             pool: Arc::clone(&self.pool),
-            list: Vec::with_capacity(length / PAGE_SIZE + 2),
+            list: SmallVec::with_capacity(pages_of(&(offset..offset + length as u64)).count()),
         };
-        let mut planned = Vec::new();
+        let mut planned = PlannedFills::new();
         for wanted in wanted(offset, length) {
             let pin = epoch::pin();
             let mut slot = match self.lock_or_create(wanted.page, &pin) {
@@ -261,7 +262,7 @@ struct Failure {
 /// The pages of a read in order, with the references that it holds already.
 struct Sources {
     pool: Arc<crate::frame::FramePool>,
-    list: Vec<Source>,
+    list: SmallVec<[Source; 1]>,
 }
 
 impl Sources {

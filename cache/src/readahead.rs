@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use crossbeam_epoch as epoch;
 use weir_faults::{FaultContext, RequestKinds, fault_point};
 
-use crate::carried::{Carried, carry};
-use crate::fill::{FillPurpose, PlannedFill};
+use crate::carried::{Carried, Works, carry};
+use crate::fill::{FillPurpose, PlannedFill, PlannedFills};
 use crate::frame::{FrameBuf, PAGE_BYTES};
 use crate::page_cache::{PageCache, bytes_of, pages_of};
 
@@ -127,13 +127,13 @@ impl PageCache {
         context: &FaultContext,
         pages: Range<u64>,
         purpose: FillPurpose,
-    ) -> Option<Vec<Carried>> {
+    ) -> Option<Works> {
         if fault_point!(context, "cache:readahead", [EIO, ENOMEM]).is_err() {
             return None;
         }
         let missing = self.missing_pages(&pages);
         if missing == 0 {
-            return Some(Vec::new());
+            return Some(Works::new());
         }
         let guard = Arc::new(self.add_lock.try_add(bytes_of(&pages))?);
         if bytes_of(&pages).end > self.size().next_multiple_of(PAGE_BYTES) {
@@ -143,7 +143,7 @@ impl PageCache {
         if !self.try_reserve(missing, &mut frames) {
             return None;
         }
-        let mut planned = Vec::new();
+        let mut planned = PlannedFills::new();
         for page in pages {
             let pin = epoch::pin();
             let Ok(mut slot) = self.lock_or_create(page, &pin) else {

@@ -22,7 +22,7 @@ use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 
 use crate::add_lock::AddGuard;
 use crate::carried::carry;
-use crate::fill::{Fill, FillPurpose};
+use crate::fill::{Fill, FillPurpose, PlannedFills};
 use crate::frame::{FrameBuf, FrameId, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::options::CacheMode;
 use crate::page::{DIRTY, FILLING, IN_FLIGHT, PRESENT, PageState};
@@ -196,7 +196,7 @@ impl PageCache {
         guard: &Arc<AddGuard>,
         payload: &mut Payload,
     ) -> Result<Vec<Arc<Fill>>, Obstacle> {
-        let mut planned = Vec::new();
+        let mut planned = PlannedFills::new();
         let mut obstacle = None;
         for i in payload.edges() {
             let page = page_of(payload.offset()) + i as u64;

@@ -15,136 +15,26 @@
 //!
 //! Writeback takes no add guard: a blocker waits for writeback in its range.
 
+mod operations;
+
 use std::future::{Future as _, poll_fn};
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::Poll;
 
 use crossbeam_epoch as epoch;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use weir_faults::{Errno, FaultContext, pause_point};
 
+pub(crate) use self::operations::{Operation, OperationKind, Writeback};
 use crate::carried::{Carried, Carrier};
-use crate::event::Event;
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
-use crate::options::{RUN_PAGES, WRITEBACK_RUNS};
+use crate::options::RUN_PAGES;
 use crate::page::{DIRTY, HELD, IN_FLIGHT, UNSTABLE};
 use crate::page_cache::{PageCache, bytes_of};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-
-/// What an operation does with the pages of its range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OperationKind {
-    /// Writes them back.
-    Run,
-    /// Holds those that were not clean.
-    Blocker,
-}
-
-/// Something under way that a FLUSH must wait for.
-#[derive(Debug)]
-pub(crate) struct Operation {
-    pub(crate) kind: OperationKind,
-    pub(crate) pages: Range<u64>,
-    pub(crate) done: Event,
-}
-
-impl Operation {
-    pub(crate) fn new(kind: OperationKind, pages: Range<u64>) -> Arc<Self> {
-        Arc::new(Self {
-            kind,
-            pages,
-            done: Event::default(),
-        })
-    }
-
-    fn overlaps(&self, pages: &Range<u64>) -> bool {
-        self.pages.start < pages.end && pages.start < self.pages.end
-    }
-}
-
-/// The scan lock and what is under way.
-#[derive(Debug)]
-pub(crate) struct Writeback {
-    operations: Mutex<Vec<Arc<Operation>>>,
-    /// How many runs may still be submitted.
-    runs: Arc<Semaphore>,
-    /// The background task found no permit: it is to be woken up when there is one.
-    permit_wanted: AtomicBool,
-    /// Bumped whenever pages that were on their way became dirty again.
-    failures: AtomicU64,
-    /// Why they did, the last time.
-    last_failure: AtomicI32,
-}
-
-impl Default for Writeback {
-    fn default() -> Self {
-        Self {
-            operations: Mutex::default(),
-            runs: Arc::new(Semaphore::new(WRITEBACK_RUNS)),
-            permit_wanted: AtomicBool::new(false),
-            failures: AtomicU64::new(0),
-            last_failure: AtomicI32::new(Errno::EIO.0),
-        }
-    }
-}
-
-impl Writeback {
-    fn scan(&self) -> MutexGuard<'_, Vec<Arc<Operation>>> {
-        self.operations.lock().expect("not poisoned")
-    }
-
-    /// A permit for a run, if there is one at once; else the background task is woken up when one is given back.
-    pub(crate) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
-        // Before the attempt: whoever gives one back after it sees this.
-        self.permit_wanted.store(true, Ordering::SeqCst);
-        let permit = Arc::clone(&self.runs).try_acquire_owned().ok()?;
-        self.permit_wanted.store(false, Ordering::SeqCst);
-        Some(permit)
-    }
-
-    /// Enters an operation; it must be ended by [`Writeback::end`].
-    pub(crate) fn begin(&self, operation: &Arc<Operation>) {
-        self.scan().push(Arc::clone(operation));
-    }
-
-    /// Ends an operation: its pages' states have been settled.
-    pub(crate) fn end(&self, operation: &Arc<Operation>) {
-        let mut operations = self.scan();
-        let position = operations
-            .iter()
-            .position(|other| Arc::ptr_eq(other, operation));
-        operations.swap_remove(position.expect("begun and not ended"));
-        drop(operations);
-        operation.done.set();
-    }
-
-    /// The operations under way that touch `pages`.
-    pub(crate) fn under_way(&self, pages: &Range<u64>) -> Vec<Arc<Operation>> {
-        self.scan()
-            .iter()
-            .filter(|operation| operation.overlaps(pages))
-            .cloned()
-            .collect()
-    }
-
-    /// How often pages became dirty again so far.
-    pub(crate) fn failures(&self) -> u64 {
-        self.failures.load(Ordering::SeqCst)
-    }
-
-    /// Why pages became dirty again the last time that they did.
-    pub(crate) fn last_failure(&self) -> Errno {
-        Errno(self.last_failure.load(Ordering::SeqCst))
-    }
-
-    pub(crate) fn count_failure(&self, errno: Errno) {
-        self.last_failure.store(errno.0, Ordering::SeqCst);
-        self.failures.fetch_add(1, Ordering::SeqCst);
-    }
-}
+use std::sync::atomic::Ordering;
 
 /// Which dirty pages a pass is about, by the epoch of their first write since their last submission.
 #[derive(Clone, Copy, Debug)]
@@ -270,24 +160,25 @@ impl PageCache {
         runs: &mut Carrier<Result<(), Errno>>,
         pass: &mut Pass,
     ) -> OwnedSemaphorePermit {
+        // A permit that comes just before this is dropped goes back, and the background task may want it.
+        let mut pass_on = PassOn(Some(self));
         // Waited for holding nothing but runs that are polled here; it travels with the next.
         let mut permit = pin!(Arc::clone(&self.writeback.runs).acquire_owned());
-        let mut waits = false;
-        poll_fn(|task| {
+        let permit = poll_fn(|task| {
             loop {
                 if let Poll::Ready(permit) = permit.as_mut().poll(task) {
                     return Poll::Ready(permit.expect("never closed"));
                 }
-                if !std::mem::replace(&mut waits, true) {
-                    self.backend.submit();
-                }
                 let Poll::Ready(Some(ended)) = runs.poll_next(task) else {
+                    self.backend.submit();
                     return Poll::Pending;
                 };
                 pass.note(Some(ended));
             }
         })
-        .await
+        .await;
+        pass_on.0 = None;
+        permit
     }
 
     /// A run to be carried, which owns its pages; `ended` is called when they are settled and its permit is given back.
@@ -506,6 +397,17 @@ impl PageCache {
         let pin = epoch::pin();
         self.slots.tidy_tags(pages.clone(), Tag::Dirty, &pin);
         drop(scan);
+    }
+}
+
+/// Passes a permit on that was not used, if it is dropped with a cache.
+struct PassOn<'c>(Option<&'c PageCache>);
+
+impl Drop for PassOn<'_> {
+    fn drop(&mut self) {
+        if let Some(cache) = self.0 {
+            cache.pass_permit_on();
+        }
     }
 }
 

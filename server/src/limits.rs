@@ -53,8 +53,9 @@ pub const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
 /// is 30 s too.
 pub const IO_REPORT_AFTER: Duration = Duration::from_secs(30);
 
-/// I/O threads of one file or block device: the depth at which common SSDs reach their throughput. They start on demand.
-pub const IO_THREADS_MAX: usize = 32;
+/// I/O threads of one file or block device: the depth at which common SSDs reach their throughput, on top of all that writeback
+/// has under way, so that it can't keep reads waiting. They start on demand.
+pub const IO_THREADS_MAX: usize = 32 + weir_cache::WRITEBACK_RUNS;
 
 /// Transfers of one file that its ring has under way: twice what NVMe drives need for their throughput, and the kernel's
 /// completion queue of the same ring holds them all.

@@ -8,8 +8,8 @@
 //! 3. wait until there is input, room to write, a finished request, or a reason to stop.
 //!
 //! There are no channels and no second task, so nothing is copied, woken or counted between "reader" and "writer". What
-//! can't be answered inline is a future in a set that the same task polls; the cache runs what must not be dropped half-way
-//! in tasks of its own, so a session may end at any await and leave nothing inconsistent behind.
+//! can't be answered inline is a future in a set that the same task polls; what it carries and must not be dropped half-way
+//! the cache completes in a task, so a session may end at any await and leave nothing inconsistent behind.
 //!
 //! # Order and limits
 //! Replies come in the order in which requests finish. A FLUSH covers the writes that were *answered* before it was sent, so

@@ -11,12 +11,7 @@ fn is_pending(future: &mut Pin<Box<impl Future>>) -> bool {
 }
 
 /// Works that wait for a permit each and count themselves when they are done.
-fn works(
-    tasks: &TaskTracker,
-    gate: &Arc<Semaphore>,
-    done: &Arc<AtomicUsize>,
-    n: usize,
-) -> Vec<Carried> {
+fn works(tasks: &TaskTracker, gate: &Arc<Semaphore>, done: &Arc<AtomicUsize>, n: usize) -> Works {
     let one = |_| {
         let (gate, done) = (Arc::clone(gate), Arc::clone(done));
         Carried::new(tasks, async move {

@@ -5,6 +5,8 @@ use std::io::IoSliceMut;
 use std::ops::Range;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{FrameId, FramePool, FrameRefs, PAGE_SIZE};
 use crate::page::{LockedPage, PRESENT};
 
@@ -57,13 +59,16 @@ impl Drop for PrivateFrame<'_> {
 /// Stands in a [`FrameBuf`] for a frame that was taken out of the middle.
 const TAKEN: FrameId = FrameId::MAX;
 
+/// Frames in order. What most requests need takes no allocation, and no more room than a vector's pointer and length.
+pub(crate) type Frames = SmallVec<[FrameId; 4]>;
+
 /// Private frames, in order: the buffer that a payload is received into or that a backend reads into.
 ///
 /// Dropping it frees what it still holds.
 #[derive(Debug)]
 pub struct FrameBuf {
     pool: Arc<FramePool>,
-    frames: Vec<FrameId>,
+    frames: Frames,
 }
 
 impl FrameBuf {
@@ -71,7 +76,7 @@ impl FrameBuf {
     pub fn new(pool: Arc<FramePool>) -> Self {
         Self {
             pool,
-            frames: Vec::new(),
+            frames: Frames::new(),
         }
     }
 
@@ -115,17 +120,22 @@ impl FrameBuf {
 
     /// The bytes `start..end` of the buffer (counted from the first frame's first byte) as at most `most` slices to read into.
     /// Frames that are neighbours in memory are one slice: each costs the kernel something.
-    pub fn io_slices_mut(&mut self, start: usize, end: usize, most: usize) -> Vec<IoSliceMut<'_>> {
+    pub fn io_slices_mut(
+        &mut self,
+        start: usize,
+        end: usize,
+        most: usize,
+    ) -> impl Iterator<Item = IoSliceMut<'_>> {
         assert!(start <= end && end <= self.frames.len() * PAGE_SIZE);
-        let mut slices = Vec::with_capacity(self.runs(start, end).count().min(most) + 1);
-        for (frame, within, length) in self.runs(start, end).take(most) {
-            // SAFETY: the frames of a FrameBuf are private to it and distinct, each is visited once, so the slices don't
-            // overlap, and they borrow `self` mutably as long as they live.
-            slices.push(IoSliceMut::new(unsafe {
-                self.pool.run_mut(frame, within, length)
-            }));
-        }
-        slices
+        let buffer: &Self = self;
+        buffer
+            .runs(start, end)
+            .take(most)
+            .map(|(frame, within, length)| {
+                // SAFETY: the frames of a FrameBuf are private to it and distinct, each is visited once, so the slices don't
+                // overlap, and they borrow `self` mutably as long as they live.
+                IoSliceMut::new(unsafe { buffer.pool.run_mut(frame, within, length) })
+            })
     }
 
     /// Cuts the bytes `start..end` into runs of neighbouring frames: the first frame, where the run begins within it, and its
@@ -169,7 +179,7 @@ impl FrameBuf {
     pub fn split_off(&mut self, at: usize) -> Self {
         Self {
             pool: Arc::clone(&self.pool),
-            frames: self.frames.split_off(at),
+            frames: self.frames.drain(at..).collect(),
         }
     }
 
@@ -222,7 +232,7 @@ impl FrameBuf {
     }
 
     /// Hands all frames out, still private.
-    pub(crate) fn take(&mut self) -> Vec<FrameId> {
+    pub(crate) fn take(&mut self) -> Frames {
         std::mem::take(&mut self.frames)
     }
 

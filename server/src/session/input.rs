@@ -73,10 +73,10 @@ impl Input {
 
     /// Reads into `slices`, which hold `wanted` bytes, and what follows them behind what is in the buffer, at most
     /// `most` bytes. Says how many bytes went into `slices`; zero is the end of the stream.
-    pub(super) fn fill_behind(
-        &mut self,
+    pub(super) fn fill_behind<'s>(
+        &'s mut self,
         stream: &Stream,
-        slices: Vec<IoSliceMut<'_>>,
+        slices: impl Iterator<Item = IoSliceMut<'s>>,
         wanted: usize,
         most: usize,
     ) -> io::Result<usize> {
@@ -85,8 +85,8 @@ impl Input {
             "unread bytes come before those that are still in the socket"
         );
         let end = self.prepare(most);
-        let mut slices = slices;
-        slices.push(IoSliceMut::new(&mut self.buffer[..end]));
+        let behind = IoSliceMut::new(&mut self.buffer[..end]);
+        let mut slices: Vec<_> = slices.chain(std::iter::once(behind)).collect();
         let count = stream.try_read_vectored(&mut slices, wanted + end)?;
         self.end = count.saturating_sub(wanted);
         self.received += count as u64;

@@ -1,7 +1,8 @@
 //! Requests that can't be answered at once: futures that the session polls, and what comes out of them.
 //!
-//! A future here only waits. The cache does what must be completed in tasks of its own, so dropping one (the client has
-//! gone) abandons the wait and nothing else.
+//! A future here may carry transfers that others wait for (`carried` in the cache): it is polled until it has finished, or
+//! dropped, never kept. Dropping one (the client has gone) abandons the wait and nothing else: a task completes what it
+//! carried.
 
 use std::ops::Range;
 use std::pin::Pin;

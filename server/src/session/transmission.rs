@@ -160,13 +160,12 @@ impl<'a> Transmission<'a> {
                 // possible when the replies were sent.
                 tokio::task::yield_now().await;
                 // What is carried here may be waited for elsewhere: it gets its polls however much there is to send.
-                if !self.slow.is_empty() || self.receiving.is_some() {
-                    poll_fn(|task| {
-                        self.poll_slow(task);
-                        self.poll_receiving(task);
-                        Poll::Ready(())
-                    })
-                    .await;
+                let carries =
+                    !self.slow.is_empty() || !self.streams.is_empty() || self.receiving.is_some();
+                if carries
+                    && let Err(end) = poll_fn(|task| Poll::Ready(self.poll_carried(task))).await
+                {
+                    return end;
                 }
                 if self.connection.is_killed() {
                     return End::Killed;
@@ -246,6 +245,14 @@ impl<'a> Transmission<'a> {
         }
     }
 
+    /// Everything that may be carrying what others wait for.
+    fn poll_carried(&mut self, task: &mut Context<'_>) -> Result<(), End> {
+        self.poll_slow(task);
+        self.poll_streams(task)?;
+        self.poll_receiving(task);
+        Ok(())
+    }
+
     /// Shutdown, its grace, and kill.
     fn poll_stop(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
         let mut progress = false;
@@ -271,8 +278,8 @@ impl<'a> Transmission<'a> {
 
     /// Begins requests that are new, and answers those that have finished.
     fn poll_slow(&mut self, task: &mut Context<'_>) -> bool {
-        let mut finished = self.begin_new(task);
-        let mut reads = 0;
+        let begun = self.begin_new(task);
+        let (mut finished, mut reads) = (0, 0);
         while !matches!(self.phase, Phase::Dropping)
             && finished < FINISHED_PER_TURN
             && reads < READS_PER_REPLY
@@ -283,7 +290,7 @@ impl<'a> Transmission<'a> {
             finished += 1;
         }
         self.more_reads = reads == READS_PER_REPLY;
-        finished > 0
+        begun + finished > 0
     }
 
     /// Begins requests that are new; says how many of them finished at once.
@@ -308,10 +315,12 @@ impl<'a> Transmission<'a> {
         loop {
             let announced = self.stream.poll_read_ready(task)?.is_ready();
             // While there is more to answer the reactor has no turn. The client has answers already, and may ask again.
-            let expected = std::mem::take(&mut self.more_reads) && self.receiving.is_none();
+            let expected = std::mem::take(&mut self.more_reads)
+                && self.receiving.is_none()
+                && tokio::task::coop::has_budget_remaining();
             let received = match (announced, expected) {
                 (true, _) => self.fill(),
-                (false, true) => self.input.fill_unannounced(self.stream, INPUT_BYTES),
+                (false, true) => self.input.fill_unannounced(self.stream, self.most_input()),
                 (false, false) => return Ok(false),
             };
             self.watch.wake();
@@ -332,15 +341,19 @@ impl<'a> Transmission<'a> {
         }
     }
 
+    /// How much is read at once while no payload is being received.
+    fn most_input(&self) -> usize {
+        if self.large_payloads {
+            INPUT_BYTES_BETWEEN_PAYLOADS
+        } else {
+            INPUT_BYTES
+        }
+    }
+
     /// Reads into the payload that is being received, or else into the buffer.
     fn fill(&mut self) -> io::Result<usize> {
         let Some(receive) = &mut self.receiving else {
-            let most = if self.large_payloads {
-                INPUT_BYTES_BETWEEN_PAYLOADS
-            } else {
-                INPUT_BYTES
-            };
-            return self.input.fill(self.stream, most);
+            return self.input.fill(self.stream, self.most_input());
         };
         match receive.filling() {
             Some(payload) => super::receive::fill(payload, &mut self.input, self.stream),

@@ -14,7 +14,7 @@ use super::slow::{Finished, SlowFuture};
 /// Requests under way, in no order.
 #[derive(Default)]
 pub(super) struct UnderWay {
-    /// Not begun: a future does nothing before its first poll.
+    /// Not polled yet. Nothing of it is done, apart from parts of a WRITE that were begun while its payload was received.
     new: VecDeque<SlowFuture>,
     begun: FuturesUnordered<SlowFuture>,
 }

@@ -135,7 +135,7 @@ fn open_direct(path: &Path, metadata: &Metadata, writable: bool) -> Result<File,
     if !page.grow_to(1) {
         return Err("no memory".to_owned());
     }
-    let mut slices = page.io_slices_mut(0, PAGE_SIZE, IO_SLICES_MAX);
+    let mut slices: Vec<_> = page.io_slices_mut(0, PAGE_SIZE, IO_SLICES_MAX).collect();
     match preadv(&file, &mut slices, 0) {
         Ok(_) => Ok(file),
         Err(error) => Err(format!("reading: {}", error.desc())),

@@ -28,6 +28,8 @@ use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
+#[cfg(test)]
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -35,6 +37,7 @@ use std::time::Instant;
 use io_uring::{IoUring, opcode, squeue, types};
 use nix::libc;
 use slab::Slab;
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use weir_cache::{FrameBuf, FrameRefs, PAGE_SIZE};
 
@@ -56,6 +59,9 @@ pub(super) struct Ring {
 struct Shared {
     ring: IoUring,
     state: Mutex<State>,
+    /// So many submissions are yet to be refused.
+    #[cfg(test)]
+    refusals: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -93,8 +99,9 @@ pub(super) enum Memory {
     Write(FrameRefs),
 }
 
-/// What the kernel is told of the memory; neighbouring frames are one piece.
-struct Vectors(Vec<libc::iovec>);
+/// What the kernel is told of the memory; neighbouring frames are one piece. A single one is told as such, so what the kernel
+/// may look at later, a list, lies on the heap and stays where it is.
+struct Vectors(SmallVec<[libc::iovec; 1]>);
 
 // SAFETY: the pointers lead into frames that the operation owns beside them and that nobody touches meanwhile (a FrameBuf's are
 // private, a FrameRefs' are immutable); which thread hands them to the kernel makes no difference.
@@ -139,6 +146,8 @@ impl Ring {
         let shared = Arc::new(Shared {
             ring,
             state: Mutex::default(),
+            #[cfg(test)]
+            refusals: AtomicUsize::new(0),
         });
         let driver = Driver::new(Arc::clone(&shared))?;
         runtime.spawn(driver.run());
@@ -154,7 +163,7 @@ impl Ring {
     ) -> (FrameBuf, bool) {
         let bytes = buffer.len() * PAGE_SIZE;
         let slices = buffer.io_slices_mut(0, bytes, IO_SLICES_MAX);
-        let pieces = slices.into_iter().map(|mut slice| libc::iovec {
+        let pieces = slices.map(|mut slice| libc::iovec {
             iov_base: slice.as_mut_ptr().cast(),
             iov_len: slice.len(),
         });
@@ -268,7 +277,7 @@ impl Shared {
         key
     }
 
-    /// Submits as much of what is queued as the ring takes; what is left is the driver's.
+    /// Submits as much of what is queued as the ring takes; what the kernel doesn't take now the driver tries again.
     fn submit(&self, mut state: MutexGuard<'_, State>) {
         let pushed = self.push(&mut state);
         drop(state);
@@ -281,12 +290,12 @@ impl Shared {
         }
     }
 
-    /// Moves queued operations into the ring's queue; says whether there were any.
+    /// Moves queued operations into the ring's queue; says whether that holds anything, from before too: whoever pushed it may
+    /// not have got it taken.
     fn push(&self, state: &mut State) -> bool {
         // SAFETY: under the state's lock, so it is the only one.
         let mut queue = unsafe { self.ring.submission_shared() };
         let mut now = None;
-        let mut pushed = false;
         while state.under_way < RING_DEPTH as usize
             && !queue.is_full()
             && let Some(key) = state.queued.pop_front()
@@ -299,27 +308,39 @@ impl Shared {
             // SAFETY: as above; the entry's pointers stay valid for as long as the kernel works on it.
             unsafe { queue.push(&entry) }.expect("not full");
             state.under_way += 1;
-            pushed = true;
         }
-        pushed
+        !queue.is_empty()
     }
 
-    /// Tells the kernel of what was pushed; says whether it has taken all.
+    /// Tells the kernel of what was pushed, by whomever; says whether it has taken all.
     fn tell_kernel(&self) -> bool {
         loop {
-            match self.ring.submit() {
-                Ok(_) => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            let taken = match self.enter_kernel() {
+                Ok(taken) => taken,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => return false,
                     _ => panic!("io_uring_enter: {error}"),
                 },
+            };
+            let state = self.lock();
+            // SAFETY: under the state's lock, so it is the only one; it is dropped before the lock.
+            let empty = unsafe { self.ring.submission_shared() }.is_empty();
+            drop(state);
+            if empty || taken == 0 {
+                return empty;
             }
+            // It has stopped half-way, at an entry that failed at once; or somebody has pushed meanwhile.
         }
-        // A submission may stop half-way at an entry that fails at once; the rest is still to be taken.
-        let _state = self.lock();
-        // SAFETY: under the state's lock, so it is the only one.
-        unsafe { self.ring.submission_shared() }.is_empty()
+    }
+
+    fn enter_kernel(&self) -> io::Result<usize> {
+        #[cfg(test)]
+        if self.refusals.load(Ordering::SeqCst) > 0 {
+            self.refusals.fetch_sub(1, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        self.ring.submit()
     }
 }
 
@@ -392,7 +413,7 @@ fn count_of(vectors: &[libc::iovec]) -> u32 {
 impl Vectors {
     /// Pieces in order, those that touch as one.
     fn merged(pieces: impl Iterator<Item = libc::iovec>) -> Self {
-        let mut vectors: Vec<libc::iovec> = Vec::new();
+        let mut vectors = SmallVec::<[libc::iovec; 1]>::new();
         for piece in pieces {
             match vectors.last_mut() {
                 Some(last) if last.iov_base as usize + last.iov_len == piece.iov_base as usize => {
@@ -427,10 +448,7 @@ impl Future for Transfer<'_> {
         }
         let key = self.key.expect("not polled after it was over");
         let mut state = self.shared.lock();
-        let Some(operation) = state.operations.get_mut(key) else {
-            // The driver has gone with its runtime.
-            return Poll::Pending;
-        };
+        let operation = &mut state.operations[key];
         let Some(outcome) = operation.outcome else {
             match &mut operation.waiter {
                 Some(waiter) => waiter.clone_from(task.waker()),
@@ -449,9 +467,7 @@ impl Drop for Transfer<'_> {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
         let mut state = self.shared.lock();
-        let Some(operation) = state.operations.get_mut(key) else {
-            return;
-        };
+        let operation = &mut state.operations[key];
         operation.abandoned = true;
         operation.waiter = None;
         if operation.outcome.is_some() {

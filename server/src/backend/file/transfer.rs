@@ -134,7 +134,7 @@ fn read_run(
     end: usize,
 ) -> Result<(), SystemErrno> {
     while *done < end {
-        let mut slices = buffer.io_slices_mut(*done, end, IO_SLICES_MAX);
+        let mut slices: Vec<_> = buffer.io_slices_mut(*done, end, IO_SLICES_MAX).collect();
         match preadv(file, &mut slices, file_offset(offset, *done)?) {
             // Somebody else cut the file: zeroes would hide that.
             Ok(0) => return Err(SystemErrno::EIO),

@@ -73,10 +73,7 @@ impl Driver {
 
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
         loop {
-            let pushed = self.push(task);
-            if pushed || self.unsubmitted {
-                self.unsubmitted = !self.shared.tell_kernel();
-            }
+            self.unsubmitted = self.push(task) && !self.shared.tell_kernel();
             let completed = self.complete();
             let ready = match self.watched.poll_read_ready(task) {
                 Poll::Ready(guard) => {
@@ -104,7 +101,7 @@ impl Driver {
         state.closed && state.queued.is_empty() && state.under_way == 0
     }
 
-    /// Moves queued operations into the ring's queue; says whether there were any.
+    /// Moves queued operations into the ring's queue; says whether that holds anything.
     fn push(&self, task: &Context<'_>) -> bool {
         let mut state = self.shared.lock();
         if !state

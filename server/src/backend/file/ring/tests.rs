@@ -113,6 +113,87 @@ async fn a_batch_is_submitted_by_who_completes_it_and_the_rest_on_request() {
     assert_eq!(count(), (0, 0));
 }
 
+/// Refused once to who completes a batch and once to the driver, which tries again by itself.
+#[tokio::test]
+async fn what_the_kernel_refuses_at_first_is_submitted_later() {
+    let Some((_folder, file, ring, pool)) = bench(SUBMIT_BATCH) else {
+        return;
+    };
+    tokio::task::yield_now().await;
+    ring.shared.refusals.store(2, Ordering::SeqCst);
+    let reads = (0..SUBMIT_BATCH).map(|page| {
+        let (ring, file, buffer) = (&ring, &file, frames(&pool, 1));
+        async move { ring.read(file, page as u64 * PAGE_BYTES, buffer).await }
+    });
+    for (_, whole) in futures_util::future::join_all(reads).await {
+        assert!(whole);
+    }
+    assert_eq!(ring.shared.refusals.load(Ordering::SeqCst), 0);
+}
+
+/// What one has pushed and not got taken, the driver submits although nothing is queued.
+#[tokio::test]
+async fn the_driver_submits_what_another_has_pushed() {
+    let Some((_folder, file, ring, pool)) = bench(1) else {
+        return;
+    };
+    let mut read = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(read.as_mut()).is_pending());
+    assert!(ring.shared.push(&mut ring.shared.lock()));
+    assert!(ring.shared.lock().queued.is_empty());
+    assert!(read.await.1);
+}
+
+/// Several workers enter, submit, abandon and complete at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_tasks_share_a_ring() {
+    const TASKS: usize = 8;
+    const ROUNDS: usize = 200;
+    let pages = 64;
+    let Some((_folder, file, ring, pool)) = bench(pages) else {
+        return;
+    };
+    let expected = Arc::new(pattern(3, pages * PAGE_SIZE));
+    let ring = Arc::new(ring);
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let (ring, file, pool) = (Arc::clone(&ring), Arc::clone(&file), Arc::clone(&pool));
+            let expected = Arc::clone(&expected);
+            tokio::spawn(async move {
+                for round in 0..ROUNDS {
+                    let page = (task * 31 + round * 7) % pages;
+                    let at = page as u64 * PAGE_BYTES;
+                    // Some alone, some in batches, each with one that nobody waits for.
+                    let batch = 1 + (task + round) % (2 * SUBMIT_BATCH);
+                    let mut reads: Vec<_> = (0..batch)
+                        .map(|_| Box::pin(ring.read(&file, at, frames(&pool, 1))))
+                        .collect();
+                    for read in &mut reads {
+                        assert!(poll_once(read.as_mut()).is_pending());
+                    }
+                    if round % 2 == 0 {
+                        ring.submit();
+                    }
+                    drop(reads.pop());
+                    for read in reads {
+                        let (buffer, whole) = read.await;
+                        assert!(whole);
+                        assert!(buffer.page(0)[..] == expected[page * PAGE_SIZE..][..PAGE_SIZE]);
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    while pool.free_frames() < FRAMES {
+        tokio::task::yield_now().await;
+    }
+    let state = ring.shared.lock();
+    assert!(state.operations.is_empty() && state.under_way == 0 && state.queued.is_empty());
+}
+
 #[tokio::test]
 async fn what_is_written_is_read() {
     let Some((_folder, file, ring, pool)) = bench(64) else {

@@ -1,0 +1,123 @@
+//! What is under way between the cache and the backend, and who may add to it: the scan lock's list and the permits.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use weir_faults::Errno;
+
+use crate::event::Event;
+use crate::options::WRITEBACK_RUNS;
+
+/// What an operation does with the pages of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OperationKind {
+    /// Writes them back.
+    Run,
+    /// Holds those that were not clean.
+    Blocker,
+}
+
+/// Something under way that a FLUSH must wait for.
+#[derive(Debug)]
+pub(crate) struct Operation {
+    pub(crate) kind: OperationKind,
+    pub(crate) pages: Range<u64>,
+    pub(crate) done: Event,
+}
+
+impl Operation {
+    pub(crate) fn new(kind: OperationKind, pages: Range<u64>) -> Arc<Self> {
+        Arc::new(Self {
+            kind,
+            pages,
+            done: Event::default(),
+        })
+    }
+
+    fn overlaps(&self, pages: &Range<u64>) -> bool {
+        self.pages.start < pages.end && pages.start < self.pages.end
+    }
+}
+
+/// The scan lock and what is under way.
+#[derive(Debug)]
+pub(crate) struct Writeback {
+    operations: Mutex<Vec<Arc<Operation>>>,
+    /// How many runs may still be submitted.
+    pub(super) runs: Arc<Semaphore>,
+    /// The background task found no permit: it is to be woken up when there is one.
+    pub(super) permit_wanted: AtomicBool,
+    /// Bumped whenever pages that were on their way became dirty again.
+    failures: AtomicU64,
+    /// Why they did, the last time.
+    last_failure: AtomicI32,
+}
+
+impl Default for Writeback {
+    fn default() -> Self {
+        Self {
+            operations: Mutex::default(),
+            runs: Arc::new(Semaphore::new(WRITEBACK_RUNS)),
+            permit_wanted: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            last_failure: AtomicI32::new(Errno::EIO.0),
+        }
+    }
+}
+
+impl Writeback {
+    pub(super) fn scan(&self) -> MutexGuard<'_, Vec<Arc<Operation>>> {
+        self.operations.lock().expect("not poisoned")
+    }
+
+    /// A permit for a run, if there is one at once; else the background task is woken up when one is given back.
+    pub(crate) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
+        // Before the attempt: whoever gives one back after it sees this.
+        self.permit_wanted.store(true, Ordering::SeqCst);
+        let permit = Arc::clone(&self.runs).try_acquire_owned().ok()?;
+        self.permit_wanted.store(false, Ordering::SeqCst);
+        Some(permit)
+    }
+
+    /// Enters an operation; it must be ended by [`Writeback::end`].
+    pub(crate) fn begin(&self, operation: &Arc<Operation>) {
+        self.scan().push(Arc::clone(operation));
+    }
+
+    /// Ends an operation: its pages' states have been settled.
+    pub(crate) fn end(&self, operation: &Arc<Operation>) {
+        let mut operations = self.scan();
+        let position = operations
+            .iter()
+            .position(|other| Arc::ptr_eq(other, operation));
+        operations.swap_remove(position.expect("begun and not ended"));
+        drop(operations);
+        operation.done.set();
+    }
+
+    /// The operations under way that touch `pages`.
+    pub(crate) fn under_way(&self, pages: &Range<u64>) -> Vec<Arc<Operation>> {
+        self.scan()
+            .iter()
+            .filter(|operation| operation.overlaps(pages))
+            .cloned()
+            .collect()
+    }
+
+    /// How often pages became dirty again so far.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
+    }
+
+    /// Why pages became dirty again the last time that they did.
+    pub(crate) fn last_failure(&self) -> Errno {
+        Errno(self.last_failure.load(Ordering::SeqCst))
+    }
+
+    pub(crate) fn count_failure(&self, errno: Errno) {
+        self.last_failure.store(errno.0, Ordering::SeqCst);
+        self.failures.fetch_add(1, Ordering::SeqCst);
+    }
+}
