@@ -22,9 +22,14 @@ pub(super) const COLLAPSE: FallocateFlags = FallocateFlags::FALLOC_FL_COLLAPSE_R
 const INSERT: FallocateFlags = FallocateFlags::FALLOC_FL_INSERT_RANGE;
 
 impl OpenFile {
-    /// Gives the space of `range` back.
-    pub(super) fn punch(&self, range: Range<u64>) -> Result<(), Errno> {
+    /// Gives the space of `range` back, that of the file's last, shorter block too.
+    pub(super) fn punch(&self, mut range: Range<u64>) -> Result<(), Errno> {
         self.check_end(&range)?;
+        // Of a block that the range ends in the kernel only zeroes the part, and keeps it, also where the file ends there.
+        if range.end == self.size() && !range.is_empty() && !self.is_device {
+            let block = u64::from(self.allocation_unit);
+            range.end = range.end.next_multiple_of(block).min(DEVICE_BYTES_MAX);
+        }
         self.change(PUNCH, &range, &self.can.punch, "punch a hole")
     }
 

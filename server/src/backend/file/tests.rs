@@ -260,6 +260,48 @@ async fn discard_gives_space_back_and_zeroing_may_keep_it() {
     }
 }
 
+/// What the file system itself does with a hole that reaches to the end of the last, shorter block and past the end of the file.
+fn punches_past_the_end(folder: &TempDir, size: u64) -> bool {
+    let path = folder.path().join("probe.img");
+    std::fs::write(&path, vec![1; usize::try_from(size).unwrap()]).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.sync_all().unwrap();
+    let full = file.metadata().unwrap().blocks();
+    let end = i64::try_from(size.next_multiple_of(PAGE_BYTES)).unwrap();
+    let punched = nix::fcntl::fallocate(&file, calls::PUNCH, 0, end);
+    file.sync_all().unwrap();
+    punched.is_ok() && file.metadata().unwrap().blocks() < full
+}
+
+#[tokio::test]
+async fn the_short_last_block_is_given_back_with_the_rest() {
+    let size = 2 * PAGE_BYTES - 100;
+    for folder in folders() {
+        if !punches_past_the_end(&folder, size) {
+            eprintln!("skipped: the file system keeps the last block");
+            continue;
+        }
+        for zeroes in [false, true] {
+            let (path, backend) = create(&folder, size);
+            let bench = Bench::new(backend);
+            let blocks = || std::fs::metadata(&path).unwrap().blocks();
+            let bytes = pattern(3, usize::try_from(size).unwrap());
+            bench.write(0, &bytes).await.unwrap();
+            bench.sync().await.unwrap();
+            let (full, last) = (blocks(), PAGE_BYTES..size);
+            if zeroes {
+                bench.zero(last, ZeroMode::MayPunch).await.unwrap();
+            } else {
+                bench.discard(last).await.unwrap();
+            }
+            bench.sync().await.unwrap();
+            assert_eq!(full - blocks(), PAGE_BYTES / 512, "zeroes {zeroes}");
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), size);
+            assert!(bench.read(0, 1).await.unwrap() == bytes[..PAGE_SIZE]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_capability_that_turns_out_wrong_is_withdrawn() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
