@@ -9,8 +9,9 @@
 //! says so, in a sparse set (see [`units`]). What is not charged is free, in shards (an [`LgLock`]): a write takes from its thread's
 //! shard, and looks at all of them only before it says ENOSPC. A charge takes all that it needs, or changes nothing.
 //!
-//! **Invariant**: the sum of the shards plus the charged units is the quota, at every moment at which nobody is inside a
-//! method of [`Space`].
+//! **Invariant**: whenever all shards are locked, their sum plus the charged units is the quota, less what is being given back at
+//! that moment. For that, bits are set and their units taken in one hold of a shard's lock; bits are cleared before their units
+//! are given back.
 //!
 //! # Why it can't change underneath
 //! Whether a write needs space depends on the bits. They are set under an add guard and cleared under a block guard only, on
@@ -104,42 +105,46 @@ impl Space {
 
     /// Charges all units that `range` touches, or none.
     fn charge(&self, range: &Range<u64>) -> Result<(), Errno> {
-        let units = self.touched(range);
-        let wanted = signed(units.end - units.start - self.charged.count(&units));
-        if wanted == 0 {
+        if self.is_charged(range) {
             return Ok(());
         }
-        self.take(wanted)?;
-        // Others may charge the same units meanwhile; nobody discharges them.
-        let inserted = self.charged.insert(&units);
-        self.give(wanted - inserted.map_or(0, signed));
-        inserted.map(|_| ()).map_err(|_| Errno::ENOMEM)
-    }
-
-    /// Takes units out of the shards.
-    fn take(&self, wanted: i64) -> Result<(), Errno> {
-        {
-            let mut local = self.free.local();
-            if *local >= wanted {
-                *local -= wanted;
-                return Ok(());
-            }
+        #[cfg(test)]
+        crate::testing::interleave::at("space:looked");
+        let units = self.touched(range);
+        if self.charge_from(&mut self.free.local(), &units)? {
+            return Ok(());
         }
         let mut global = self.free.global();
-        let total: i64 = global.drain().sum();
-        let granted = total >= wanted;
-        let rest = if granted { total - wanted } else { total };
-        *global.iter_mut().next().expect("a lock has shards") = rest;
-        if granted { Ok(()) } else { Err(Errno::ENOSPC) }
+        let mut total: i64 = global.drain().sum();
+        let granted = self.charge_from(&mut total, &units);
+        *global.iter_mut().next().expect("a lock has shards") = total;
+        if granted? { Ok(()) } else { Err(Errno::ENOSPC) }
     }
 
-    fn give(&self, units: i64) {
-        *self.free.local() += units;
+    /// Charges `units` if `free`, of which the caller has the lock, has what is missing; says whether.
+    ///
+    /// Looked at, set and taken in one hold: what is missing others may have charged since a look without it, and with all
+    /// shards locked nothing is set and not yet taken, or taken and not needed.
+    fn charge_from(&self, free: &mut i64, units: &Range<u64>) -> Result<bool, Errno> {
+        let missing = signed(units.end - units.start - self.charged.count(units));
+        if missing > (*free).max(0) {
+            return Ok(false);
+        }
+        self.charge_anyway(free, units)?;
+        Ok(true)
+    }
+
+    /// Charges `units`, whether `free` has them or not.
+    fn charge_anyway(&self, free: &mut i64, units: &Range<u64>) -> Result<(), Errno> {
+        let new = self.charged.insert(units).map_err(|_| Errno::ENOMEM)?;
+        *free -= signed(new);
+        Ok(())
     }
 
     /// Gives units back.
     fn discharge(&self, units: &Range<u64>) {
-        self.give(signed(self.charged.remove(units)));
+        let removed = signed(self.charged.remove(units));
+        *self.free.local() += removed;
     }
 
     /// Memory of the bits.
@@ -149,8 +154,8 @@ impl Space {
 
     fn stats(&self) -> SpaceStats {
         let free: i64 = self.free.global().iter().sum();
-        // What is counted again is given before it is taken: for a moment more may be free than there is.
-        let charged = u64::try_from(signed(self.quota_units) - free).unwrap_or(0);
+        let charged = u64::try_from(signed(self.quota_units) - free)
+            .expect("given back is only what was taken");
         SpaceStats {
             quota: self.quota_units * self.unit_bytes,
             charged: charged * self.unit_bytes,
@@ -245,13 +250,20 @@ impl PageCache {
     pub(crate) fn discharge_space(&self, guard: &BlockGuard, range: &Range<u64>) {
         if let Some(space) = &self.space {
             guard.assert_covers(range.clone());
-            let mut units = space.inside(range);
-            // The device's last, shorter one counts as whole.
-            if range.end == self.size() {
-                units.end = range.end.div_ceil(space.unit_bytes);
-            }
-            space.discharge(&units);
+            space.discharge(&self.units_inside(space, range));
         }
+    }
+
+    /// The units that lie wholly inside `range`; the device's last, shorter one counts as whole.
+    fn units_inside(&self, space: &Space, range: &Range<u64>) -> Range<u64> {
+        let units = space.inside(range);
+        let size = self.size();
+        let end = if range.end >= size {
+            units.end.max(size.div_ceil(space.unit_bytes))
+        } else {
+            units.end
+        };
+        units.start..end
     }
 
     /// The device ends at `size` now and no longer at `old`: what was past it is free.
@@ -286,7 +298,7 @@ impl PageCache {
     }
 
     /// As [`PageCache::reconcile`], where nobody is left to hear of an error. The guard covers pages; units that it covers in
-    /// part are left as they are.
+    /// part are left as they are, but for the device's last, shorter one.
     pub(crate) async fn reconcile_blocked(&self, guard: &BlockGuard, range: Range<u64>) {
         let Some(space) = &self.space else { return };
         let covered = guard.range();
@@ -342,12 +354,12 @@ impl PageCache {
         }
         pause_point!(self.background, "cache:space:count", [EIO]).await?;
         kept.sort_unstable_by_key(|units| units.start);
-        // First what is kept, then the gaps between: nothing is free for a moment that is not free afterwards.
+        // Taken is what is kept and given back what lies between, nothing else: nothing is free for a moment that is not free
+        // afterwards.
         let mut gap = units.start;
         for units in kept {
-            let new = space.charged.insert(&units).map_err(|_| Errno::ENOMEM)?;
             // There may be more than the quota allows, from the start: then nothing is free.
-            space.give(-signed(new));
+            space.charge_anyway(&mut space.free.local(), &units)?;
             space.discharge(&(gap..units.start.max(gap)));
             gap = gap.max(units.end);
         }

@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use weir_faults::rng::Rng;
@@ -66,6 +67,55 @@ fn a_charge_without_memory_leaves_nothing_behind() {
     space.charge(&range).unwrap();
     assert_eq!(space.charged_units(), 4);
     assert_eq!(space.stats().charged, 4 * PAGE);
+}
+
+/// Another charges the same unit between the look at the bits and the taking.
+#[test]
+fn a_unit_that_another_has_charged_meanwhile_needs_no_space() {
+    for (quota, wanted) in [(1, 0..1), (16, 0..16)] {
+        let space = Rc::new(space(quota));
+        let beside = Rc::clone(&space);
+        interleave::set("space:looked", move || {
+            beside.charge(&(0..quota.div_ceil(2) * PAGE)).unwrap();
+        });
+        let charged = space.charge(&(wanted.start * PAGE..wanted.end * PAGE));
+        interleave::clear();
+        assert_eq!(charged, Ok(()), "{quota} units");
+        assert_eq!(space.stats().charged, quota * PAGE);
+        assert_eq!(space.charged_units(), quota);
+    }
+}
+
+/// All that is asked for together is there, whoever asks first.
+#[test]
+fn charges_of_the_same_units_never_want_more_than_there_is() {
+    const UNITS: u64 = 48;
+    const THREADS: u64 = 4;
+    let start = std::sync::Barrier::new(usize::try_from(THREADS).unwrap());
+    let (space, refused) = (space(UNITS), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (space, start, refused) = (&space, &start, &refused);
+            scope.spawn(move || {
+                for _ in 0..300 {
+                    start.wait();
+                    for step in 0..UNITS / 8 {
+                        // From another place each, so that the ranges overlap in part.
+                        let first = (step * 8 + thread * 12) % UNITS;
+                        let range = first * PAGE..(first + 16).min(UNITS) * PAGE;
+                        // Told at the end: who stops here leaves the others at the barrier.
+                        refused
+                            .fetch_add(u64::from(space.charge(&range).is_err()), Ordering::Relaxed);
+                    }
+                    if start.wait().is_leader() {
+                        space.discharge(&(0..UNITS));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(refused.into_inner(), 0, "charges refused");
+    assert_eq!(space.stats().charged, 0);
 }
 
 #[test]
