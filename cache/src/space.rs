@@ -302,7 +302,7 @@ impl PageCache {
     pub(crate) async fn reconcile_blocked(&self, guard: &BlockGuard, range: Range<u64>) {
         let Some(space) = &self.space else { return };
         let covered = guard.range();
-        let units = space.inside(&covered);
+        let units = self.units_inside(space, &covered);
         let whole = units.start * space.unit_bytes..units.end * space.unit_bytes;
         let range = range.start.max(whole.start)..range.end.min(whole.end);
         if range.is_empty() {

@@ -38,6 +38,7 @@ struct Store {
     behaviour: Behaviour,
     writes: Vec<Range<u64>>,
     syncs: u64,
+    allocation_unit: u32,
 }
 
 impl Store {
@@ -76,11 +77,17 @@ impl TestBackend {
             behaviour: Behaviour::default(),
             writes: Vec::new(),
             syncs: 0,
+            allocation_unit: 4096,
         }))
     }
 
     fn store(&self) -> std::sync::MutexGuard<'_, Store> {
         self.0.lock().unwrap()
+    }
+
+    /// To be said before it is opened.
+    pub(crate) fn set_allocation_unit(&self, bytes: u32) {
+        self.store().allocation_unit = bytes;
     }
 
     pub(crate) fn behave(&self, behaviour: Behaviour) {
@@ -155,9 +162,10 @@ fn span(range: &Range<u64>) -> Range<usize> {
 
 impl Backend for TestBackend {
     fn geometry(&self) -> Geometry {
+        let store = self.store();
         Geometry {
-            size: self.store().volatile.len() as u64,
-            allocation_unit: 4096,
+            size: store.volatile.len() as u64,
+            allocation_unit: store.allocation_unit,
             rotational: false,
         }
     }

@@ -433,6 +433,39 @@ async fn a_trim_to_the_end_gives_the_short_last_unit_back() {
     assert_eq!(bench.charged(), 0);
 }
 
+/// As a trim that succeeds: what the failed one leaves charged is counted again to the device's end.
+#[tokio::test(start_paused = true)]
+async fn a_change_to_the_end_that_fails_has_the_short_last_unit_counted() {
+    let backend = Arc::new(TestBackend::new(usize::try_from(DEVICE).unwrap(), 1));
+    let faults = Faults::new();
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        quota: Some(64 * PAGE),
+        ..CacheOptions::default()
+    };
+    // Units of 16 pages, and one of 10 at the end.
+    backend.set_allocation_unit(16 * 4096);
+    let cache = PageCache::open(Arc::clone(&backend) as _, &options, &faults).unwrap();
+    let context = faults.context(RequestKinds::ZERO);
+    cache.resize(DEVICE - 6 * PAGE).await.unwrap();
+    let keep = || {
+        cache.zero(
+            &context,
+            DEVICE - 16 * PAGE..DEVICE - 6 * PAGE,
+            ZeroMode::KeepAllocated,
+            false,
+        )
+    };
+    faults
+        .set_points("class cache:discard:submit error EIO")
+        .unwrap();
+    assert_eq!(keep().await, Err(Errno::EIO));
+    assert_eq!(cache.space().unwrap().charged, 0);
+    faults.set_points("reset").unwrap();
+    keep().await.unwrap();
+    assert_eq!(cache.space().unwrap().charged, 16 * PAGE);
+}
+
 /// What the store has allocated spans two leaves of bits, and there is memory for one.
 #[tokio::test(start_paused = true)]
 async fn a_count_without_memory_keeps_the_books() {
