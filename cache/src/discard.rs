@@ -299,9 +299,9 @@ impl PageCache {
         let result = self
             .change_backend(context, &pages, range.clone(), change)
             .await;
-        let result = self
-            .generations
-            .completed_change(submitted, result, promise);
+        let result =
+            self.generations
+                .completed_change(submitted, result, promise, !held.is_empty());
         for page in &held {
             self.release_held(*page, result.is_ok());
         }

@@ -29,7 +29,12 @@
 //! asked for. Who is told last is whoever stops the server: a loss that no connection has heard of makes the final flush fail.
 //!
 //! In writethrough mode a direct write or zeroed range is acknowledged when a sync has covered it and none has failed since it was
-//! submitted. So a failed sync is an error of the requests that still wait, and recorded is nothing but a shift.
+//! submitted. So a failed sync is an error of the requests that still wait, and recorded is nothing but a shift. A cached write waits
+//! too: a change that is lost may have dropped its page before it was written, and its own sync would find nothing to do. So a write
+//! fails if a change that dropped pages was lost since it began; which pages is not remembered, a write beside it may fail as well.
+//!
+//! In writeback mode a change with FUA is a change first: the sync that fails for its FUA is its own error, and is recorded for the
+//! others besides. On purpose: they may have read what it changed, and between two of them nobody knows who asked for the sync.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -64,6 +69,10 @@ struct Ledger {
     unstable: Vec<(u64, u64)>,
     /// The last acknowledged change of which no page is kept.
     unrepeatable: Option<u64>,
+    /// The last change whose client waits until it is durable, and which dropped pages that others may be waiting for.
+    replaced: Option<u64>,
+    /// How often a sync has failed that was to cover such a change.
+    replaced_lost: u64,
     /// Syncs that have failed so far.
     failed_syncs: u64,
 }
@@ -71,6 +80,10 @@ struct Ledger {
 /// When a mutation was submitted, in failed syncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Submitted(u64);
+
+/// When a write was begun, in losses of what has replaced pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Begun(u64);
 
 /// What the client of a change is told by its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +165,17 @@ impl Generations {
         }
     }
 
-    /// Counts a change that has completed, well or not.
+    /// To be asked before a write's pages are installed.
+    pub(crate) fn begun(&self) -> Begun {
+        Begun(self.ledger().replaced_lost)
+    }
+
+    /// Whether a page of a write that was begun then may have been dropped for a change that is lost.
+    pub(crate) fn replaced_since(&self, begun: Begun) -> bool {
+        self.ledger().replaced_lost != begun.0
+    }
+
+    /// Counts a change that has completed, well or not; `replaces` says whether it drops pages that are not clean.
     ///
     /// # Errors
     /// `result`'s; `EIO` for one that was promised and may be undone by a sync that has failed meanwhile.
@@ -161,6 +184,7 @@ impl Generations {
         submitted: Submitted,
         result: Result<(), Errno>,
         promise: Promise,
+        replaces: bool,
     ) -> Result<(), Errno> {
         let mut ledger = self.ledger();
         let generation = self.completed();
@@ -170,6 +194,8 @@ impl Generations {
             }
             if promise == Promise::Done {
                 ledger.unrepeatable = Some(generation);
+            } else if replaces {
+                ledger.replaced = Some(generation);
             }
         }
         result
@@ -189,9 +215,9 @@ impl Generations {
     /// A sync has succeeded: the pages that it covers, with their generations.
     fn sync_succeeded(&self, covers: u64) -> Vec<(u64, u64)> {
         let mut ledger = self.ledger();
-        ledger.unrepeatable = ledger
-            .unrepeatable
-            .filter(|generation| *generation > covers);
+        let uncovered = |generation: &u64| *generation > covers;
+        ledger.unrepeatable = ledger.unrepeatable.filter(uncovered);
+        ledger.replaced = ledger.replaced.filter(uncovered);
         let covered = |entry: &mut (u64, u64)| entry.1 <= covers;
         ledger.unstable.extract_if(.., covered).collect()
     }
@@ -202,6 +228,9 @@ impl Generations {
         let mut ledger = self.ledger();
         ledger.failed_syncs += 1;
         let lost = ledger.unrepeatable.take().is_some();
+        if ledger.replaced.take().is_some() {
+            ledger.replaced_lost += 1;
+        }
         (std::mem::take(&mut ledger.unstable), lost)
     }
 
@@ -210,6 +239,7 @@ impl Generations {
         let mut ledger = self.ledger();
         self.completed();
         ledger.unrepeatable = None;
+        ledger.replaced = None;
     }
 }
 
@@ -357,7 +387,7 @@ impl PageCache {
                     self.lost.record(errno);
                     tracing::error!(
                         %errno,
-                        "a sync failed that was to cover direct writes or zeroed ranges; they may be lost, and each client's next flush says so"
+                        "a sync failed that was to cover direct writes, zeroed ranges or a shift; they may be lost, and each client's next flush says so"
                     );
                 }
                 self.writeback.count_failure(errno);

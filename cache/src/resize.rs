@@ -69,9 +69,10 @@ impl PageCache {
             let submitted = cache.generations.submitted();
             let result = cache.backend.resize(&context, size).await;
             // Asked for by an operator, no client relies on it.
-            let result = cache
-                .generations
-                .completed_change(submitted, result, Promise::Nothing);
+            let result =
+                cache
+                    .generations
+                    .completed_change(submitted, result, Promise::Nothing, false);
             if result.is_ok() {
                 cache.size.store(size, Ordering::SeqCst);
             }

@@ -143,6 +143,7 @@ impl PageCache {
         self.throttle().await?;
         pause_point!(context, "cache:write:begin", [EIO, ENOSPC, ENOMEM]).await?;
         let mut charge = None;
+        let begun = (self.mode == CacheMode::Writethrough).then(|| self.generations.begun());
         if race_fault!(context) {
             // As if another round had used the spare frames up.
             payload.spare = FrameBuf::new(Arc::clone(&self.pool));
@@ -182,8 +183,12 @@ impl PageCache {
             charge.keep();
         }
         self.note_dirty();
-        if self.mode == CacheMode::Writethrough {
+        if let Some(begun) = begun {
             self.persist(context, range).await?;
+            // Durable is what the cache holds; what has replaced a page of ours may be lost.
+            if self.generations.replaced_since(begun) {
+                return Err(Errno::EIO);
+            }
         }
         Ok(())
     }

@@ -161,6 +161,57 @@ async fn in_writethrough_a_loss_is_its_own_requests_error_and_nobody_elses() {
     }
 }
 
+/// The zero or direct write has replaced its page, and is undone by another's sync: neither is in the store then.
+#[tokio::test(start_paused = true)]
+async fn in_writethrough_a_write_whose_page_was_dropped_shares_the_fate_of_what_dropped_it() {
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        mode: CacheMode::Writethrough,
+        ..CacheOptions::default()
+    };
+    type Change = fn(&Race) -> Running<()>;
+    let changes: [Change; 2] = [
+        |race| race.zero(0..PAGE),
+        |race| race.write_direct(0, &[8; PAGE_SIZE]),
+    ];
+    for change in changes {
+        for lost in [true, false] {
+            let race = Race::with(64 * PAGE, 7, &options);
+            race.stop_next("cache:flush:snapshot");
+            let write = race.write(0, &[9; PAGE_SIZE]);
+            race.stopped("cache:flush:snapshot").await;
+            race.stop_next("cache:flush:sync");
+            let replacing = change(&race);
+            race.stopped("cache:flush:sync").await;
+            if lost {
+                race.fail_own_sync().await;
+            }
+            race.go("cache:flush:sync");
+            let expected = if lost { Err(Errno::EIO) } else { Ok(()) };
+            assert_eq!(outcome(replacing).await, expected);
+            if !lost {
+                // What a sync has covered is not lost by a later one.
+                race.stop_next("cache:flush:sync");
+                let trim = race.trim(32 * PAGE..33 * PAGE);
+                race.stopped("cache:flush:sync").await;
+                race.fail_own_sync().await;
+                race.go("cache:flush:sync");
+                done(trim).await;
+            }
+            race.go("cache:flush:snapshot");
+            assert_eq!(outcome(write).await, expected);
+            assert_eq!(
+                race.told(),
+                None,
+                "who has lost something is told by its answer"
+            );
+            done(race.write(0, &[9; PAGE_SIZE])).await;
+            race.check_quiescent().await;
+            assert_eq!(race.backend.durable()[0], 9);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn in_writethrough_a_shift_can_still_be_lost() {
     let options = CacheOptions {
