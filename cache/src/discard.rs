@@ -305,6 +305,7 @@ impl PageCache {
         for page in &held {
             self.release_held(*page, result.is_ok());
         }
+        self.released(&held);
         if let Err(errno) = result
             && !held.is_empty()
         {
@@ -383,7 +384,7 @@ impl PageCache {
         }
     }
 
-    /// Ends one blocker's hold of a page: `changed` says whether its data is void.
+    /// Ends one blocker's hold of a page: `changed` says whether its data is void. To be followed by [`PageCache::released`].
     pub(crate) fn release_held(&self, page: u64, changed: bool) {
         let pin = epoch::pin();
         let mut slot = self
@@ -411,10 +412,16 @@ impl PageCache {
             slot.state = PageState::EMPTY;
             drop(slot);
             self.pool.unref(frame);
-            self.throttle.made_room();
         } else {
             slot.state = PageState::present(frame, DIRTY);
             slot.set_detail(OLDEST_EPOCH);
+        }
+    }
+
+    /// All that a blocker held is [released](Self::release_held): once, as each time wakes every stopped writer.
+    pub(crate) fn released(&self, held: &[u64]) {
+        if !held.is_empty() {
+            self.throttle.made_room();
         }
     }
 }

@@ -78,9 +78,10 @@ impl PageCache {
             }
             drop(shaping);
             let kept = held.iter().any(|page| page * PAGE_BYTES < size);
-            for page in held {
-                cache.release_resized(page, result.is_ok(), size, &mut spare);
+            for page in &held {
+                cache.release_resized(*page, result.is_ok(), size, &mut spare);
             }
+            cache.released(&held);
             // Whoever waits for this must look again at what was put back.
             if result.is_err() || kept {
                 cache
@@ -280,9 +281,10 @@ impl PageCache {
         let result = cut(newest).await;
         self.generations.forget();
         self.lost.forget();
-        for page in held {
-            self.release_held(page, true);
+        for page in &held {
+            self.release_held(*page, true);
         }
+        self.released(&held);
         self.writeback.end(&operation);
         self.reconcile_blocked(guard.as_block(), 0..self.size())
             .await;
