@@ -38,6 +38,7 @@ fn main() {
     println!("{case}: {each:.1} ns");
 }
 
+/// Decisions about one connection's reads; with "1000", beside so many others that send nothing now.
 fn rules(faults: &Faults, case: &str, count: u64) {
     let rule = match case {
         "disarmed" => None,
@@ -45,10 +46,24 @@ fn rules(faults: &Faults, case: &str, count: u64) {
         "other-offset" => Some("read offset=1T..2T error=EIO"),
         "other-connection" => Some("read conn=7 error=EIO"),
         "never-fires" => Some("read p=0% error=EIO"),
+        "fires" | "fires-among-1000" | "fires-among-1000-noting" => Some("read conn=1 delay=1ms"),
+        "fires-among-1000-matched" => Some("any delay=1ms"),
         other => panic!("no case {other}"),
     };
     if let Some(rule) = rule {
         faults.add_rule(rule).expect("a rule");
+    }
+    if case == "fires-among-1000-matched" {
+        faults.add_rule("read conn=7 error=EIO").expect("a rule");
+    }
+    let others = if case.contains("1000") { 1000 } else { 0 };
+    let mut others: Vec<_> = (0..others)
+        .map(|other| faults.screen("db", 1000 + other))
+        .collect();
+    if case == "fires-among-1000-noting" {
+        for other in &mut others {
+            assert!(other.decide(RequestKind::Read, 0, 4096, false).is_none());
+        }
     }
     let mut screen = faults.screen("db", 1);
     let mut fired = 0_u64;
@@ -57,7 +72,8 @@ fn rules(faults: &Faults, case: &str, count: u64) {
         let kind = black_box(RequestKind::Read);
         fired += u64::from(screen.decide(kind, offset, 4096, false).is_some());
     }
-    assert_eq!(black_box(fired), 0);
+    let expected = if case.starts_with("fires") { count } else { 0 };
+    assert_eq!(black_box(fired), expected);
 }
 
 fn points(faults: &Faults, case: &str, count: u64) {

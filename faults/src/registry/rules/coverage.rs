@@ -17,7 +17,6 @@ pub(super) struct Coverage {
     matched_with_fua: Span,
     /// What is counted, matched or not.
     counted: Span,
-    counts_unmatched: bool,
 }
 
 /// What the rules in force are to one request.
@@ -48,15 +47,13 @@ impl Coverage {
         let known = kinds.without(armed.late);
         self.covered.add(kinds, filters.offset.as_ref());
         self.counted.add(known, filters.offset.as_ref());
-        let sends = filters.connection.is_none_or(|only| only == connection);
-        if sends {
+        if filters.connection.is_none_or(|only| only == connection) {
             let matched = match filters.fua {
                 false => &mut self.matched,
                 true => &mut self.matched_with_fua,
             };
             matched.add(kinds, filters.offset.as_ref());
         }
-        self.counts_unmatched |= !known.is_empty() && (!sends || filters.fua);
     }
 
     /// Adds a script, which is to be asked about every request of its commands.
@@ -69,11 +66,6 @@ impl Coverage {
     #[inline]
     pub(super) fn is_armed(&self) -> bool {
         self.armed
-    }
-
-    /// Whether some request may be [`Counted`](Concern::Counted).
-    pub(super) fn counts_unmatched(&self) -> bool {
-        self.counts_unmatched
     }
 
     #[inline]

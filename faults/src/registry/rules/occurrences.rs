@@ -22,7 +22,6 @@
 //! commands of which any request has passed since the beginning. Rules that are put in force one after the other before the
 //! requests begin are not late, nor is one about what the ones before it cover as well. A new beginning is when everything
 //! is cleared, or a replay starts.
-
 //!
 //! # When it is counted
 //! A number is needed when something fires. Until then requests are noted, by connections in tallies of their own
@@ -47,7 +46,7 @@ const NOTED_MAX: usize = 128;
 /// What a request is recognised by, in place of a [`ScriptKey`]: cheap to make and to copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RequestKey {
-    /// The export's number in [`Occurrences::exports`].
+    /// The export's place in [`Occurrences::exports`].
     pub(super) export: u32,
     pub(super) kind: RequestKind,
     pub(super) offset: u64,
@@ -65,15 +64,21 @@ impl Hash for RequestKey {
 /// How often each request was seen.
 #[derive(Default)]
 pub(super) struct Occurrences {
-    /// The exports that requests were seen for, numbered.
-    exports: HashMap<String, u32, Seed>,
-    /// The export asked for last, and its number: mostly the next one, too.
-    recent: Option<(String, u32)>,
+    /// The exports that requests were seen for.
+    exports: Vec<Export>,
+    /// Where in `exports` they are.
+    places: HashMap<Arc<str>, u32, Seed>,
+    /// The place of the one asked for last: mostly the next one, too.
+    recent: u32,
     /// Of what was noted and not yet counted nothing is in here.
     counts: Counts,
     /// What was decided about without a need for its number.
     noted: Vec<RequestKey>,
-    /// Those of the connections that note what they send.
+}
+
+struct Export {
+    name: Arc<str>,
+    /// Those of its connections that note what they send.
     tallies: Vec<Arc<Tally>>,
 }
 
@@ -105,31 +110,32 @@ impl Occurrences {
     }
 
     fn export(&mut self, name: &str) -> u32 {
-        match &self.recent {
-            Some((recent, number)) if recent == name => *number,
-            _ => self.other_export(name),
+        let recent = self.exports.get(self.recent as usize);
+        if recent.is_none_or(|recent| *recent.name != *name) {
+            self.recent = self.place(name);
         }
+        self.recent
     }
 
-    fn other_export(&mut self, name: &str) -> u32 {
-        let next = u32::try_from(self.exports.len()).expect("fewer exports than that");
-        let number = match self.exports.get(name) {
-            Some(number) => *number,
-            None => *self.exports.entry(name.to_owned()).or_insert(next),
-        };
-        self.recent = Some((name.to_owned(), number));
-        number
+    fn place(&mut self, name: &str) -> u32 {
+        if let Some(place) = self.places.get(name) {
+            return *place;
+        }
+        let place = u32::try_from(self.exports.len()).expect("fewer exports than that");
+        let name = Arc::<str>::from(name);
+        self.places.insert(Arc::clone(&name), place);
+        self.exports.push(Export {
+            name,
+            tallies: Vec::new(),
+        });
+        place
     }
 
     /// Counts a request and says which of its like it is; `None` if there are too many different ones.
     pub(super) fn count(&mut self, key: RequestKey) -> Option<u64> {
         self.count_noted();
-        for tally in &self.tallies {
-            if tally.export() == key.export {
-                tally.take(|key| {
-                    self.counts.add(key);
-                });
-            }
+        for tally in &self.exports[key.export as usize].tallies {
+            self.counts.add_all(tally);
         }
         self.counts.add(key)
     }
@@ -150,28 +156,56 @@ impl Occurrences {
 
     /// A tally for a connection to the export of that name.
     pub(super) fn open_tally(&mut self, export: &str) -> Arc<Tally> {
-        let tally = Arc::new(Tally::new(self.export(export)));
-        self.tallies.push(Arc::clone(&tally));
+        let place = self.export(export);
+        let tally = Arc::new(Tally::new(place));
+        self.exports[place as usize]
+            .tallies
+            .push(Arc::clone(&tally));
         tally
     }
 
     /// Counts what a connection has noted, unless that was before the beginning.
     pub(super) fn count_tally(&mut self, tally: &Arc<Tally>) {
-        if self.tallies.iter().any(|open| Arc::ptr_eq(open, tally)) {
-            tally.take(|key| {
-                self.counts.add(key);
-            });
+        if self.find_tally(tally).is_some() {
+            self.counts.add_all(tally);
         }
     }
 
     /// The same for the last time.
     pub(super) fn close_tally(&mut self, tally: &Arc<Tally>) {
-        self.count_tally(tally);
-        self.tallies.retain(|open| !Arc::ptr_eq(open, tally));
+        if let Some(place) = self.find_tally(tally) {
+            self.counts.add_all(tally);
+            self.exports[tally.export() as usize]
+                .tallies
+                .swap_remove(place);
+        }
+    }
+
+    /// How many tallies there are.
+    #[cfg(test)]
+    pub(super) fn tallies(&self) -> usize {
+        self.exports.iter().map(|export| export.tallies.len()).sum()
+    }
+
+    /// Where among its export's a tally is; `None` if it is from before the beginning.
+    fn find_tally(&self, tally: &Arc<Tally>) -> Option<usize> {
+        // Another export may be in its place by now.
+        let export = self.exports.get(tally.export() as usize)?;
+        export
+            .tallies
+            .iter()
+            .position(|open| Arc::ptr_eq(open, tally))
     }
 }
 
 impl Counts {
+    /// Counts what a tally has.
+    fn add_all(&mut self, tally: &Tally) {
+        tally.take(|key| {
+            self.add(key);
+        });
+    }
+
     /// How many there are of them with this one; `None` if there are too many different ones.
     fn add(&mut self, key: RequestKey) -> Option<u64> {
         if let Some(count) = self.0.get_mut(&key) {

@@ -30,7 +30,8 @@ pub struct Screen {
     /// What is in force in `version`.
     coverage: Coverage,
     version: u64,
-    /// Where what is counted without a decision is noted; absent if nothing is.
+    /// Where what is counted without a decision is noted; absent until there is something, as whoever needs a number goes
+    /// through all that there are.
     tally: Option<Arc<Tally>>,
     /// Commands of which requests have passed under this version: told to the registry once each.
     passed: RequestKinds,
@@ -40,24 +41,17 @@ impl Faults {
     /// What a connection to the export of that name asks about its requests.
     #[must_use]
     pub fn screen(&self, export: &str, connection: u64) -> Screen {
-        let seen = self.shared.rules.request.look(export, connection, None);
+        let (coverage, version) = self.shared.rules.request.look(export, connection, None);
         Screen {
             faults: self.clone(),
             export: export.to_owned(),
             connection,
-            coverage: seen.coverage,
-            version: seen.version,
-            tally: seen.tally,
+            coverage,
+            version,
+            tally: None,
             passed: RequestKinds::NONE,
         }
     }
-}
-
-/// What a connection finds when it looks at the rules.
-pub(super) struct Seen {
-    pub(super) coverage: Coverage,
-    pub(super) version: u64,
-    pub(super) tally: Option<Arc<Tally>>,
 }
 
 impl Screen {
@@ -115,8 +109,7 @@ impl Screen {
     #[cold]
     fn look_again(&mut self) {
         let set = &self.faults.shared.rules.request;
-        let seen = set.look(&self.export, self.connection, self.tally.take());
-        (self.coverage, self.version, self.tally) = (seen.coverage, seen.version, seen.tally);
+        (self.coverage, self.version) = set.look(&self.export, self.connection, self.tally.take());
         self.passed = RequestKinds::NONE;
     }
 
@@ -133,23 +126,21 @@ impl Screen {
 
     /// Notes a request that is counted; `false` if that can't be.
     #[inline]
-    fn note_counted(&self, kind: RequestKind, offset: u64, length: u64) -> bool {
-        let Some(tally) = &self.tally else {
-            return false;
-        };
-        tally.note(kind, offset, length) || self.note_after_counting(tally, kind, offset, length)
+    fn note_counted(&mut self, kind: RequestKind, offset: u64, length: u64) -> bool {
+        let noted = |tally: &Arc<Tally>| tally.note(kind, offset, length);
+        self.tally.as_ref().is_some_and(noted) || self.note_in_empty(kind, offset, length)
     }
 
+    /// The same in a tally that is empty, because it is new or was full and is counted now.
     #[cold]
-    fn note_after_counting(
-        &self,
-        tally: &Arc<Tally>,
-        kind: RequestKind,
-        offset: u64,
-        length: u64,
-    ) -> bool {
-        self.faults.shared.rules.request.count_tally(tally);
-        tally.note(kind, offset, length)
+    fn note_in_empty(&mut self, kind: RequestKind, offset: u64, length: u64) -> bool {
+        let set = &self.faults.shared.rules.request;
+        match &self.tally {
+            Some(tally) => set.count_tally(tally),
+            None => self.tally = set.open_tally(&self.export, self.version),
+        }
+        let noted = |tally: &Arc<Tally>| tally.note(kind, offset, length);
+        self.tally.as_ref().is_some_and(noted)
     }
 }
 

@@ -14,7 +14,6 @@ use super::RuleListing;
 use super::coverage::Coverage;
 use super::decision::{Decision, Fired};
 use super::occurrences::{ByRequest, Occurrences, RequestKey};
-use super::screen::Seen;
 use super::tally::Tally;
 use crate::event::{Firing, REPLAY, RuleFiring, ScriptKey};
 use crate::kind::{RequestKind, RequestKinds};
@@ -39,7 +38,7 @@ pub(crate) struct RuleSet {
 pub(super) struct Inner {
     rules: Vec<ArmedRule>,
     script: Option<Replay>,
-    occurrences: Occurrences,
+    pub(super) occurrences: Occurrences,
     /// Commands of which some request has passed uncounted since something is in force.
     passed: RequestKinds,
 }
@@ -103,8 +102,13 @@ impl RuleSet {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// What is in force for a connection to the export of that name, which has noted what it sent in `tally` until now.
-    pub(super) fn look(&self, export: &str, connection: u64, tally: Option<Arc<Tally>>) -> Seen {
+    /// What is in force for a connection to the export of that name, and in which version. What it has noted is counted.
+    pub(super) fn look(
+        &self,
+        export: &str,
+        connection: u64,
+        tally: Option<Arc<Tally>>,
+    ) -> (Coverage, u64) {
         let mut inner = lock(&self.inner);
         if let Some(tally) = tally {
             inner.occurrences.close_tally(&tally);
@@ -118,12 +122,15 @@ impl RuleSet {
                 coverage.add(armed, connection);
             }
         }
-        let notes = coverage.counts_unmatched();
-        Seen {
-            coverage,
-            version: self.version(),
-            tally: notes.then(|| inner.occurrences.open_tally(export)),
-        }
+        (coverage, self.version())
+    }
+
+    /// A tally for a connection to the export of that name; `None` if another version is in force than the one that it looked
+    /// at.
+    #[cold]
+    pub(super) fn open_tally(&self, export: &str, version: u64) -> Option<Arc<Tally>> {
+        let mut inner = lock(&self.inner);
+        (version == self.version()).then(|| inner.occurrences.open_tally(export))
     }
 
     /// Counts what a connection has noted, so that it has room again.

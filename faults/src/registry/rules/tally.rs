@@ -27,7 +27,7 @@ const KIND_BITS: u32 = u8::BITS;
 /// The notes of one connection.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// The number of the connection's export.
+    /// The place of the connection's export.
     export: u32,
     notes: Box<[Note; TALLY_LENGTH]>,
     /// How many were noted; written by the connection alone.

@@ -161,8 +161,9 @@ fn a_new_beginning_forgets_what_had_passed() {
 #[test]
 fn too_many_different_requests_are_not_counted_and_those_counted_go_on() {
     let mut occurrences = Occurrences::default();
+    let export = occurrences.export("db");
     let key = |offset| RequestKey {
-        export: 0,
+        export,
         kind: Read,
         offset,
         length: 512,

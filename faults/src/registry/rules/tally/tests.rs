@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{LENGTH_END, TALLY_LENGTH, Tally};
-use crate::event::Firing;
+use crate::event::{Firing, REPLAY, Script};
 use crate::kind::RequestKind::{self, Read, Status, Write};
 use crate::registry::rules::Screen;
 use crate::registry::rules::occurrences::RequestKey;
@@ -217,8 +217,10 @@ fn pass_without_the_lock(faults: &Faults, mut screen: Screen, count: usize) -> b
 #[test]
 fn what_is_only_counted_takes_no_lock_until_the_tally_is_full() {
     let faults = with(&["read conn=1 error=EIO", "any fua error=EIO"]);
-    let screen = faults.screen("db", 2);
-    assert!(pass_without_the_lock(&faults, screen, TALLY_LENGTH));
+    let mut screen = faults.screen("db", 2);
+    // The first one opens the tally.
+    pass(&mut screen, 1);
+    assert!(pass_without_the_lock(&faults, screen, TALLY_LENGTH - 1));
 }
 
 #[test]
@@ -230,4 +232,74 @@ fn what_cannot_be_numbered_any_more_is_not_noted() {
     // Looks at the rules.
     pass(&mut screen, 1);
     assert!(pass_without_the_lock(&faults, screen, 2 * TALLY_LENGTH));
+}
+
+/// How many tallies are to be gone through for a number.
+fn tallies(faults: &Faults) -> usize {
+    lock(&faults.shared.rules.request.inner)
+        .occurrences
+        .tallies()
+}
+
+#[test]
+fn only_a_connection_with_something_to_note_has_a_tally() {
+    let faults = with(&["write delay=1ms", "read conn=7 error=EIO"]);
+    let mut screens =
+        [("db", 1), ("db", 2), ("web", 3)].map(|(export, id)| faults.screen(export, id));
+    for screen in &mut screens {
+        assert!(fires(screen, Write) && !fires(screen, Status));
+    }
+    assert_eq!(tallies(&faults), 0);
+    pass(&mut screens[0], 2);
+    pass(&mut screens[2], 2);
+    assert_eq!(tallies(&faults), 2);
+    faults.add_rule("any delay=1ms").expect("added");
+    for screen in &mut screens {
+        assert!(fires(screen, Read), "looks at the rules, and matches");
+    }
+    assert_eq!(tallies(&faults), 0);
+    faults.remove_rule(3).expect("there");
+    pass(&mut screens[0], 1);
+    assert_eq!(tallies(&faults), 1);
+    drop(screens);
+    assert_eq!(tallies(&faults), 0);
+}
+
+/// A request that has looked at the version just before a change, on a connection that has no tally yet.
+#[test]
+fn what_would_be_the_first_note_is_decided_about_anew_after_a_change() {
+    let faults = with(&["read conn=1 error=EIO"]);
+    let mut screen = faults.screen("db", 2);
+    faults.clear_rules();
+    faults.add_rule("read nth=2 error=EIO").expect("added");
+    assert!(screen.decide_as_seen(Read, 4096, 512, false).is_none());
+    assert_eq!(faults.rules()[0].hits, 1, "the rule has seen it");
+    assert_eq!(tallies(&faults), 0);
+    assert!(fires(&mut screen, Read));
+    assert_eq!(last_occurrence(&faults), Some(2));
+}
+
+/// A replay is a new beginning, for those too who note in a tally of before.
+#[test]
+fn a_replay_counts_nothing_that_was_noted_before() {
+    let faults = with(&["read conn=1 error=EIO"]);
+    let (mut own, mut other) = (faults.screen("db", 1), faults.screen("db", 2));
+    pass(&mut other, 5);
+    let script = Script::parse(
+        "time=1us rule=1 at=request export=db conn=1 command=read offset=4096 length=512 occurrence=3: error=ENOSPC",
+    )
+    .expect("a script");
+    assert_eq!(faults.replay(&script), 1);
+    assert!(other.decide_as_seen(Read, 4096, 512, false).is_none());
+    pass(&mut other, 1);
+    assert!(fires(&mut own, Read));
+    assert_eq!(last_occurrence(&faults), Some(2));
+    let decision = other.decide(Read, 4096, 512, false).expect("the third");
+    assert_eq!(decision.rule, REPLAY);
+    // Once the script has gone, what comes is noted again.
+    faults.clear_rules();
+    faults.add_rule("read conn=1 error=EIO").expect("added");
+    pass(&mut other, 4);
+    assert!(fires(&mut own, Read));
+    assert_eq!(last_occurrence(&faults), Some(5));
 }
