@@ -101,6 +101,45 @@ async fn a_permit_that_is_given_back_is_used_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn kicks_keep_no_run_from_its_end() {
+    let race = Race::new(4096, 7);
+    race.hang_a_write(0).await;
+    let cache = Arc::clone(&race.cache);
+    let kicks = tokio::spawn(async move {
+        loop {
+            cache.kick.notify_one();
+            tokio::task::yield_now().await;
+        }
+    });
+    race.go("cache:writeback:submit");
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(race.cache.stats().in_flight_pages, 0, "it isn't polled");
+    kicks.abort();
+    race.check_quiescent().await;
+}
+
+/// It must poll those that it has while it waits for a permit for the next.
+#[tokio::test(start_paused = true)]
+async fn a_flush_of_more_runs_than_there_are_permits_ends() {
+    // So large that the background task has nothing to do.
+    let options = CacheOptions {
+        cache_bytes: 32 * MIN_CACHE_BYTES,
+        ..CacheOptions::default()
+    };
+    let race = Race::with(4096 * PAGE, 7, &options);
+    let runs = 3 * crate::options::WRITEBACK_RUNS as u64;
+    for page in 0..runs {
+        done(race.write(page * 2 * PAGE, &[1; PAGE_SIZE])).await;
+    }
+    assert!(race.backend.writes().is_empty());
+    done(race.flush()).await;
+    assert_eq!(race.backend.writes().len() as u64, runs);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_fails_is_tried_again_ever_more_seldom() {
     let race = Race::new(64, 7);
     done(race.write(0, &[9; PAGE_SIZE])).await;

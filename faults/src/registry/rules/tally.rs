@@ -76,12 +76,18 @@ impl Tally {
     }
 
     /// Takes the notes. For the holder of the rules' mutex alone.
-    pub(super) fn take(&self, mut add: impl FnMut(RequestKey)) {
-        let mut added = self.added.load(Ordering::Relaxed);
+    #[inline]
+    pub(super) fn take(&self, add: impl FnMut(RequestKey)) {
+        let added = self.added.load(Ordering::Relaxed);
         let noted = self.noted.load(Ordering::Acquire);
-        if added == noted {
-            return;
+        if added != noted {
+            self.take_range(added, noted, add);
         }
+    }
+
+    /// Out of line: of many tallies most have nothing new.
+    #[inline(never)]
+    fn take_range(&self, mut added: usize, noted: usize, mut add: impl FnMut(RequestKey)) {
         while added != noted {
             let note = &self.notes[added % TALLY_LENGTH];
             let length_and_kind = note.length_and_kind.load(Ordering::Relaxed);
