@@ -100,26 +100,6 @@ async fn a_permit_that_is_given_back_is_used_at_once() {
     race.check_quiescent().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn kicks_keep_no_run_from_its_end() {
-    let race = Race::new(4096, 7);
-    race.hang_a_write(0).await;
-    let cache = Arc::clone(&race.cache);
-    let kicks = tokio::spawn(async move {
-        loop {
-            cache.kick.notify_one();
-            tokio::task::yield_now().await;
-        }
-    });
-    race.go("cache:writeback:submit");
-    for _ in 0..1000 {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(race.cache.stats().in_flight_pages, 0, "it isn't polled");
-    kicks.abort();
-    race.check_quiescent().await;
-}
-
 /// It must poll those that it has while it waits for a permit for the next.
 #[tokio::test(start_paused = true)]
 async fn a_flush_of_more_runs_than_there_are_permits_ends() {
@@ -134,7 +114,12 @@ async fn a_flush_of_more_runs_than_there_are_permits_ends() {
         done(race.write(page * 2 * PAGE, &[1; PAGE_SIZE])).await;
     }
     assert!(race.backend.writes().is_empty());
+    race.backend.behave(Behaviour {
+        delay_max: Some(Duration::from_millis(10)),
+        ..Behaviour::default()
+    });
     done(race.flush()).await;
+    race.backend.behave(Behaviour::default());
     assert_eq!(race.backend.writes().len() as u64, runs);
     race.check_quiescent().await;
 }
