@@ -121,23 +121,28 @@ async fn a_power_cut_is_no_loss_to_be_told() {
     assert_eq!(race.told(), None);
 }
 
-/// What writethrough acknowledges is durable: whoever may have lost something is still waiting for the answer.
-#[tokio::test(start_paused = true)]
-async fn in_writethrough_a_loss_is_its_own_requests_error_and_nobody_elses() {
+fn writethrough() -> Race {
     let options = CacheOptions {
         cache_bytes: MIN_CACHE_BYTES,
         mode: CacheMode::Writethrough,
         ..CacheOptions::default()
     };
-    type Change = fn(&Race) -> Running<()>;
-    let changes: [Change; 2] = [
-        |race| race.zero(0..PAGE),
-        |race| race.write_direct(0, &[8; PAGE_SIZE]),
-    ];
-    for change in changes {
+    Race::with(64 * PAGE, 7, &options)
+}
+
+/// What changes the first page behind the cache.
+const CHANGES: [fn(&Race) -> Running<()>; 2] = [
+    |race| race.zero(0..PAGE),
+    |race| race.write_direct(0, &[8; PAGE_SIZE]),
+];
+
+/// What writethrough acknowledges is durable: whoever may have lost something is still waiting for the answer.
+#[tokio::test(start_paused = true)]
+async fn in_writethrough_a_loss_is_its_own_requests_error_and_nobody_elses() {
+    for change in CHANGES {
         // The request's own sync fails, or another's that comes between the change and its own.
         for own in [true, false] {
-            let race = Race::with(64 * PAGE, 7, &options);
+            let race = writethrough();
             race.stop_next("cache:flush:snapshot");
             let running = change(&race);
             race.stopped("cache:flush:snapshot").await;
@@ -164,19 +169,9 @@ async fn in_writethrough_a_loss_is_its_own_requests_error_and_nobody_elses() {
 /// The zero or direct write has replaced its page, and is undone by another's sync: neither is in the store then.
 #[tokio::test(start_paused = true)]
 async fn in_writethrough_a_write_whose_page_was_dropped_shares_the_fate_of_what_dropped_it() {
-    let options = CacheOptions {
-        cache_bytes: MIN_CACHE_BYTES,
-        mode: CacheMode::Writethrough,
-        ..CacheOptions::default()
-    };
-    type Change = fn(&Race) -> Running<()>;
-    let changes: [Change; 2] = [
-        |race| race.zero(0..PAGE),
-        |race| race.write_direct(0, &[8; PAGE_SIZE]),
-    ];
-    for change in changes {
+    for change in CHANGES {
         for lost in [true, false] {
-            let race = Race::with(64 * PAGE, 7, &options);
+            let race = writethrough();
             race.stop_next("cache:flush:snapshot");
             let write = race.write(0, &[9; PAGE_SIZE]);
             race.stopped("cache:flush:snapshot").await;
@@ -214,12 +209,7 @@ async fn in_writethrough_a_write_whose_page_was_dropped_shares_the_fate_of_what_
 
 #[tokio::test(start_paused = true)]
 async fn in_writethrough_a_shift_can_still_be_lost() {
-    let options = CacheOptions {
-        cache_bytes: MIN_CACHE_BYTES,
-        mode: CacheMode::Writethrough,
-        ..CacheOptions::default()
-    };
-    let race = Race::with(64 * PAGE, 7, &options);
+    let race = writethrough();
     race.cache.insert_range(0, PAGE).await.unwrap();
     race.fail_own_sync().await;
     assert_eq!(race.told(), Some(Errno::EIO));
