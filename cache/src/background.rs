@@ -9,8 +9,8 @@
 //!   on, unless it was one that failed: a bad sector holds up nobody else. A FLUSH does not wait for that: it tries at once.
 //!
 //! The task starts transfers, which it carries, and syncs, and never waits for one: a transfer that the store doesn't complete
-//! holds up its own pages, who waits for these, and nothing else. What it started wakes it up when it ends, as far as that matters: the
-//! last run of a pass, one whose permit is wanted, one that failed, a sync.
+//! holds up its own pages, who waits for these, and nothing else. What it started wakes it up when it ends, as far as that
+//! matters: the last run of a pass, one whose permit is wanted, one that failed, a sync.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

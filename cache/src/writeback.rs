@@ -110,8 +110,8 @@ pub(crate) struct Pass {
 }
 
 impl Pass {
-    fn note(&mut self, ended: Option<Result<(), Errno>>) {
-        self.error = self.error.or(ended.and_then(Result::err));
+    fn note(&mut self, ended: Result<(), Errno>) {
+        self.error = self.error.or(ended.err());
     }
 }
 
@@ -141,14 +141,14 @@ impl PageCache {
                 continue;
             };
             pass.pages += run.data.len() as u64;
-            let ended = runs
-                .begin(self.start_run(context, run, permit, |_| {}))
-                .await;
-            pass.note(ended);
+            let run = self.start_run(context, run, permit, |_| {});
+            if let Some(ended) = runs.begin(run).await {
+                pass.note(ended);
+            }
         }
         self.backend.submit();
         while let Some(ended) = poll_fn(|task| runs.poll_next(task)).await {
-            pass.note(Some(ended));
+            pass.note(ended);
         }
         self.tidy_dirty_tags(&pages);
         pass
@@ -173,7 +173,7 @@ impl PageCache {
                     self.backend.submit();
                     return Poll::Pending;
                 };
-                pass.note(Some(ended));
+                pass.note(ended);
             }
         })
         .await;

@@ -55,17 +55,21 @@ impl Input {
 
     /// Reads at most `most` bytes behind what is there; zero is the end of the stream.
     pub(super) fn fill(&mut self, stream: &Stream, most: usize) -> io::Result<usize> {
-        let end = self.prepare(most);
-        let count = stream.try_read(&mut self.buffer[self.end..end])?;
-        self.end += count;
-        self.received += count as u64;
-        Ok(count)
+        self.fill_by(most, |buffer| stream.try_read(buffer))
     }
 
     /// As [`Input::fill`], though nothing has announced that there is anything.
     pub(super) fn fill_unannounced(&mut self, stream: &Stream, most: usize) -> io::Result<usize> {
+        self.fill_by(most, |buffer| stream.try_read_unannounced(buffer))
+    }
+
+    fn fill_by(
+        &mut self,
+        most: usize,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let end = self.prepare(most);
-        let count = stream.try_read_unannounced(&mut self.buffer[self.end..end])?;
+        let count = read(&mut self.buffer[self.end..end])?;
         self.end += count;
         self.received += count as u64;
         Ok(count)

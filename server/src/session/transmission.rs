@@ -160,11 +160,7 @@ impl<'a> Transmission<'a> {
                 // possible when the replies were sent.
                 tokio::task::yield_now().await;
                 // What is carried here may be waited for elsewhere: it gets its polls however much there is to send.
-                let carries =
-                    !self.slow.is_empty() || !self.streams.is_empty() || self.receiving.is_some();
-                if carries
-                    && let Err(end) = poll_fn(|task| Poll::Ready(self.poll_carried(task))).await
-                {
+                if let Err(end) = poll_fn(|task| Poll::Ready(self.poll_carried(task))).await {
                     return end;
                 }
                 if self.connection.is_killed() {
@@ -230,9 +226,7 @@ impl<'a> Transmission<'a> {
     /// Waits for anything that makes another turn worthwhile.
     fn poll_wait(&mut self, task: &mut Context<'_>) -> Poll<Result<(), End>> {
         let mut progress = self.poll_stop(task)?;
-        progress |= self.poll_slow(task);
-        progress |= self.poll_streams(task)?;
-        progress |= self.poll_receiving(task);
+        progress |= self.poll_carried(task)?;
         if self.output.can_send() && self.stream.poll_write_ready(task)?.is_ready() {
             progress = true;
         }
@@ -246,11 +240,11 @@ impl<'a> Transmission<'a> {
     }
 
     /// Everything that may be carrying what others wait for.
-    fn poll_carried(&mut self, task: &mut Context<'_>) -> Result<(), End> {
-        self.poll_slow(task);
-        self.poll_streams(task)?;
-        self.poll_receiving(task);
-        Ok(())
+    fn poll_carried(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
+        let mut progress = self.poll_slow(task);
+        progress |= self.poll_streams(task)?;
+        progress |= self.poll_receiving(task);
+        Ok(progress)
     }
 
     /// Shutdown, its grace, and kill.

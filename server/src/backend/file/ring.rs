@@ -238,14 +238,8 @@ impl Ring {
 
     /// Lets what is under way complete, and the driver end.
     pub(super) fn close(&self) {
-        let driver = {
-            let mut state = self.shared.lock();
-            state.closed = true;
-            state.driver.take()
-        };
-        if let Some(driver) = driver {
-            driver.wake();
-        }
+        self.shared.lock().closed = true;
+        self.shared.wake_driver();
     }
 }
 
@@ -281,9 +275,12 @@ impl Shared {
     fn submit(&self, mut state: MutexGuard<'_, State>) {
         let pushed = self.push(&mut state);
         drop(state);
-        if !pushed || self.tell_kernel() {
-            return;
+        if pushed && !self.tell_kernel() {
+            self.wake_driver();
         }
+    }
+
+    fn wake_driver(&self) {
         let driver = self.lock().driver.take();
         if let Some(driver) = driver {
             driver.wake();
