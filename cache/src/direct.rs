@@ -20,10 +20,10 @@ use std::sync::atomic::Ordering;
 use weir_faults::{Errno, FaultContext};
 
 use crate::discard::Change;
-use crate::flush::Tries;
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::page_cache::{PageCache, bytes_of, pages_of};
 use crate::payload::{Payload, within};
+use crate::writeback::Tries;
 
 impl PageCache {
     /// Whether a request of `length` bytes bypasses the cache.
@@ -69,8 +69,11 @@ impl PageCache {
             return Err(Errno::EINVAL);
         }
         // Whatever is dirty was replied to before.
-        self.settle(context, &pages, u64::MAX, &mut Tries::default())
+        let watch = self.writeback.failures.watch(pages.clone(), u64::MAX);
+        let mut tries = Tries::default();
+        self.settle(context, &pages, u64::MAX, &watch, &mut tries)
             .await?;
+        drop(watch);
         let frames = usize::try_from(pages.end - pages.start).expect("at most a slice");
         let buffer = self.reserve(frames).await;
         let (cache, task_context) = (Arc::clone(self), context.clone());
@@ -102,11 +105,20 @@ impl PageCache {
         }
         if let Some((start, data)) = whole {
             let blocked = start..start + data.bytes() as u64;
+            let place = Arc::new(self.changes.lock(pages_of(&blocked)).await);
             let guard = self.add_lock.block(blocked.clone()).await;
             let submitted = self.generations.submitted();
             let change = Change::Write(data);
-            self.spawn_change(context, guard, blocked.clone(), change, Errno::ENOSPC)
-                .await?;
+            self.spawn_change(
+                context,
+                &place,
+                guard,
+                blocked.clone(),
+                change,
+                Errno::ENOSPC,
+            )
+            .await?;
+            drop(place);
             self.after_change(context, &blocked, submitted).await?;
         }
         if let Some(tail) = tail {

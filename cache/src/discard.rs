@@ -11,8 +11,11 @@
 //! 5. drop what was held, or put it back as dirty if the backend failed;
 //! 6. leave the list, give the guard back.
 //!
-//! Blockers don't exclude each other, so a page may be held by several: it is dropped if any of them succeeds, and put back
-//! when all have failed.
+//! # Order
+//! Block guards are shared, and what the store was asked for runs on whoever goes away. So changes of the same pages exclude each
+//! other by a [`RangeLock`](crate::range_lock), in the order of their arrival: a younger one begins when nothing of an older one
+//! is under way. The lock is on all whole pages of a request and taken first. Each part that is under way keeps it, so it
+//! outlives a request that is dropped half-way; the parts that have not begun by then never do.
 //!
 //! Partial edges never go under block: a trim drops its edges (it is advisory), a zero writes them as ordinary cached writes.
 
@@ -34,6 +37,7 @@ use crate::options::{
 };
 use crate::page::{DIRTY, DROPPED, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
+use crate::range_lock::RangeGuard;
 use crate::space::Turn;
 use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
 
@@ -217,13 +221,16 @@ impl PageCache {
         if range.is_empty() {
             return Ok(());
         }
+        let place = Arc::new(self.changes.lock(pages_of(range)).await);
         let mut regions = AddLock::regions(range.clone());
         if regions.nth(WHOLE_REGIONS).is_some() {
-            return self.change_slices(context, range, change, past_end).await;
+            return self
+                .change_slices(context, &place, range, change, past_end)
+                .await;
         }
         for part in AddLock::regions(range.clone()) {
             let guard = self.add_lock.block(bytes_of(&pages_of(&part))).await;
-            self.spawn_change(context, guard, part, change(), past_end)
+            self.spawn_change(context, &place, guard, part, change(), past_end)
                 .await?;
         }
         Ok(())
@@ -233,6 +240,7 @@ impl PageCache {
     async fn change_slices(
         self: &Arc<Self>,
         context: &FaultContext,
+        place: &Arc<RangeGuard>,
         range: &Range<u64>,
         change: impl Fn() -> Change,
         past_end: Errno,
@@ -246,16 +254,18 @@ impl PageCache {
             let blocked = bytes_of(&pages_of(&slice));
             let guard = self.add_lock.block_whole(blocked).await;
             let begun = Instant::now();
-            self.spawn_change(context, guard, slice, change(), past_end)
+            self.spawn_change(context, place, guard, slice, change(), past_end)
                 .await?;
             slice_bytes = next_slice(slice_bytes, begun.elapsed());
         }
         Ok(())
     }
 
+    /// One part of a change, in a task that owns its guard and shares `place`, the lock on the request's range.
     pub(crate) async fn spawn_change(
         self: &Arc<Self>,
         context: &FaultContext,
+        place: &Arc<RangeGuard>,
         guard: BlockGuard,
         range: Range<u64>,
         change: Change,
@@ -267,10 +277,12 @@ impl PageCache {
         if self.has_outgrown(&range) {
             return Err(Errno::EAGAIN);
         }
-        let (cache, context) = (Arc::clone(self), context.clone());
+        let (cache, context, place) = (Arc::clone(self), context.clone(), Arc::clone(place));
         let task = self.tasks.spawn(async move {
             let result = cache.change_blocked(&context, &guard, range, change).await;
             drop(guard);
+            // Last: who comes next finds the store and the cache as this change has left them.
+            drop(place);
             result
         });
         task.await.expect("a panic aborts the process")
@@ -299,17 +311,16 @@ impl PageCache {
         let result = self
             .change_backend(context, &pages, range.clone(), change)
             .await;
-        let result =
-            self.generations
-                .completed_change(submitted, result, promise, !held.is_empty());
+        let replaces = (!held.is_empty()).then_some(&pages);
+        let result = self
+            .generations
+            .completed_change(submitted, result, promise, replaces);
         for page in &held {
             self.release_held(*page, result.is_ok());
         }
         self.released(&held);
-        if let Err(errno) = result
-            && !held.is_empty()
-        {
-            self.writeback.count_failure(errno);
+        if let Err(errno) = result {
+            self.writeback.failures.note_held(&held, errno);
         }
         self.writeback.end(&operation);
         match result {

@@ -14,8 +14,9 @@
 //! # Failure
 //! After a failed sync nothing that completed before it returned is known to be durable: all unstable pages are dirty again
 //! and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.) A FLUSH fails exactly when something
-//! that it covers is not durable: its own runs failed, or the sync that was to cover it did. When another's run or sync
-//! failed meanwhile, it looks again, so that no success is reported over pages that became dirty behind it.
+//! that it covers is not durable: its own runs failed, or the sync that was to cover it did. When another's run, blocker or sync
+//! failed meanwhile and made pages dirty again that it covers, it looks again, so that no success is reported over them. What it
+//! doesn't cover is none of its business: [`failures`](crate::writeback) tells the two apart.
 //!
 //! What is in flight when a sync fails is unknown too, though it completes afterwards: the store may have taken it before the
 //! sync and forgotten it with the rest. A run counts as failed then; a zero or direct write gets `EIO` and what it held is put back.
@@ -31,7 +32,7 @@
 //! In writethrough mode a direct write or zeroed range is acknowledged when a sync has covered it and none has failed since it was
 //! submitted. So a failed sync is an error of the requests that still wait, and recorded is nothing but a shift. A cached write waits
 //! too: a change that is lost may have dropped its page before it was written, and its own sync would find nothing to do. So a write
-//! fails if a change that dropped pages was lost since it began; which pages is not remembered, a write beside it may fail as well.
+//! fails if a change that dropped pages of its range was lost since it began.
 //!
 //! In writeback mode a change with FUA is a change first: the sync that fails for its FUA is its own error, and is recorded for the
 //! others besides. On purpose: they may have read what it changed, and between two of them nobody knows who asked for the sync.
@@ -45,7 +46,7 @@ use weir_faults::{Errno, FaultContext, error_injectable, pause_point};
 
 use crate::page::{DIRTY, UNSTABLE};
 use crate::page_cache::{PageCache, pages_of};
-use crate::writeback::{OLDEST_EPOCH, OperationKind, Writeback};
+use crate::writeback::{DirtySince, Evidence, OLDEST_EPOCH, OperationKind, Seen, Tries, Watch};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Flush epochs, mutation generations, and who syncs.
@@ -69,10 +70,9 @@ struct Ledger {
     unstable: Vec<(u64, u64)>,
     /// The last acknowledged change of which no page is kept.
     unrepeatable: Option<u64>,
-    /// The last change whose client waits until it is durable, and which dropped pages that others may be waiting for.
-    replaced: Option<u64>,
-    /// How often a sync has failed that was to cover such a change.
-    replaced_lost: u64,
+    /// Changes whose clients wait until they are durable, and which dropped pages that others may be waiting for: their generations and
+    /// the pages.
+    replaced: Vec<(u64, Range<u64>)>,
     /// Syncs that have failed so far.
     failed_syncs: u64,
 }
@@ -80,10 +80,6 @@ struct Ledger {
 /// When a mutation was submitted, in failed syncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Submitted(u64);
-
-/// When a write was begun, in losses of what has replaced pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Begun(u64);
 
 /// What the client of a change is told by its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,17 +161,7 @@ impl Generations {
         }
     }
 
-    /// To be asked before a write's pages are installed.
-    pub(crate) fn begun(&self) -> Begun {
-        Begun(self.ledger().replaced_lost)
-    }
-
-    /// Whether a page of a write that was begun then may have been dropped for a change that is lost.
-    pub(crate) fn replaced_since(&self, begun: Begun) -> bool {
-        self.ledger().replaced_lost != begun.0
-    }
-
-    /// Counts a change that has completed, well or not; `replaces` says whether it drops pages that are not clean.
+    /// Counts a change that has completed, well or not; `replaces` are its pages if it drops any that are not clean.
     ///
     /// # Errors
     /// `result`'s; `EIO` for one that was promised and may be undone by a sync that has failed meanwhile.
@@ -184,7 +170,7 @@ impl Generations {
         submitted: Submitted,
         result: Result<(), Errno>,
         promise: Promise,
-        replaces: bool,
+        replaces: Option<&Range<u64>>,
     ) -> Result<(), Errno> {
         let mut ledger = self.ledger();
         let generation = self.completed();
@@ -194,8 +180,8 @@ impl Generations {
             }
             if promise == Promise::Done {
                 ledger.unrepeatable = Some(generation);
-            } else if replaces {
-                ledger.replaced = Some(generation);
+            } else if let Some(pages) = replaces {
+                ledger.replaced.push((generation, pages.clone()));
             }
         }
         result
@@ -217,21 +203,22 @@ impl Generations {
         let mut ledger = self.ledger();
         let uncovered = |generation: &u64| *generation > covers;
         ledger.unrepeatable = ledger.unrepeatable.filter(uncovered);
-        ledger.replaced = ledger.replaced.filter(uncovered);
+        ledger
+            .replaced
+            .retain(|(generation, _)| uncovered(generation));
         let covered = |entry: &mut (u64, u64)| entry.1 <= covers;
         ledger.unstable.extract_if(.., covered).collect()
     }
 
-    /// A sync has failed: the pages that are no longer known to be stored, and whether there is data among what it was to
-    /// cover that can't be written again.
-    fn sync_failed(&self) -> (Vec<(u64, u64)>, bool) {
+    /// A sync has failed: what is no longer known to be stored.
+    fn sync_failed(&self) -> Unsynced {
         let mut ledger = self.ledger();
         ledger.failed_syncs += 1;
-        let lost = ledger.unrepeatable.take().is_some();
-        if ledger.replaced.take().is_some() {
-            ledger.replaced_lost += 1;
+        Unsynced {
+            pages: std::mem::take(&mut ledger.unstable),
+            lost: ledger.unrepeatable.take().is_some(),
+            replaced: std::mem::take(&mut ledger.replaced),
         }
-        (std::mem::take(&mut ledger.unstable), lost)
     }
 
     /// A power cut: what was to be covered is gone, and that was asked for.
@@ -239,28 +226,18 @@ impl Generations {
         let mut ledger = self.ledger();
         self.completed();
         ledger.unrepeatable = None;
-        ledger.replaced = None;
+        ledger.replaced.clear();
     }
 }
 
-/// How often others have made pages dirty again behind one who waits for them to be durable.
-///
-/// The first time he tries himself, as nobody has yet on his behalf. Then he says so: what fails again and again may fail for
-/// ever, and what he waits for may be among it.
-#[derive(Debug, Default)]
-pub(crate) struct Tries {
-    tried: bool,
-}
-
-impl Tries {
-    /// # Errors
-    /// The last failure's, from the second time on.
-    pub(crate) fn again(&mut self, writeback: &Writeback) -> Result<(), Errno> {
-        if std::mem::replace(&mut self.tried, true) {
-            return Err(writeback.last_failure());
-        }
-        Ok(())
-    }
+/// What a failed sync was to cover.
+struct Unsynced {
+    /// Pages, with the generations of their writes.
+    pages: Vec<(u64, u64)>,
+    /// Data is among it that can't be written again.
+    lost: bool,
+    /// Changes that have dropped pages, with their generations.
+    replaced: Vec<(u64, Range<u64>)>,
 }
 
 impl PageCache {
@@ -294,31 +271,35 @@ impl PageCache {
         promised: Range<u64>,
     ) -> Result<(), Errno> {
         let covered = self.generations.next_epoch();
+        let watch = self.writeback.failures.watch(pages.clone(), covered);
         pause_point!(context, "cache:flush:snapshot", [EIO]).await?;
         let mut tries = Tries::default();
         loop {
-            let failures = self.settle(context, &pages, covered, &mut tries).await?;
+            let settled = self
+                .settle(context, &pages, covered, &watch, &mut tries)
+                .await?;
             pause_point!(context, "cache:flush:sync", [EIO]).await?;
             self.sync(context).await?;
-            if self.writeback.failures() == failures {
+            if watch.seen() == settled {
                 // Also when there was nothing to sync: an own sync, or another request's, promised nothing for this one.
                 return self.backend.cover(context, promised).await;
             }
-            tries.again(&self.writeback)?;
+            tries.again(&watch, settled)?;
         }
     }
 
-    /// Waits until the backend has what was dirtied in `pages` in epoch `covered` or before; says how often pages had become dirty
-    /// again by then.
+    /// Waits until the backend has what was dirtied in `pages` in epoch `covered` or before; says what `watch`, which is of the same
+    /// pages and epoch, had seen by then.
     pub(crate) async fn settle(
         self: &Arc<Self>,
         context: &FaultContext,
         pages: &Range<u64>,
         covered: u64,
+        watch: &Watch<'_>,
         tries: &mut Tries,
-    ) -> Result<u64, Errno> {
+    ) -> Result<Seen, Errno> {
         loop {
-            let failures = self.writeback.failures();
+            let before = watch.seen();
             let pass = self.write_back(context, pages.clone(), covered).await;
             if let Some(errno) = pass.error {
                 return Err(errno);
@@ -327,10 +308,10 @@ impl PageCache {
             for operation in self.writeback.under_way(pages) {
                 operation.done.wait().await;
             }
-            if self.writeback.failures() != failures {
-                tries.again(&self.writeback)?;
+            if watch.seen() != before {
+                tries.again(watch, before)?;
             } else if !pass.busy {
-                return Ok(failures);
+                return Ok(before);
             }
             // A version that was in flight is followed by the covered one, once: what is dirtied later isn't covered.
         }
@@ -380,9 +361,15 @@ impl PageCache {
             Err(errno) => {
                 tracing::warn!(%errno, "sync failed; what it was to cover is written again");
                 // Whatever was submitted before the sync returned is unknown.
-                let (pages, lost) = self.generations.sync_failed();
-                self.settle_unstable(pages, result);
-                if lost {
+                let unsynced = self.generations.sync_failed();
+                let failures = &self.writeback.failures;
+                let mut dirty = self.settle_unstable(unsynced.pages, result);
+                dirty.sort_unstable();
+                failures.note(&dirty, errno, Evidence::Alone);
+                for (_, pages) in &unsynced.replaced {
+                    failures.note_replaced(pages);
+                }
+                if unsynced.lost {
                     self.counters.losses.add(1);
                     self.lost.record(errno);
                     tracing::error!(
@@ -390,39 +377,40 @@ impl PageCache {
                         "a sync failed that was to cover direct writes, zeroed ranges or a shift; they may be lost, and each client's next flush says so"
                     );
                 }
-                self.writeback.count_failure(errno);
             }
         }
         self.pool.wake_waiter();
         result
     }
 
-    /// Turns unstable pages clean, or dirty again.
-    fn settle_unstable(&self, pages: Vec<(u64, u64)>, sync: Result<(), Errno>) {
+    /// Turns unstable pages clean, or dirty again; returns those that are dirty then, each with the epoch since which it is.
+    fn settle_unstable(&self, pages: Vec<(u64, u64)>, sync: Result<(), Errno>) -> Vec<(u64, u64)> {
         let (durable, of_pages) = (sync.is_ok(), !pages.is_empty());
+        let mut dirty = Vec::new();
         for (page, generation) in pages {
             let pin = epoch::pin();
             let Some(mut slot) = self.lock_page(page, &pin) else {
                 continue;
             };
-            if !durable && slot.state.has(DIRTY) {
-                // Written again since. What it was written over may be gone, and earlier FLUSHes cover that: none of them
-                // may pass the page by for being younger.
-                slot.set_detail(OLDEST_EPOCH);
-                continue;
-            }
             // Submitted again or shot down since: no longer what that sync was about.
-            if !slot.state.has(UNSTABLE) || slot.detail() != generation {
+            let waits = slot.state.has(UNSTABLE) && slot.detail() == generation;
+            if durable {
+                if waits {
+                    slot.state = slot.state.without(UNSTABLE);
+                }
                 continue;
             }
-            slot.state = slot.state.without(UNSTABLE);
-            if !durable {
-                slot.state = slot.state.with(DIRTY);
-                slot.set_detail(OLDEST_EPOCH);
+            // One that is dirty was written again since. What it was written over may be gone, and earlier FLUSHes cover that: none
+            // of them may pass the page by for being younger.
+            if waits || slot.state.has(DIRTY) {
+                slot.state = slot.state.without(UNSTABLE).with(DIRTY);
+                slot.set_detail(DirtySince::failed_detail(OLDEST_EPOCH));
+                dirty.push((page, OLDEST_EPOCH));
             }
         }
         if of_pages {
             self.throttle.synced(sync);
         }
+        dirty
     }
 }

@@ -51,6 +51,8 @@ mod page_cache;
 #[cfg(not(loom))]
 mod payload;
 #[cfg(not(loom))]
+mod range_lock;
+#[cfg(not(loom))]
 mod read;
 #[cfg(not(loom))]
 mod readahead;

@@ -72,6 +72,9 @@ pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// Pauses between background attempts after a failed writeback: the first, doubled up to the last.
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const RETRY_LAST: Duration = Duration::from_secs(5);
+/// How long a run that keeps failing is written anew in smaller and smaller parts: a disk's own attempts at a bad sector take
+/// seconds, and who waits for the run waits for all of it.
+pub(crate) const HALVING_TIME_MAX: Duration = Duration::from_secs(1);
 /// A blocker whose range spans more regions than this takes the whole-device gate instead of region after region.
 pub(crate) const WHOLE_REGIONS: usize = 8;
 /// What such a blocker does first under one hold of the gate. Punching as much data out of ext4 took 0.1 s on the disk that

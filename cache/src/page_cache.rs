@@ -6,6 +6,20 @@
 //! modules of their own: [`read`](crate::read), [`write`](crate::write), [`discard`](crate::discard),
 //! [`flush`](crate::flush), [`writeback`](crate::writeback), [`readahead`](crate::readahead), [`reclaim`](crate::reclaim).
 //!
+//! # Order of requests
+//! **Nothing of an older request takes effect after a younger one of the same bytes was acknowledged, once the older one's client
+//! has gone.** A client that loses its connection can't know what became of its requests. It makes them anew over another connection
+//! and relies on what it is told there. Two requests that a client has under way together may end in either order, as on any disk.
+//! Three things keep the rule:
+//!
+//! - What the store was asked to change runs on, so it is waited for. Pages in flight are not submitted again before they have
+//!   landed; trims, zeroes and direct writes of the same pages are served in the order of their arrival (see
+//!   [`range_lock`](crate::range_lock)), and whoever adds pages waits for the blockers of their region.
+//! - What has not begun ends with its future. Whatever a request waits for (its turn, memory, the throttle, a guard, someone else's
+//!   fill), it has changed nothing yet, and dropping it is the end of it. Only parts that are with the store go on in tasks.
+//! - A session drops the futures of a client that has gone before it lets any of them go on, and takes no more requests from
+//!   its buffer. That includes what a fault rule or a frozen device keeps waiting.
+//!
 //! # Who waits for whom
 //! Every wait of the cache, what is held meanwhile, and who ends it:
 //!
@@ -14,7 +28,8 @@
 //! | for memory (`reserve`, `payload`) | frames already gathered; no guard, no page lock | frames freed by readers, reclaim, writeback; the queue is first come first served |
 //! | for the throttle | the payload's frames | writeback; an error after [`STALL_LIMIT`](crate::options::STALL_LIMIT) without progress |
 //! | for an add guard | frames | blockers in a region of that lock, which wait for writeback and the backend only |
-//! | for a block guard | nothing | adders in a region of that lock, which wait for their own fills only |
+//! | of a change for those of the same pages that came before it | nothing, or a direct write's payload | these, which wait for guards, turns and the backend |
+//! | for a block guard | a place in that order | adders in a region of that lock, which wait for their own fills only |
 //! | for one's own fill | an add guard | the backend |
 //! | for someone else's fill | nothing | the backend, and whoever carries that fill |
 //! | of a blocker for its turn at the quota | a block guard | other blockers that have theirs, which wait for the backend only |
@@ -48,6 +63,7 @@ use crate::frame::{FramePool, PAGE_BYTES, PAGE_SHIFT};
 use crate::gen_radix::{GenRadix, Tag};
 use crate::options::{CacheMode, CacheOptions, Limits, MIN_CACHE_BYTES};
 use crate::page::{Counts, DIRTY, LockedPage, PageSlot};
+use crate::range_lock::RangeLock;
 use crate::readahead::Readahead;
 use crate::reclaim::Memory;
 use crate::space::Space;
@@ -66,6 +82,8 @@ pub struct PageCache {
     pub(crate) counts: Counts,
     pub(crate) pool: Arc<FramePool>,
     pub(crate) add_lock: Arc<AddLock>,
+    /// Changes behind the cache's back, in the order of their arrival.
+    pub(crate) changes: RangeLock,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) limits: Limits,
     pub(crate) mode: CacheMode,
@@ -172,6 +190,7 @@ impl PageCache {
             memory: Memory::new(&limits),
             pool,
             add_lock: Arc::new(AddLock::with_faults(PAGE_SHIFT, background.clone())),
+            changes: RangeLock::default(),
             size: AtomicU64::new(backend.geometry().size),
             shape: AtomicU64::new(0),
             backend,

@@ -29,6 +29,8 @@ mod holds;
 mod locks;
 mod losses;
 mod memory;
+mod order;
+mod others;
 mod slices;
 
 /// Bytes of a page, as the tests count.

@@ -72,7 +72,7 @@ impl PageCache {
             let result =
                 cache
                     .generations
-                    .completed_change(submitted, result, Promise::Nothing, false);
+                    .completed_change(submitted, result, Promise::Nothing, None);
             if result.is_ok() {
                 cache.size.store(size, Ordering::SeqCst);
             }
@@ -84,9 +84,8 @@ impl PageCache {
             cache.released(&held);
             // Whoever waits for this must look again at what was put back.
             if result.is_err() || kept {
-                cache
-                    .writeback
-                    .count_failure(result.err().unwrap_or(Errno::EIO));
+                let errno = result.err().unwrap_or(Errno::EIO);
+                cache.writeback.failures.note_held(&held, errno);
             }
             cache.writeback.end(&operation);
             if result.is_ok() {

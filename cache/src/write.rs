@@ -143,7 +143,8 @@ impl PageCache {
         self.throttle().await?;
         pause_point!(context, "cache:write:begin", [EIO, ENOSPC, ENOMEM]).await?;
         let mut charge = None;
-        let begun = (self.mode == CacheMode::Writethrough).then(|| self.generations.begun());
+        let watch = (self.mode == CacheMode::Writethrough)
+            .then(|| self.writeback.failures.watch(pages_of(&range), u64::MAX));
         if race_fault!(context) {
             // As if another round had used the spare frames up.
             payload.spare = FrameBuf::new(Arc::clone(&self.pool));
@@ -183,10 +184,10 @@ impl PageCache {
             charge.keep();
         }
         self.note_dirty();
-        if let Some(begun) = begun {
+        if let Some(watch) = watch {
             self.persist(context, range).await?;
             // Durable is what the cache holds; what has replaced a page of ours may be lost.
-            if self.generations.replaced_since(begun) {
+            if watch.replaced_lost() {
                 return Err(Errno::EIO);
             }
         }

@@ -14,7 +14,11 @@
 //! The lock is never held across an await; a run of 256 pages is cut in some microseconds.
 //!
 //! Writeback takes no add guard: a blocker waits for writeback in its range.
+//!
+//! A run that fails as a retry is written anew in [`halves`]; who is told of what has failed is in [`failures`].
 
+mod failures;
+mod halves;
 mod operations;
 
 use std::future::{Future as _, poll_fn};
@@ -27,35 +31,38 @@ use crossbeam_epoch as epoch;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_faults::{Errno, FaultContext, pause_point};
 
+pub(crate) use self::failures::{Evidence, Seen, Tries, Watch};
+use self::halves::Failed;
 pub(crate) use self::operations::{Operation, OperationKind, Writeback};
 use crate::carried::{Carried, Carrier};
+use crate::flush::Submitted;
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
 use crate::options::RUN_PAGES;
-use crate::page::{DIRTY, HELD, IN_FLIGHT, UNSTABLE};
+use crate::page::{DIRTY, HELD, IN_FLIGHT, LockedPage, UNSTABLE};
 use crate::page_cache::{PageCache, bytes_of};
 use std::sync::atomic::Ordering;
 
 /// Which dirty pages a pass is about, by the epoch of their first write since their last submission.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Epochs {
-    oldest: u64,
     pub(crate) covered: u64,
+    failed_too: bool,
 }
 
 impl Epochs {
     /// Those dirtied in `covered` or before.
     pub(crate) fn up_to(covered: u64) -> Self {
         Self {
-            oldest: OLDEST_EPOCH,
             covered,
+            failed_too: true,
         }
     }
 
     /// But none that became dirty by a failure.
     pub(crate) fn without_failed(self) -> Self {
         Self {
-            oldest: OLDEST_EPOCH + 1,
+            failed_too: false,
             ..self
         }
     }
@@ -68,8 +75,35 @@ impl Epochs {
         }
     }
 
-    fn has(self, epoch: u64) -> bool {
-        (self.oldest..=self.covered).contains(&epoch)
+    fn has(self, since: DirtySince) -> bool {
+        since.epoch() <= self.covered && (self.failed_too || !since.failed())
+    }
+}
+
+/// The detail word of a dirty page: the flush epoch of its first write since its last submission, and whether it is dirty
+/// because it could not be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DirtySince(u64);
+
+impl DirtySince {
+    const FAILED: u64 = 1 << 63;
+
+    /// What `detail` says of a dirty page, or of one in flight that was not written again since it was submitted.
+    fn of(detail: u64) -> Self {
+        Self(detail)
+    }
+
+    fn epoch(self) -> u64 {
+        self.0 & !Self::FAILED
+    }
+
+    fn failed(self) -> bool {
+        self.0 & Self::FAILED != 0
+    }
+
+    /// The detail word after a failure.
+    pub(crate) fn failed_detail(epoch: u64) -> u64 {
+        epoch | Self::FAILED
     }
 }
 
@@ -88,6 +122,19 @@ struct Scan {
 pub(crate) struct Run {
     operation: Arc<Operation>,
     data: FrameRefs,
+    /// Those that went along though they are younger than what the pass covers; hardly ever any.
+    young: Vec<u64>,
+    /// Some of them have failed before.
+    retry: bool,
+}
+
+/// How a run went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunEnd {
+    /// For the pages that its pass covers.
+    covered: Result<(), Errno>,
+    /// For all of them.
+    all: Result<(), Errno>,
 }
 
 /// Pages that the backend may not have.
@@ -181,7 +228,8 @@ impl PageCache {
         permit
     }
 
-    /// A run to be carried, which owns its pages; `ended` is called when they are settled and its permit is given back.
+    /// A run to be carried, which owns its pages; what comes of it is the end of those that its pass covers. `ended` is called with
+    /// that of all when they are settled and its permit is given back.
     pub(crate) fn start_run(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -191,11 +239,11 @@ impl PageCache {
     ) -> Carried<Result<(), Errno>> {
         let (cache, context) = (Arc::clone(self), context.clone());
         Carried::new(&self.tasks, async move {
-            let result = cache.submit(&context, run).await;
+            let end = cache.submit(&context, run).await;
             drop(permit);
             cache.pass_permit_on();
-            ended(result);
-            result
+            ended(end.all);
+            end.covered
         })
     }
 
@@ -231,8 +279,9 @@ impl PageCache {
                 break;
             };
             let mut data = FrameRefs::new(Arc::clone(&self.pool));
+            let mut retry = false;
             match self.take_for_writeback(first, epochs, &mut data) {
-                Taken::Yes => {}
+                Taken::Yes(since) => retry = since.failed(),
                 Taken::InFlight => scan.busy = true,
                 Taken::No => {}
             }
@@ -241,18 +290,26 @@ impl PageCache {
                 continue;
             }
             // Neighbours go along whatever their age: one larger transfer costs less than two.
+            let mut young = Vec::new();
             while scan.next < pages.end
                 && scan.next - first < RUN_PAGES
-                && matches!(
-                    self.take_for_writeback(scan.next, epochs.and_later(), &mut data),
-                    Taken::Yes
-                )
+                && let Taken::Yes(since) =
+                    self.take_for_writeback(scan.next, epochs.and_later(), &mut data)
             {
+                retry |= since.failed();
+                if !epochs.has(since) {
+                    young.push(scan.next);
+                }
                 scan.next += 1;
             }
             let operation = Operation::new(OperationKind::Run, first..scan.next);
             operations.push(Arc::clone(&operation));
-            scan.run = Some(Run { operation, data });
+            scan.run = Some(Run {
+                operation,
+                data,
+                young,
+                retry,
+            });
             break;
         }
         scan
@@ -295,73 +352,143 @@ impl PageCache {
         let Some(mut slot) = self.lock_page(page, &pin) else {
             return Taken::No;
         };
-        if !slot.state.has(DIRTY) || !epochs.has(slot.detail()) {
+        let since = DirtySince::of(slot.detail());
+        if !slot.state.has(DIRTY) || !epochs.has(since) {
             return Taken::No;
         }
         if slot.state.has(IN_FLIGHT) {
             return Taken::InFlight;
         }
+        self.push_page(&slot, page, data);
+        // The detail word stays: if the page fails and was not written again, it tells when it became dirty.
+        slot.state = slot.state.without(DIRTY).with(IN_FLIGHT);
+        Taken::Yes(since)
+    }
+
+    /// Appends what `page` holds now to `data`, as far as the device goes.
+    fn push_page(&self, slot: &LockedPage<'_>, page: u64, data: &mut FrameRefs) {
         let frame = slot.state.frame();
         let taken = self.pool.add_ref(frame);
         let room = self.size() - page * PAGE_BYTES;
         let length = usize::try_from(room.min(PAGE_BYTES)).expect("at most a page");
         data.push(frame, 0, length, taken.zero);
-        slot.state = slot.state.without(DIRTY).with(IN_FLIGHT);
-        Taken::Yes
     }
 
     /// Writes a run and settles the states of its pages.
-    async fn submit(&self, context: &FaultContext, run: Run) -> Result<(), Errno> {
-        let Run { operation, data } = run;
-        let pages = data.len() as u64;
+    async fn submit(&self, context: &FaultContext, run: Run) -> RunEnd {
+        let Run {
+            operation,
+            data,
+            young,
+            retry,
+        } = run;
+        let pages = &operation.pages;
         let submitted = self.generations.submitted();
-        let result =
-            match pause_point!(context, "cache:writeback:submit", [EIO, ENOSPC, ENOMEM]).await {
-                Ok(()) => {
-                    self.backend
-                        .write_vectored_at(context, operation.pages.start * PAGE_BYTES, data)
-                        .await
-                }
-                Err(errno) => Err(errno),
-            };
-        let result =
-            result.and(pause_point!(context, "cache:writeback:complete", [EIO, ENOSPC]).await);
-        // After the backend's completion, before the pages show it: a sync submitted from here on covers the write.
-        let result = {
-            let mut completed = self.generations.completed_run(submitted);
-            let result = if completed.known {
-                result
-            } else {
-                result.and(Err(Errno::EIO))
-            };
-            for page in operation.pages.clone() {
-                if self.complete_page(page, result.is_ok(), completed.generation) {
-                    completed.unstable(page);
-                }
-            }
-            result
+        let may_halve = retry || !young.is_empty();
+        let failed = self
+            .write_run(context, pages.clone(), data, may_halve)
+            .await;
+        let RunPages {
+            failed,
+            unwritten,
+            known,
+        } = self.complete_run(submitted, pages, failed);
+        let end = RunEnd {
+            all: failed.first().map_or(Ok(()), |(_, errno)| Err(*errno)),
+            covered: failed
+                .iter()
+                .find(|(part, _)| part.clone().any(|page| !young.contains(&page)))
+                .map_or(Ok(()), |(_, errno)| Err(*errno)),
         };
         self.counters.writeback_runs.add(1);
-        match result {
-            Ok(()) => self.counters.writeback_pages.add(pages),
-            Err(errno) => {
-                self.counters.writeback_errors.add(1);
-                self.writeback.count_failure(errno);
-                let range = bytes_of(&operation.pages);
-                tracing::warn!(%errno, start = range.start, end = range.end, "writeback failed; the pages are kept");
-            }
+        let failed_pages: u64 = failed.iter().map(|(part, _)| part.end - part.start).sum();
+        self.counters
+            .writeback_pages
+            .add(pages.end - pages.start - failed_pages);
+        for (part, errno) in &failed {
+            self.counters.writeback_errors.add(1);
+            // Of a sync that has failed each page has its own share.
+            let evidence = if part.end - part.start == 1 || !known {
+                Evidence::Alone
+            } else {
+                Evidence::Together
+            };
+            let from = unwritten.partition_point(|(page, _)| *page < part.start);
+            let until = unwritten.partition_point(|(page, _)| *page < part.end);
+            self.writeback
+                .failures
+                .note(&unwritten[from..until], *errno, evidence);
+            let range = bytes_of(part);
+            tracing::warn!(%errno, start = range.start, end = range.end, "writeback failed; the pages are kept");
         }
         self.writeback.end(&operation);
-        self.throttle.written(result);
+        self.throttle.written(end.all);
         if self.counts.unstable.load(Ordering::Relaxed) >= self.limits.unstable_sync {
             self.kick.notify_one();
         }
-        result
+        end
     }
 
-    /// Settles the state of one page of a run; says whether what was written waits for a sync, though the page may be dirty
-    /// again.
-    fn complete_page(&self, page: u64, written: bool, generation: u64) -> bool {
+    /// Lets the backend have a run; says which of its pages it has not.
+    async fn write_run(
+        &self,
+        context: &FaultContext,
+        pages: Range<u64>,
+        data: FrameRefs,
+        may_halve: bool,
+    ) -> Failed {
+        let submit = pause_point!(context, "cache:writeback:submit", [EIO, ENOSPC, ENOMEM]).await;
+        let written = match submit {
+            Ok(()) => {
+                self.backend
+                    .write_vectored_at(context, pages.start * PAGE_BYTES, data)
+                    .await
+            }
+            Err(errno) => Err(errno),
+        };
+        let failed = match written {
+            Ok(()) => Failed::new(),
+            Err(errno) if may_halve && submit.is_ok() => {
+                self.write_in_halves(context, pages.clone(), errno).await
+            }
+            Err(errno) => vec![(pages.clone(), errno)],
+        };
+        match pause_point!(context, "cache:writeback:complete", [EIO, ENOSPC]).await {
+            Ok(()) => failed,
+            Err(errno) => vec![(pages, errno)],
+        }
+    }
+
+    /// Settles the pages of a run that has ended.
+    fn complete_run(&self, submitted: Submitted, pages: &Range<u64>, failed: Failed) -> RunPages {
+        // After the backend's completion, before the pages show it: a sync submitted from here on covers the write.
+        let mut completed = self.generations.completed_run(submitted);
+        let known = completed.known;
+        let failed = match failed.first() {
+            None if !known => vec![(pages.clone(), Errno::EIO)],
+            Some((_, errno)) if !known => vec![(pages.clone(), *errno)],
+            _ => failed,
+        };
+        let mut parts = failed.iter().map(|(part, _)| part).peekable();
+        let mut unwritten = Vec::new();
+        for page in pages.clone() {
+            parts.next_if(|part| part.end <= page);
+            let written = !parts.peek().is_some_and(|part| part.contains(&page));
+            match self.complete_page(page, written, completed.generation) {
+                Completed::Unstable => completed.unstable(page),
+                Completed::Dirty(epoch) => unwritten.push((page, epoch)),
+                Completed::Held => {}
+            }
+        }
+        RunPages {
+            failed,
+            unwritten,
+            known,
+        }
+    }
+
+    /// Settles the state of one page of a run.
+    fn complete_page(&self, page: u64, written: bool, generation: u64) -> Completed {
         let pin = epoch::pin();
         let mut slot = self
             .lock_page(page, &pin)
@@ -374,20 +501,24 @@ impl PageCache {
         slot.state = slot.state.without(IN_FLIGHT);
         if slot.state.has(HELD) {
             // Its blocker waits for this and puts it back as dirty if it fails.
-            return false;
+            return Completed::Held;
         }
-        if slot.state.has(DIRTY) {
-            if !written {
-                slot.set_detail(OLDEST_EPOCH);
+        if written {
+            if !slot.state.has(DIRTY) {
+                slot.state = slot.state.with(UNSTABLE);
+                slot.set_detail(generation);
             }
-        } else if written {
-            slot.state = slot.state.with(UNSTABLE);
-            slot.set_detail(generation);
-        } else {
-            slot.state = slot.state.with(DIRTY);
-            slot.set_detail(OLDEST_EPOCH);
+            return Completed::Unstable;
         }
-        written
+        let epoch = if slot.state.has(DIRTY) {
+            // Written again since: when it first became dirty is forgotten.
+            OLDEST_EPOCH
+        } else {
+            DirtySince::of(slot.detail()).epoch()
+        };
+        slot.state = slot.state.with(DIRTY);
+        slot.set_detail(DirtySince::failed_detail(epoch));
+        Completed::Dirty(epoch)
     }
 
     /// Clears what scans would look at in vain.
@@ -415,7 +546,28 @@ impl Drop for PassOn<'_> {
 pub(crate) const OLDEST_EPOCH: u64 = 0;
 
 enum Taken {
-    Yes,
+    /// It was dirty since then.
+    Yes(DirtySince),
     InFlight,
     No,
+}
+
+/// What became of the pages of a run.
+struct RunPages {
+    /// The parts that have failed.
+    failed: Failed,
+    /// Of these the pages that are dirty again, in order, each with the epoch since which it is.
+    unwritten: Vec<(u64, u64)>,
+    /// No sync has failed meanwhile.
+    known: bool,
+}
+
+/// What became of a page of a run.
+enum Completed {
+    /// What was written waits for a sync, though the page may be dirty again.
+    Unstable,
+    /// It is dirty, since this epoch.
+    Dirty(u64),
+    /// Its blocker decides.
+    Held,
 }

@@ -1,14 +1,14 @@
 //! What is under way between the cache and the backend, and who may add to it: the scan lock's list and the permits.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use weir_faults::Errno;
 
 use crate::event::Event;
 use crate::options::WRITEBACK_RUNS;
+use crate::writeback::failures::Failures;
 
 /// What an operation does with the pages of its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +49,10 @@ pub(crate) struct Writeback {
     pub(super) runs: Arc<Semaphore>,
     /// The background task found no permit: it is to be woken up when there is one.
     pub(super) permit_wanted: AtomicBool,
-    /// Bumped whenever pages that were on their way became dirty again.
-    failures: AtomicU64,
-    /// Why they did, the last time.
-    last_failure: AtomicI32,
+    /// Who is to be told when pages become dirty again.
+    pub(crate) failures: Failures,
+    /// Runs that were written in halves: the bits say in which order.
+    halvings: AtomicU64,
 }
 
 impl Default for Writeback {
@@ -61,8 +61,8 @@ impl Default for Writeback {
             operations: Mutex::default(),
             runs: Arc::new(Semaphore::new(WRITEBACK_RUNS)),
             permit_wanted: AtomicBool::new(false),
-            failures: AtomicU64::new(0),
-            last_failure: AtomicI32::new(Errno::EIO.0),
+            failures: Failures::default(),
+            halvings: AtomicU64::new(0),
         }
     }
 }
@@ -106,18 +106,8 @@ impl Writeback {
             .collect()
     }
 
-    /// How often pages became dirty again so far.
-    pub(crate) fn failures(&self) -> u64 {
-        self.failures.load(Ordering::SeqCst)
-    }
-
-    /// Why pages became dirty again the last time that they did.
-    pub(crate) fn last_failure(&self) -> Errno {
-        Errno(self.last_failure.load(Ordering::SeqCst))
-    }
-
-    pub(crate) fn count_failure(&self, errno: Errno) {
-        self.last_failure.store(errno.0, Ordering::SeqCst);
-        self.failures.fetch_add(1, Ordering::SeqCst);
+    /// A number that no other run that is written in halves gets: each of its bits decides for one level which half comes first.
+    pub(super) fn halvings(&self) -> u64 {
+        self.halvings.fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -1,0 +1,231 @@
+//! Failures of others: a request fails for what it covers and for nothing else.
+
+use super::*;
+use crate::options::CacheMode;
+use crate::testing::Behaviour;
+
+impl Race {
+    /// Writes that touch `pages` fail.
+    fn bad(&self, pages: Range<u64>) {
+        self.backend.behave(Behaviour {
+            bad: bytes_of(&pages),
+            ..Behaviour::default()
+        });
+    }
+
+    fn persist(&self, pages: Range<u64>) -> Running<()> {
+        let (cache, context) = (Arc::clone(&self.cache), self.context(RequestKinds::WRITE));
+        tokio::spawn(async move { cache.persist(&context, bytes_of(&pages)).await })
+    }
+
+    /// A FUA write of one page, as a session does it.
+    async fn write_fua(&self, page: u64, byte: u8) -> Result<(), Errno> {
+        done(self.write(page * PAGE, &[byte; PAGE_SIZE])).await;
+        outcome(self.persist(page..page + 1)).await
+    }
+
+    fn written_back(&self) -> Running<()> {
+        let (cache, context) = (
+            Arc::clone(&self.cache),
+            self.context(RequestKinds::WRITEBACK),
+        );
+        tokio::spawn(async move {
+            let pass = cache.write_back(&context, 0..64, u64::MAX).await;
+            pass.error.map_or(Ok(()), Err)
+        })
+    }
+}
+
+/// A bad page of one client, which its FLUSHes try again and again, and FUA writes of another's pages beside it.
+#[tokio::test(start_paused = true)]
+async fn a_page_that_cant_be_written_fails_nobody_elses_fua() {
+    for mode in [CacheMode::Writeback, CacheMode::Writethrough] {
+        let options = CacheOptions {
+            cache_bytes: MIN_CACHE_BYTES,
+            mode,
+            ..CacheOptions::default()
+        };
+        let race = Race::with(64 * PAGE, 7, &options);
+        race.bad(9..10);
+        let bad = tokio::spawn({
+            let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::WRITE));
+            async move {
+                loop {
+                    let written = write(&cache, &context, 9 * PAGE, &[1; PAGE_SIZE]).await;
+                    let flushed = cache.flush(&context).await;
+                    assert_eq!(written.and(flushed), Err(Errno::EIO));
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        for round in 0..200 {
+            // Its neighbours too: they go along in one run.
+            for page in [8, 10, 40] {
+                let written = race.write_fua(page, round).await;
+                assert_eq!(written, Ok(()), "page {page}, round {round}, {mode:?}");
+                let at = usize::try_from(page * PAGE).unwrap();
+                assert_eq!(race.backend.durable()[at], round);
+            }
+        }
+        bad.abort();
+        race.backend.behave(Behaviour::default());
+        race.check_quiescent().await;
+    }
+}
+
+/// As above: what has failed is a direct write's neighbour.
+#[tokio::test(start_paused = true)]
+async fn a_page_that_cant_be_written_fails_nobody_elses_direct_write() {
+    let race = Race::new(64, 7);
+    race.bad(9..10);
+    done(race.write(9 * PAGE, &[1; PAGE_SIZE])).await;
+    for round in 0..100 {
+        race.stop_next("cache:writeback:submit");
+        let failing = race.written_back();
+        race.stopped("cache:writeback:submit").await;
+        done(race.write_direct(10 * PAGE, &[round; PAGE_SIZE])).await;
+        race.stop_next("cache:flush:sync");
+        let fua = race.persist(10..11);
+        race.stopped("cache:flush:sync").await;
+        race.go("cache:writeback:submit");
+        assert_eq!(outcome(failing).await, Err(Errno::EIO));
+        race.go("cache:flush:sync");
+        assert_eq!(outcome(fua).await, Ok(()), "round {round}");
+    }
+    race.backend.behave(Behaviour::default());
+    race.check_quiescent().await;
+}
+
+/// What a FUA covers and others fail to write is written by itself, and what it fails for is its own.
+#[tokio::test(start_paused = true)]
+async fn a_fua_writes_its_page_itself_when_it_failed_in_anothers_run() {
+    for own in [false, true] {
+        let race = Race::new(64, 7);
+        race.bad(if own { 10..11 } else { 9..10 });
+        done(race.write(9 * PAGE, &[1; 2 * PAGE_SIZE])).await;
+        race.stop_next("cache:writeback:submit");
+        let run = race.written_back();
+        race.stopped("cache:writeback:submit").await;
+        let fua = race.persist(10..11);
+        waits(&fua, "a FUA of a page that is in another's run").await;
+        race.go("cache:writeback:submit");
+        assert_eq!(outcome(run).await, Err(Errno::EIO));
+        let expected = if own { Err(Errno::EIO) } else { Ok(()) };
+        assert_eq!(outcome(fua).await, expected);
+        race.backend.behave(Behaviour::default());
+        race.check_quiescent().await;
+    }
+}
+
+/// A younger page goes along with what a FLUSH covers, and can't be written.
+#[tokio::test(start_paused = true)]
+async fn a_flush_doesnt_fail_for_a_younger_page_that_goes_along() {
+    let race = Race::new(64, 7);
+    race.bad(9..10);
+    done(race.write(8 * PAGE, &[1; PAGE_SIZE])).await;
+    race.stop_next("cache:flush:snapshot");
+    let flush = race.flush();
+    race.stopped("cache:flush:snapshot").await;
+    done(race.write(9 * PAGE, &[2; PAGE_SIZE])).await;
+    race.go("cache:flush:snapshot");
+    done(flush).await;
+    assert_eq!(race.backend.durable()[8 * PAGE_SIZE], 1);
+    assert_eq!(
+        outcome(race.flush()).await,
+        Err(Errno::EIO),
+        "now it is covered"
+    );
+    race.backend.behave(Behaviour::default());
+    race.check_quiescent().await;
+}
+
+/// And not for one that fails in somebody else's run while it waits for its own pages.
+#[tokio::test(start_paused = true)]
+async fn a_flush_doesnt_fail_for_younger_pages_that_others_write_back() {
+    let race = Race::new(64, 7);
+    race.bad(9..10);
+    done(race.write(0, &[1; PAGE_SIZE])).await;
+    race.stop_next("cache:flush:sync");
+    let flush = race.flush();
+    race.stopped("cache:flush:sync").await;
+    for _ in 0..4 {
+        done(race.write(9 * PAGE, &[2; PAGE_SIZE])).await;
+        assert_eq!(outcome(race.written_back()).await, Err(Errno::EIO));
+    }
+    race.go("cache:flush:sync");
+    done(flush).await;
+    race.backend.behave(Behaviour::default());
+    race.check_quiescent().await;
+}
+
+/// Bad sectors anywhere in a run: the FLUSH after the one that has said so leaves nothing but these dirty.
+#[tokio::test(start_paused = true)]
+async fn bad_pages_keep_no_neighbour_from_becoming_durable() {
+    for bad in [0..1, 31..32, 13..14, 7..9, 0..32, 4..28] {
+        let race = Race::new(64, 7);
+        race.bad(bad.clone());
+        done(race.write(0, &[1; 32 * PAGE_SIZE])).await;
+        assert_eq!(outcome(race.flush()).await, Err(Errno::EIO));
+        assert_eq!(outcome(race.flush()).await, Err(Errno::EIO));
+        // The sync that a failed FLUSH doesn't come to.
+        let context = race.context(RequestKinds::WRITEBACK);
+        race.cache.sync(&context).await.unwrap();
+        let stats = race.cache.stats();
+        assert_eq!(stats.dirty_pages, bad.end - bad.start, "{bad:?}");
+        for page in 0..32 {
+            let at = usize::try_from(page * PAGE).unwrap();
+            let expected = if bad.contains(&page) { 7 } else { 1 };
+            assert_eq!(
+                race.backend.durable()[at],
+                expected,
+                "page {page}, bad {bad:?}"
+            );
+        }
+        race.backend.behave(Behaviour::default());
+        race.check_quiescent().await;
+    }
+}
+
+/// What is written while a run is halved is not lost, and what a blocker holds meanwhile is its blocker's.
+#[tokio::test(start_paused = true)]
+async fn pages_change_while_their_run_is_halved() {
+    let race = Race::new(64, 7);
+    race.bad(5..6);
+    done(race.write(0, &[1; 8 * PAGE_SIZE])).await;
+    assert_eq!(outcome(race.flush()).await, Err(Errno::EIO));
+    race.backend.behave(Behaviour {
+        bad: bytes_of(&(5..6)),
+        delay_max: Some(Duration::from_millis(4)),
+        ..Behaviour::default()
+    });
+    let flush = race.flush();
+    idle().await;
+    done(race.write(PAGE, &[2; PAGE_SIZE])).await;
+    done(race.zero(3 * PAGE..4 * PAGE)).await;
+    done(race.zero(5 * PAGE..6 * PAGE)).await;
+    _ = outcome(flush).await;
+    race.backend.behave(Behaviour::default());
+    assert_eq!(race.bytes(0..8).await, [1, 2, 1, 0, 1, 0, 1, 1]);
+    race.check_quiescent().await;
+    assert_eq!(race.backend.durable()[PAGE_SIZE], 2);
+}
+
+/// A store that takes long to fail is not asked for every page of a run.
+#[tokio::test(start_paused = true)]
+async fn halving_ends_on_a_store_that_takes_long_to_fail() {
+    let race = Race::new(512, 7);
+    race.bad(0..512);
+    done(race.write(0, &[1; 56 * PAGE_SIZE])).await;
+    assert_eq!(outcome(race.flush()).await, Err(Errno::EIO));
+    race.backend.behave(Behaviour {
+        bad: bytes_of(&(0..512)),
+        delay_max: Some(Duration::from_secs(2)),
+        ..Behaviour::default()
+    });
+    let begun = tokio::time::Instant::now();
+    assert_eq!(outcome(race.flush()).await, Err(Errno::EIO));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    race.backend.behave(Behaviour::default());
+    race.check_quiescent().await;
+}
