@@ -207,6 +207,32 @@ async fn in_writethrough_a_write_whose_page_was_dropped_shares_the_fate_of_what_
     }
 }
 
+/// The same, and the write is of another page.
+#[tokio::test(start_paused = true)]
+async fn in_writethrough_a_write_beside_a_lost_change_does_not_share_its_fate() {
+    for change in CHANGES {
+        let race = writethrough();
+        race.stop_next("cache:flush:sync");
+        let beside = race.write(PAGE, &[9; PAGE_SIZE]);
+        race.stopped("cache:flush:sync").await;
+        race.stop_next("cache:flush:snapshot");
+        let dropped = race.write(0, &[9; PAGE_SIZE]);
+        race.stopped("cache:flush:snapshot").await;
+        race.backend.behave(Behaviour {
+            failures_per_mille: BTreeMap::from([("sync", 1000)]),
+            ..Behaviour::default()
+        });
+        assert_eq!(outcome(change(&race)).await, Err(Errno::EIO));
+        race.backend.behave(Behaviour::default());
+        race.go("cache:flush:sync");
+        race.go("cache:flush:snapshot");
+        assert_eq!(outcome(dropped).await, Err(Errno::EIO));
+        done(beside).await;
+        assert_eq!(race.backend.durable()[PAGE_SIZE], 9);
+        race.check_quiescent().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn in_writethrough_a_shift_can_still_be_lost() {
     let race = writethrough();

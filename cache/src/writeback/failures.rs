@@ -57,6 +57,14 @@ pub(crate) struct Seen {
     together: u64,
 }
 
+#[cfg(test)]
+impl Seen {
+    /// For reasons of their own, and in a run with others.
+    pub(crate) fn counts(self) -> (u64, u64) {
+        (self.alone, self.together)
+    }
+}
+
 /// Why pages are dirty again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Evidence {
