@@ -6,6 +6,7 @@ mod backend;
 mod device;
 mod events;
 mod inject;
+mod order;
 mod points;
 mod power_cut;
 mod readme;
