@@ -29,6 +29,7 @@ mod holds;
 mod locks;
 mod losses;
 mod memory;
+mod power;
 mod slices;
 
 /// Bytes of a page, as the tests count.

@@ -102,7 +102,7 @@ struct Bench {
 }
 
 async fn play(plan: &Plan) -> Result<Outcome, String> {
-    let bench = Bench::open(plan);
+    let bench = Arc::new(Bench::open(plan));
     for (number, phase) in plan.phases.iter().enumerate() {
         let played = timeout(PHASE_LIMIT, bench.phase(phase)).await;
         let place = |error: String| {
@@ -185,7 +185,7 @@ impl Bench {
         }
     }
 
-    async fn phase(&self, phase: &Phase) -> Result<(), String> {
+    async fn phase(self: &Arc<Self>, phase: &Phase) -> Result<(), String> {
         for rule in &phase.rules {
             self.faults
                 .add_rule(rule)
@@ -235,7 +235,7 @@ impl Bench {
 
     /// Cuts the power in the order in which the server does, and checks what is left.
     async fn cut(
-        &self,
+        self: &Arc<Self>,
         cut: Cut,
         clients: &mut JoinSet<()>,
         operators: &mut JoinSet<()>,
@@ -272,7 +272,7 @@ impl Bench {
     }
 
     /// What a cut has left is durable: another one changes nothing.
-    async fn cut_again(&self, left: &[Version]) -> Result<(), String> {
+    async fn cut_again(self: &Arc<Self>, left: &[Version]) -> Result<(), String> {
         self.switch_off();
         self.lose(PowerCutOptions {
             keep: Keep::None,
@@ -289,19 +289,20 @@ impl Bench {
         Ok(())
     }
 
-    async fn lose(&self, options: PowerCutOptions) -> Result<(), String> {
-        let context = self.faults.context(RequestKinds::NONE).on(&self.device);
+    async fn lose(self: &Arc<Self>, options: PowerCutOptions) -> Result<(), String> {
+        let bench = Arc::clone(self);
         self.world
             .cache
-            .lose_power(async |newest| {
-                self.disk.record_newest(&newest);
-                self.power.cut(&context, options, newest).await;
-                self.power.switch_on();
+            .lose_power(async move |newest| {
+                bench.disk.record_newest(&newest);
+                let context = bench.faults.context(RequestKinds::NONE).on(&bench.device);
+                bench.power.cut(&context, options, newest).await;
+                bench.power.switch_on();
                 // Looked at while the device is still: afterwards the cache may go on.
-                self.end_faults();
-                let left = self.on_disk().await?;
-                self.disk.check_cut(options, &left)?;
-                self.disk.restart(&left);
+                bench.end_faults();
+                let left = bench.on_disk().await?;
+                bench.disk.check_cut(options, &left)?;
+                bench.disk.restart(&left);
                 Ok(())
             })
             .await
