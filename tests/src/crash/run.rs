@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use weir::backend::faulted::FaultedBackend;
-use weir::backend::memory::MemoryBackend;
 use weir::backend::power_cut::PowerCutBackend;
 use weir_cache::{Backend as _, CacheMode, CloseError, FrameBuf, FramePool, PAGE_BYTES, PageCache};
 use weir_faults::{Device, Faults, Keep, PowerCutOptions, RequestKinds};
@@ -19,6 +18,7 @@ use super::disk::RecordedDisk;
 use super::forget::ForgetfulDisk;
 use super::history::{Binding, History};
 use super::plan::{Action, Cut, Phase, Plan};
+use super::store::LastingStore;
 
 /// The export's name.
 const EXPORT: &str = "";
@@ -142,7 +142,7 @@ impl Bench {
         let device = faults.add_device(EXPORT);
         let size_max = plan.size_max();
         let cells = usize::try_from(size_max / CELL).expect("a small device");
-        let store = Arc::new(MemoryBackend::new(plan.size));
+        let store = Arc::new(LastingStore::new(plan.size, plan.seed));
         let power = Arc::new(PowerCutBackend::new(store).expect("address space"));
         let disk = Arc::new(RecordedDisk::new(Arc::clone(&power), cells));
         let faulted = FaultedBackend::new(
