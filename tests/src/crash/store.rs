@@ -18,6 +18,8 @@ use weir_faults::{Errno, FaultContext};
 
 /// As long as a few other calls.
 const CALL_MICROS_MAX: u64 = 2000;
+/// Of one that is stuck: a whole batch of others may pass meanwhile.
+const STUCK_MICROS_MAX: u64 = 20_000;
 
 /// Memory behind a slow bus.
 #[derive(Debug)]
@@ -46,7 +48,12 @@ impl LastingStore {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         let mut rng = Rng::of(self.seed, "store", number);
         // Half of them come at once: most of what is done to a device waits for nothing.
-        let time = (rng.below(2) == 0).then(|| Duration::from_micros(rng.below(CALL_MICROS_MAX)));
+        let most = match rng.below(16) {
+            0 => Some(STUCK_MICROS_MAX),
+            1..8 => Some(CALL_MICROS_MAX),
+            _ => None,
+        };
+        let time = most.map(|most| Duration::from_micros(rng.below(most)));
         let task = tokio::spawn(async move {
             if let Some(time) = time {
                 tokio::time::sleep(time).await;
