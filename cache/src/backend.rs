@@ -7,7 +7,9 @@
 //!   zeroes past the end; writes are cut at the device's size by the cache.
 //! - A backend that can't do a thing says so in its [`Capabilities`] and answers `ENOTSUP`; nothing is emulated silently.
 //! - Buffers are owned by the call for as long as it runs, so a caller that goes away frees nothing under a running
-//!   transfer. The cache runs every call in a task of its own that is never dropped half-way.
+//!   transfer. The cache never drops a call that changes the store half-way, and no sync: a task goes on with it when its
+//!   client is gone. [`Backend::cover`], reads and extents it may drop: a backend to which `cover` means work finishes that by
+//!   itself, in the order in which it was begun.
 //! - Cache hits never reach a backend, so a boxed future per call is affordable.
 
 use std::future::Future;
@@ -131,7 +133,7 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>>;
 
     /// Says that a FLUSH, or a FUA of these bytes, is about to succeed: everything that completed in `range` before the last sync
-    /// counts as promised. A store that is durable after a sync has nothing to do.
+    /// counts as promised. A store that is durable after a sync has nothing to do. Cancel safe.
     ///
     /// # Errors
     /// What keeps the promise from being kept: the FLUSH fails with it.

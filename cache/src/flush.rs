@@ -270,6 +270,7 @@ impl PageCache {
         pages: Range<u64>,
         promised: Range<u64>,
     ) -> Result<(), Errno> {
+        let powered = self.powered();
         let covered = self.generations.next_epoch();
         let watch = self.writeback.failures.watch(pages.clone(), covered);
         pause_point!(context, "cache:flush:snapshot", [EIO]).await?;
@@ -282,7 +283,9 @@ impl PageCache {
             self.sync(context).await?;
             if watch.seen() == settled {
                 // Also when there was nothing to sync: an own sync, or another request's, promised nothing for this one.
-                return self.backend.cover(context, promised).await;
+                self.backend.cover(context, promised).await?;
+                // What there was to be covered a power cut may have lost.
+                return self.still_powered(powered);
             }
             tries.again(&watch, settled)?;
         }

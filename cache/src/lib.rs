@@ -10,7 +10,7 @@
 //!   [`two_state_lock`] is the lock under it.
 //! - [`gen_radix`]: the sparse array of page slots; [`page`] tells what a slot's bits mean.
 //! - [`frame`]: page memory, and how a reader takes a reference without a lock.
-//! - [`read`] and [`fill`], [`write`], [`discard`], [`direct`], [`resize`]: the requests. [`flush`] and [`writeback`]: durability.
+//! - [`read`] and [`fill`], [`write`], [`discard`], [`direct`], [`resize`]: the requests; [`power`]: what ends them. [`flush`] and [`writeback`]: durability.
 //! - [`reclaim`], [`throttle`], [`readahead`], [`space`], [`background`]: what keeps it within its size and ahead of its readers.
 //!
 //! The table of who waits for whom is in [`page_cache`].
@@ -50,6 +50,8 @@ mod page;
 mod page_cache;
 #[cfg(not(loom))]
 mod payload;
+#[cfg(not(loom))]
+mod power;
 #[cfg(not(loom))]
 mod range_lock;
 #[cfg(not(loom))]

@@ -63,6 +63,7 @@ use crate::frame::{FramePool, PAGE_BYTES, PAGE_SHIFT};
 use crate::gen_radix::{GenRadix, Tag};
 use crate::options::{CacheMode, CacheOptions, Limits, MIN_CACHE_BYTES};
 use crate::page::{Counts, DIRTY, LockedPage, PageSlot};
+use crate::power::PowerCuts;
 use crate::range_lock::RangeLock;
 use crate::readahead::Readahead;
 use crate::reclaim::Memory;
@@ -102,6 +103,7 @@ pub struct PageCache {
     pub(crate) size: AtomicU64,
     /// Odd while the store is being resized or shifted, under the exclusive gate; it changes twice for each.
     pub(crate) shape: AtomicU64,
+    pub(crate) power_cuts: PowerCuts,
     /// For work that no request asked for.
     pub(crate) background: FaultContext,
     pub(crate) started: Started,
@@ -193,6 +195,7 @@ impl PageCache {
             changes: RangeLock::default(),
             size: AtomicU64::new(backend.geometry().size),
             shape: AtomicU64::new(0),
+            power_cuts: PowerCuts::default(),
             backend,
             limits,
             mode: options.mode,

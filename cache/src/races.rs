@@ -31,6 +31,7 @@ mod losses;
 mod memory;
 mod order;
 mod others;
+mod power;
 mod slices;
 
 /// Bytes of a page, as the tests count.

@@ -131,6 +131,7 @@ impl PageCache {
             if range.end > self.size() {
                 return Err(Errno::EINVAL);
             }
+            let powered = self.powered();
             let (sources, planned, complete) = self.plan_read(&guard, offset, length, reserved)?;
             self.counters
                 .misses
@@ -146,7 +147,9 @@ impl PageCache {
             carry(fills).await;
             if let Some(sources) = sources {
                 match self.collect(sources, offset, length).await {
-                    Ok(pages) => return Ok(pages),
+                    Ok(pages) if self.still_powered(powered).is_ok() => return Ok(pages),
+                    // It may be what a power cut has lost meanwhile.
+                    Ok(_) => {}
                     // What failed for another, perhaps mere readahead, is tried for this reader's own sake.
                     Err(failure) if failure.joined && joined_left > 0 => joined_left -= 1,
                     Err(failure) => return Err(failure.errno),

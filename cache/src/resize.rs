@@ -1,4 +1,5 @@
-//! Operations that need the device to themselves: resize, insert and collapse range, dropping caches.
+//! Operations that need the device to themselves: resize, insert and collapse range, dropping caches. A power cut does too: see
+//! [`power`](crate::power).
 //!
 //! They take the gate exclusively: no fill, no cached write, no blocker is under way, and whoever comes next checks its range
 //! against the new size. Writeback takes no guard, so what is in flight is waited for after its pages were shot down, and
@@ -13,9 +14,9 @@ use std::sync::atomic::Ordering;
 use crossbeam_epoch as epoch;
 use weir_faults::{Errno, RequestKinds, pause_point};
 
-use crate::add_lock::{BlockGuard, ExclusiveGuard};
+use crate::add_lock::BlockGuard;
 use crate::flush::Promise;
-use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES, PAGE_SIZE};
+use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE};
 use crate::gen_radix::Tag;
 use crate::page::{DIRTY, IN_FLIGHT, PageState};
 use crate::page_cache::{PageCache, bytes_of, page_of};
@@ -206,21 +207,6 @@ impl PageCache {
         }
     }
 
-    /// What a held page holds, cut at the end of the device.
-    fn held_data(&self, page: u64) -> (u64, FrameRefs) {
-        let start = page * PAGE_BYTES;
-        let length =
-            usize::try_from((self.size() - start).min(PAGE_BYTES)).expect("at most a page");
-        let mut data = FrameRefs::new(Arc::clone(&self.pool));
-        let pin = epoch::pin();
-        let slot = self
-            .lock_page(page, &pin)
-            .expect("a held page stays in its slot");
-        let taken = self.pool.add_ref(slot.state.frame());
-        data.push(slot.state.frame(), 0, length, taken.zero);
-        (start, data)
-    }
-
     /// Writes everything back and drops every page that is clean then. Cancel safe.
     ///
     /// # Errors
@@ -257,37 +243,5 @@ impl PageCache {
                 self.pool.unref(frame);
             }
         }
-    }
-
-    /// Drops every page, dirty ones too, and runs `cut` while the device is still: what a power failure does to volatile
-    /// memory. Requests that were waiting go on afterwards and find what `cut` left in the backend.
-    ///
-    /// `cut` gets what was newer in memory than what the backend durably has, with its offsets: the newest versions that a disk's
-    /// volatile cache might have saved at the last moment.
-    ///
-    /// The caller has ended whatever kept the backend from completing: fills and writes in flight are waited for.
-    pub async fn lose_power<T>(
-        self: &Arc<Self>,
-        cut: impl AsyncFnOnce(Vec<(u64, FrameRefs)>) -> T,
-    ) -> T {
-        let guard: ExclusiveGuard = self.add_lock.exclusive().await;
-        let pages = 0..self.size().div_ceil(PAGE_BYTES);
-        let operation = Operation::new(OperationKind::Blocker, pages.clone());
-        self.writeback.begin(&operation);
-        let held = self.shoot_down(guard.as_block(), &pages);
-        self.wait_for(OperationKind::Run, &pages).await;
-        let newest = held.iter().map(|page| self.held_data(*page)).collect();
-        let result = cut(newest).await;
-        self.generations.forget();
-        self.lost.forget();
-        for page in &held {
-            self.release_held(*page, true);
-        }
-        self.released(&held);
-        self.writeback.end(&operation);
-        self.reconcile_blocked(guard.as_block(), 0..self.size())
-            .await;
-        drop(guard);
-        result
     }
 }

@@ -101,6 +101,12 @@ impl TestBackend {
         store.durable.copy_from_slice(bytes);
     }
 
+    /// The power fails: what no sync has covered is gone.
+    pub(crate) fn lose_power(&self) {
+        let mut store = self.store();
+        store.volatile = store.durable.clone();
+    }
+
     pub(crate) fn volatile(&self) -> Vec<u8> {
         self.store().volatile.clone()
     }

@@ -151,11 +151,14 @@ impl PageCache {
         }
         let retry = context.retry();
         let mut context = context;
+        let mut powered = None;
         loop {
             let guard = self.add_lock.add(bytes_of(&pages_of(&range))).await;
             if range.end > self.size() {
                 return Err(Errno::ENOSPC);
             }
+            // From the first round on a part may be installed, which a power cut between two of them would have lost.
+            self.still_powered(*powered.get_or_insert_with(|| self.powered()))?;
             payload.forget_old_end(self.size());
             // In every round: between two of them a trim may have given the space back.
             self.charge_space(&guard, &range, &mut charge)?;
@@ -190,6 +193,8 @@ impl PageCache {
             if watch.replaced_lost() {
                 return Err(Errno::EIO);
             }
+            // The same of what a power cut has found dirty before it was persisted.
+            powered.map_or(Ok(()), |powered| self.still_powered(powered))?;
         }
         Ok(())
     }

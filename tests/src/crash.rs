@@ -11,7 +11,8 @@
 //! - [`disk`] stands between the cache and its backend and keeps every version that the disk was given and every sync:
 //!   what survives is exactly what `keep` says, per unit of survival.
 //!
-//! Below the cache is [`forget`], a disk that forgets what a failed sync was about, as Linux does.
+//! Below the cache is [`forget`], a disk that forgets what a failed sync was about, as Linux does; at the bottom is [`store`], which
+//! goes on with a transfer whose caller has gone, as io_uring and threads do.
 //!
 //! To replay one seed: `WEIR_CRASH_SEED=N cargo test -p weir-tests --test crash -- --nocapture`. It prints the plan, and what
 //! happened, step by step. A run that doesn't end in real time fails with its seed, too.
@@ -26,6 +27,7 @@ pub mod history;
 pub mod plan;
 mod run;
 pub mod shrink;
+pub mod store;
 
 pub use plan::Plan;
 pub use run::{Failure, Outcome, run};

@@ -96,6 +96,28 @@ impl FrameBuf {
         self.frames.len() >= frames
     }
 
+    /// A buffer of `frames` frames of `pool`; waits until it has them all. Meant for a pool from which one at a time takes frames:
+    /// two might each wait for what the other has. Cancel safe.
+    ///
+    /// # Panics
+    /// If the pool has fewer.
+    pub async fn filled(pool: &Arc<FramePool>, frames: usize) -> Self {
+        assert!(
+            frames <= pool.frames() as usize,
+            "{frames} frames of {}",
+            pool.frames()
+        );
+        let mut buffer = Self::new(Arc::clone(pool));
+        if buffer.grow_to(frames) {
+            return buffer;
+        }
+        let wait = pool.announce_wait();
+        while !buffer.grow_to(frames) {
+            wait.freed().await;
+        }
+        buffer
+    }
+
     /// How many frames it holds.
     pub fn len(&self) -> usize {
         self.frames.len()

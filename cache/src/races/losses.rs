@@ -116,7 +116,7 @@ async fn a_power_cut_is_no_loss_to_be_told() {
     done(race.zero(0..PAGE)).await;
     race.fail_own_sync().await;
     done(race.zero(PAGE..2 * PAGE)).await;
-    race.cache.lose_power(async |_| {}).await;
+    race.cache.lose_power(async |_| ()).await;
     race.fail_own_sync().await;
     assert_eq!(race.told(), None);
 }

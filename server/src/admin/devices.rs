@@ -77,7 +77,7 @@ async fn cut_power(
     }
     tracing::info!("export {:?}: power cut, {options}", export.name);
     let work = tokio::spawn(async move {
-        let cut = lose(&state, &export, &power, &device, options);
+        let cut = lose(&state, &export, power, &device, options);
         tokio::select! {
             report = cut => report,
             never = let_go(&device) => match never {},
@@ -93,27 +93,31 @@ async fn cut_power(
 }
 
 /// The steps of [`crate::backend::power_cut`], with the power off already.
+///
+/// No client is there before and after: one that came while the connections were being closed may have been told of writes that are
+/// lost, so it has to leave while the device is still, before anything can succeed again.
 async fn lose(
     state: &AdminState,
     export: &Export,
-    power: &PowerCutBackend,
+    power: Arc<PowerCutBackend>,
     device: &Device,
     options: PowerCutOptions,
 ) -> PowerCutReport {
-    let mut closed = state.connections.close_export(&export.name).await;
+    let closed = state.connections.close_export(&export.name).await;
     let context = state.faults.context(RequestKinds::NONE).on(device);
-    let cache = &export.cache;
-    cache
-        .lose_power(async |newest| {
+    let (connections, name) = (Arc::clone(&state.connections), export.name.clone());
+    let closed_late = export
+        .cache
+        .lose_power(async move |newest| {
             power.cut(&context, options, newest).await;
+            let closed = connections.close_export(&name).await;
             power.switch_on();
+            closed
         })
         .await;
-    // Whoever came in between may hold answers of a cache that is gone.
-    closed += state.connections.close_export(&export.name).await;
     PowerCutReport {
         options: options.to_string(),
-        closed,
+        closed: closed + closed_late,
     }
 }
 

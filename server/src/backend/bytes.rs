@@ -3,6 +3,10 @@
 //!
 //! A page that is stored in part is read first. One call at a time: frames are few, and two calls that share a page would
 //! lose one of their parts.
+//!
+//! A transfer owns its frames, so a call that was dropped leaves them to the store until that is done with them. The next call
+//! waits for them: that memory is on its way back is no error of whoever comes next. For the order of two calls to the same bytes the
+//! caller answers, by dropping none half-way: the store may go on with a transfer whose caller has gone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -89,10 +93,8 @@ impl ByteAccess {
             let first = at - at % PAGE_BYTES;
             let stop = end.min(first + u64::from(FRAMES) * PAGE_BYTES);
             let pages = index((stop - first).div_ceil(PAGE_BYTES));
-            let mut buffer = FrameBuf::new(Arc::clone(&pool));
-            if !buffer.grow_to(pages) {
-                return Err(Errno::ENOMEM);
-            }
+            // The only taker: it has the lock.
+            let mut buffer = FrameBuf::filled(&pool, pages).await;
             // What lies beyond the device's end needs no reading: it is not written.
             let partial =
                 !at.is_multiple_of(PAGE_BYTES) || (!stop.is_multiple_of(PAGE_BYTES) && stop < size);
@@ -125,3 +127,6 @@ impl ByteAccess {
 fn index(distance: u64) -> usize {
     usize::try_from(distance).expect("inside a buffer in memory")
 }
+
+#[cfg(test)]
+mod tests;

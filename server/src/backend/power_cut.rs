@@ -13,7 +13,13 @@
 //! 3. [`PowerCutBackend::switch_on`].
 //!
 //! The last two happen while the cache is still and has dropped every page, dirty ones too: they were volatile memory
-//! ([`PageCache::lose_power`](weir_cache::PageCache::lose_power)). So nothing is under way that began before.
+//! ([`PageCache::lose_power`](weir_cache::PageCache::lose_power)). So nothing is under way that began before, but for a sync
+//! whose client has gone, which is waited for as said.
+//!
+//! # The turn
+//! Batches are applied one at a time, in the order in which they were completed, and each to its end: a store may go on with a
+//! write whose caller has gone, and a batch that passed it by would be overwritten by older data. So who has the turn gives it
+//! to a task together with the batch, and merely waits for the task (`turn.rs`).
 //!
 //! # What costs
 //! Data is copied once on its way in, and syncs are as large as what they cover. It is there to be tested against, not to
@@ -27,11 +33,13 @@ use weir_cache::{
     PAGE_BYTES, ZeroMode,
 };
 use weir_faults::{
-    Content, Errno, FaultContext, Mutation, Piece, PowerCut, PowerCutOptions, Stale,
+    Batch, Content, Errno, FaultContext, Mutation, Piece, PowerCut, PowerCutOptions, Stale,
     error_injectable,
 };
 
-use super::bytes::ByteAccess;
+use self::turn::{Store, Turn};
+
+mod turn;
 
 /// Written data held in memory beyond which a write syncs first: the volatile cache of a large disk. The cache behind
 /// syncs long before, unless the same pages are written over and over.
@@ -41,10 +49,9 @@ const HELD_BYTES_MAX: u64 = 256 << 20;
 #[derive(Debug)]
 pub struct PowerCutBackend {
     inner: Arc<dyn Backend>,
-    state: Mutex<State>,
-    /// Held while a batch is applied: one at a time, in the order in which they were completed.
-    turn: tokio::sync::Mutex<()>,
-    bytes: ByteAccess,
+    /// Shared with the task that applies a batch.
+    state: Arc<Mutex<State>>,
+    store: Arc<Store>,
 }
 
 #[derive(Debug, Default)]
@@ -70,10 +77,9 @@ impl PowerCutBackend {
     /// The system has no address space.
     pub fn new(inner: Arc<dyn Backend>) -> std::io::Result<Self> {
         Ok(Self {
+            store: Arc::new(Store::new(Arc::clone(&inner))?),
             inner,
-            state: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-            bytes: ByteAccess::new()?,
+            state: Arc::default(),
         })
     }
 
@@ -95,15 +101,16 @@ impl PowerCutBackend {
         self.lock().off = false;
     }
 
-    /// Loses what the options say. To be called while it is off; waits for the sync that is being applied. `newest` is what
-    /// the page cache had not yet handed over: versions of those sectors that may survive like any other.
+    /// Loses what the options say. To be called while it is off; waits for the sync that is being applied, whoever waits for that
+    /// one besides. `newest` is what the page cache had not yet handed over: versions of those sectors that may survive like any
+    /// other. Cancel safe: dropped, it has not cut yet, or what survives is brought to the store all the same.
     pub async fn cut(
         &self,
         context: &FaultContext,
         options: PowerCutOptions,
         newest: Vec<(u64, FrameRefs)>,
     ) {
-        let _turn = self.turn.lock().await;
+        let turn = self.store.turn().await;
         let batch = {
             let mut state = self.lock();
             for (offset, data) in newest {
@@ -119,16 +126,13 @@ impl PowerCutBackend {
             state.volatile.cut(options)
         };
         // What fails to be applied is still what reads see, and the next sync tries again.
-        match self.apply(context, &batch.pieces).await {
-            Ok(()) => self.lock().volatile.applied(&batch),
-            Err(errno) => {
-                tracing::warn!(%errno, "what survived the power cut isn't in the store yet")
-            }
+        if let Err(errno) = self.apply(context, turn, batch).await {
+            tracing::warn!(%errno, "what survived the power cut isn't in the store yet");
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn record(&self, offset: u64, mutation: Mutation) -> Result<(), Errno> {
@@ -198,7 +202,7 @@ impl PowerCutBackend {
             let volatile = state.powered()?;
             volatile.begin_sync(volatile.incarnation()).map_err(stale)?
         };
-        let _turn = self.turn.lock().await;
+        let turn = self.store.turn().await;
         let batch = {
             let mut state = self.lock();
             state
@@ -206,56 +210,14 @@ impl PowerCutBackend {
                 .complete_sync(token, range)
                 .map_err(stale)?
         };
-        self.apply(context, &batch.pieces).await?;
-        self.lock().volatile.applied(&batch);
-        Ok(())
+        self.apply(context, turn, batch).await
     }
 
-    /// Brings pieces into the store, durably. The caller has the turn.
-    async fn apply(&self, context: &FaultContext, pieces: &[Piece]) -> Result<(), Errno> {
-        let store = &*self.inner;
-        for piece in pieces {
-            let range = piece.offset..piece.offset + piece.length;
-            match &piece.content {
-                Content::Data { .. } => {
-                    let data = piece.data().expect("it is data");
-                    self.bytes.write(store, context, piece.offset, data).await?;
-                }
-                Content::Zero => {
-                    let mode = ZeroMode::KeepAllocated;
-                    self.bytes.zero(store, context, range, mode).await?;
-                }
-                Content::Trim => self.trim(context, range).await?,
-            }
-        }
-        store.sync(context).await
-    }
-
-    /// Gives the whole allocation units of `range` back, and zeroes what lies around them.
-    async fn trim(&self, context: &FaultContext, range: Range<u64>) -> Result<(), Errno> {
-        let store = &*self.inner;
-        let Geometry {
-            size,
-            allocation_unit,
-            ..
-        } = store.geometry();
-        let unit = u64::from(allocation_unit).max(PAGE_BYTES);
-        let end = if range.end >= size {
-            size
-        } else {
-            range.end - range.end % unit
-        };
-        let whole = range.start.next_multiple_of(unit)..end;
-        let can = store.capabilities().discard && !whole.is_empty();
-        if !can || store.discard(context, whole.clone()).await == Err(Errno::ENOTSUP) {
-            let mode = ZeroMode::MayPunch;
-            return self.bytes.zero(store, context, range, mode).await;
-        }
-        for edge in [range.start..whole.start, whole.end..range.end] {
-            let mode = ZeroMode::KeepAllocated;
-            self.bytes.zero(store, context, edge, mode).await?;
-        }
-        Ok(())
+    /// Brings a batch into the store, durably, and forgets it here. Cancel safe: it is done all the same.
+    async fn apply(&self, context: &FaultContext, turn: Turn, batch: Batch) -> Result<(), Errno> {
+        let state = Arc::clone(&self.state);
+        let applied = move |batch: &Batch| lock(&state).volatile.applied(batch);
+        turn.apply(context.clone(), batch, applied).await
     }
 
     async fn extents_laid_over(
@@ -275,6 +237,10 @@ impl PowerCutBackend {
         self.cover_range(context, 0..u64::MAX).await?;
         self.lock().powered().map(|_| ())
     }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The work belongs to a time before a cut.
@@ -454,7 +420,11 @@ impl Backend for PowerCutBackend {
     }
 
     fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
-        self.inner.close()
+        Box::pin(async move {
+            // Nothing is called on a store that is closed: what someone has left behind is applied first.
+            let _turn = self.store.turn().await;
+            self.inner.close().await
+        })
     }
 }
 

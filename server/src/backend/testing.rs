@@ -8,6 +8,8 @@ use weir_cache::{
 };
 use weir_faults::{Errno, FaultContext};
 
+pub(crate) mod lasting;
+
 /// Frames that one test may hold at a time.
 const FRAMES: u32 = 4096;
 

@@ -109,21 +109,17 @@ impl World {
         Ok(())
     }
 
-    fn begin(&self, action: &Action, version: u32, copy: Copy, range: &Range<u64>) -> ChangeId {
-        self.history()
-            .begin(format!("{action:?}"), version, copy, range)
+    fn begin(&self, action: &Action, version: u32, copy: Copy, range: &Range<u64>) -> Asked<'_> {
+        let id = self
+            .history()
+            .begin(format!("{action:?}"), version, copy, range);
+        Asked {
+            world: self,
+            id: Some(id),
+        }
     }
 
-    fn end(&self, id: ChangeId, outcome: Result<(), Errno>, fua: bool) {
-        let ending = match outcome {
-            Ok(()) if fua || self.mode == CacheMode::Writethrough => Ending::Durable,
-            Ok(()) => Ending::Done,
-            Err(_) => Ending::Failed,
-        };
-        self.history().end(id, ending);
-    }
-
-    /// Does what the step says. Dropped before it is done, what it began is begun for ever.
+    /// Does what the step says. Dropped before it is done, what it began is abandoned.
     async fn act(&self, action: &Action) -> Result<(), Errno> {
         let (cache, context) = (&self.cache, &self.context);
         let direct_by_size = |range: &Range<u64>| cache.is_direct(range.end - range.start);
@@ -149,21 +145,21 @@ impl World {
                 let bytes = content(range, version);
                 let direct = *direct || direct_by_size(range);
                 let copy = if direct { Copy::Partly } else { Copy::Kept };
-                let id = self.begin(action, version, copy, range);
+                let asked = self.begin(action, version, copy, range);
                 let mut outcome = self.write(range.start, &bytes, direct).await;
                 if outcome.is_ok() {
                     outcome = self.persist(range, *fua).await;
                 }
-                self.end(id, outcome, *fua);
+                asked.end(outcome, *fua);
                 outcome
             }
             Action::Zero { range, mode, fua } => {
-                let id = self.begin(action, ZERO, Copy::Partly, range);
+                let asked = self.begin(action, ZERO, Copy::Partly, range);
                 let mut outcome = cache.zero(context, range.clone(), *mode, false).await;
                 if outcome.is_ok() {
                     outcome = self.persist(range, *fua).await;
                 }
-                self.end(id, outcome, *fua);
+                asked.end(outcome, *fua);
                 outcome
             }
             Action::Trim { range, fua } => self.trim(action, range, *fua).await,
@@ -185,9 +181,9 @@ impl World {
             }
             Action::Resize(size) => {
                 // What lies beyond is zeroes when it comes back; what a growth adds was zeroes before.
-                let id = self.begin(action, ZERO, Copy::Kept, &(*size..self.size_max));
+                let asked = self.begin(action, ZERO, Copy::Kept, &(*size..self.size_max));
                 let outcome = cache.resize(*size).await;
-                self.end(id, outcome, false);
+                asked.end(outcome, false);
                 outcome
             }
         }
@@ -206,16 +202,43 @@ impl World {
         if outcome.is_ok() {
             outcome = self.persist(range, fua).await;
         }
-        self.end(whole, outcome, fua);
+        whole.end(outcome, fua);
         if let Some(short) = short {
             let known = if self.resizes {
                 Err(Errno::EAGAIN)
             } else {
                 outcome
             };
-            self.end(short, known, fua);
+            short.end(known, fua);
         }
         outcome
+    }
+}
+
+/// A change that a client has asked for and was not answered yet.
+struct Asked<'w> {
+    world: &'w World,
+    /// Until then.
+    id: Option<ChangeId>,
+}
+
+impl Asked<'_> {
+    fn end(mut self, outcome: Result<(), Errno>, fua: bool) {
+        let ending = match outcome {
+            Ok(()) if fua || self.world.mode == CacheMode::Writethrough => Ending::Durable,
+            Ok(()) => Ending::Done,
+            Err(_) => Ending::Failed,
+        };
+        let id = self.id.take().expect("it is answered once");
+        self.world.history().end(id, ending);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.world.history().abandon(id);
+        }
     }
 }
 

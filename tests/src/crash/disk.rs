@@ -22,6 +22,7 @@ type Number = u64;
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     cuts: u64,
+    powered: bool,
     synced: Number,
     newest: Number,
 }
@@ -171,14 +172,15 @@ impl RecordedDisk {
         let state = self.state();
         Mark {
             cuts: state.cuts,
+            powered: self.inner.incarnation().is_ok(),
             synced: state.synced,
             newest: state.newest,
         }
     }
 
-    /// Whether the power was not cut since.
+    /// Whether the power was on and was not cut since.
     pub fn is_current(&self, mark: Mark) -> bool {
-        self.state().cuts == mark.cuts
+        mark.powered && self.state().cuts == mark.cuts
     }
 
     /// The power fails: syncs that are under way come to nothing, and nothing is forgotten any more.

@@ -1,8 +1,11 @@
 //! What the clients were told, and what follows from that.
 //!
 //! Every change has an interval: from when it was asked for to when it was answered. Of two changes to a cell whose
-//! intervals overlap either may be the last; otherwise the order is known. A change that failed, or whose client died, may
-//! have happened or not.
+//! intervals overlap either may be the last; otherwise the order is known. A change that failed may have happened or not.
+//!
+//! So may one that was abandoned: its client has gone, and nobody is told. It may still happen, until a younger change to the same
+//! cell is answered. One that was asked for after the client had gone is the last of the two: whoever asks then can't know
+//! of the other, and finds what he has written. What was asked for before may have come first.
 //!
 //! So a version may be seen exactly if no change that *binds* was begun after it was answered. What binds is what was
 //! answered with success: for a read, before it was begun; after a power cut, before a FLUSH that succeeded was begun, or
@@ -67,6 +70,9 @@ struct Change {
     answered: Moment,
     done: bool,
     covered: bool,
+    /// When its client went away.
+    abandoned: Option<Moment>,
+    cells: Range<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -76,6 +82,8 @@ struct Cell {
     changes: Vec<ChangeId>,
     /// Those that a failed sync may have lost here: they bind nobody.
     shaken: BTreeSet<ChangeId>,
+    /// Abandoned ones that can't happen any more here, and when they could for the last time.
+    over: BTreeMap<ChangeId, Moment>,
 }
 
 /// What happened to a device.
@@ -136,11 +144,53 @@ impl History {
             answered: Moment::MAX,
             done: false,
             covered: false,
+            abandoned: None,
+            cells: cells(range),
         });
         for cell in cells(range) {
             self.cells[cell].changes.push(id);
         }
         id
+    }
+
+    /// The client of a change goes away without an answer.
+    pub fn abandon(&mut self, id: ChangeId) {
+        let now = self.moment();
+        self.changes[id.0].abandoned = Some(now);
+        let changes = &self.changes;
+        let abandoned = &changes[id.0];
+        for cell in &mut self.cells[abandoned.cells.clone()] {
+            let younger = |of: &ChangeId| {
+                let change = &changes[of.0];
+                change.done && change.begun > abandoned.begun
+            };
+            if cell.changes.iter().any(younger) {
+                cell.over.insert(id, now);
+            }
+        }
+    }
+
+    /// `id` was answered: what is older and was abandoned can't happen any more.
+    fn end_abandoned(&mut self, id: ChangeId) {
+        let (now, changes) = (self.now, &self.changes);
+        let answered = &changes[id.0];
+        for cell in &mut self.cells[answered.cells.clone()] {
+            for of in &cell.changes {
+                let older = &changes[of.0];
+                let Some(gone) = older.abandoned.filter(|_| older.begun < answered.begun) else {
+                    continue;
+                };
+                let last = if gone < answered.begun {
+                    answered.begun - 1
+                } else {
+                    now
+                };
+                cell.over
+                    .entry(*of)
+                    .and_modify(|known| *known = last.min(*known))
+                    .or_insert(last);
+            }
+        }
     }
 
     /// A change is answered.
@@ -152,6 +202,9 @@ impl History {
         change.covered = ending == Ending::Durable;
         if ending == Ending::Done {
             self.uncovered.insert(id, now);
+        }
+        if ending != Ending::Failed {
+            self.end_abandoned(id);
         }
     }
 
@@ -220,6 +273,7 @@ impl History {
             base,
             changes,
             shaken,
+            over,
         } = &self.cells[cell];
         if changes.is_empty() && version == *base && version != GARBAGE {
             return Ok(());
@@ -235,14 +289,19 @@ impl History {
             .map(|id| &self.changes[id.0])
             .filter(binds)
             .max_by_key(|change| change.begun);
-        let changes = changes.iter().map(|id| &self.changes[id.0]);
         let since = newest.map_or(0, |change| change.begun);
         let of_base = version == *base && since == 0;
-        let of_change = |change: &Change| change.version == version && change.answered >= since;
-        if version != GARBAGE && (of_base || changes.clone().any(of_change)) {
+        let of_change = |id: &ChangeId| {
+            let change = &self.changes[id.0];
+            let last = over.get(id).copied().unwrap_or(Moment::MAX);
+            change.version == version && change.answered.min(last) >= since
+        };
+        if version != GARBAGE && (of_base || changes.iter().any(of_change)) {
             return Ok(());
         }
         let known = changes
+            .iter()
+            .map(|id| &self.changes[id.0])
             .map(|change| format!("\n    {change}"))
             .collect::<String>();
         Err(format!(
@@ -263,6 +322,7 @@ impl History {
             cell.base = *version;
             cell.changes.clear();
             cell.shaken.clear();
+            cell.over.clear();
         }
         self.uncovered.clear();
     }
@@ -286,9 +346,14 @@ impl std::fmt::Display for Change {
             answered,
             done,
             covered,
+            abandoned,
+            cells: _,
         } = self;
         let ending = match (*answered, done, covered) {
-            (Moment::MAX, ..) => "running".to_owned(),
+            (Moment::MAX, ..) => match abandoned {
+                Some(gone) => format!("abandoned at {gone}"),
+                None => "running".to_owned(),
+            },
             (_, false, _) => format!("failed at {answered}"),
             (_, true, false) => format!("done at {answered}"),
             (_, true, true) => format!("done at {answered}, covered"),
@@ -300,3 +365,6 @@ impl std::fmt::Display for Change {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -247,7 +247,7 @@ impl Maker {
                 _ => Duration::ZERO,
             },
             action,
-            patience: (rng.below(40) == 0).then(|| Duration::from_micros(rng.below(5000))),
+            patience: (rng.below(10) == 0).then(|| Duration::from_micros(rng.below(5000))),
         }
     }
 

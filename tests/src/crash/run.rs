@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use weir::backend::faulted::FaultedBackend;
-use weir::backend::memory::MemoryBackend;
 use weir::backend::power_cut::PowerCutBackend;
 use weir_cache::{Backend as _, CacheMode, CloseError, FrameBuf, FramePool, PAGE_BYTES, PageCache};
 use weir_faults::{Device, Faults, Keep, PowerCutOptions, RequestKinds};
@@ -19,6 +18,7 @@ use super::disk::RecordedDisk;
 use super::forget::ForgetfulDisk;
 use super::history::{Binding, History};
 use super::plan::{Action, Cut, Phase, Plan};
+use super::store::LastingStore;
 
 /// The export's name.
 const EXPORT: &str = "";
@@ -102,7 +102,7 @@ struct Bench {
 }
 
 async fn play(plan: &Plan) -> Result<Outcome, String> {
-    let bench = Bench::open(plan);
+    let bench = Arc::new(Bench::open(plan));
     for (number, phase) in plan.phases.iter().enumerate() {
         let played = timeout(PHASE_LIMIT, bench.phase(phase)).await;
         let place = |error: String| {
@@ -142,7 +142,7 @@ impl Bench {
         let device = faults.add_device(EXPORT);
         let size_max = plan.size_max();
         let cells = usize::try_from(size_max / CELL).expect("a small device");
-        let store = Arc::new(MemoryBackend::new(plan.size));
+        let store = Arc::new(LastingStore::new(plan.size, plan.seed));
         let power = Arc::new(PowerCutBackend::new(store).expect("address space"));
         let disk = Arc::new(RecordedDisk::new(Arc::clone(&power), cells));
         let faulted = FaultedBackend::new(
@@ -185,7 +185,7 @@ impl Bench {
         }
     }
 
-    async fn phase(&self, phase: &Phase) -> Result<(), String> {
+    async fn phase(self: &Arc<Self>, phase: &Phase) -> Result<(), String> {
         for rule in &phase.rules {
             self.faults
                 .add_rule(rule)
@@ -235,7 +235,7 @@ impl Bench {
 
     /// Cuts the power in the order in which the server does, and checks what is left.
     async fn cut(
-        &self,
+        self: &Arc<Self>,
         cut: Cut,
         clients: &mut JoinSet<()>,
         operators: &mut JoinSet<()>,
@@ -272,7 +272,7 @@ impl Bench {
     }
 
     /// What a cut has left is durable: another one changes nothing.
-    async fn cut_again(&self, left: &[Version]) -> Result<(), String> {
+    async fn cut_again(self: &Arc<Self>, left: &[Version]) -> Result<(), String> {
         self.switch_off();
         self.lose(PowerCutOptions {
             keep: Keep::None,
@@ -289,19 +289,20 @@ impl Bench {
         Ok(())
     }
 
-    async fn lose(&self, options: PowerCutOptions) -> Result<(), String> {
-        let context = self.faults.context(RequestKinds::NONE).on(&self.device);
+    async fn lose(self: &Arc<Self>, options: PowerCutOptions) -> Result<(), String> {
+        let bench = Arc::clone(self);
         self.world
             .cache
-            .lose_power(async |newest| {
-                self.disk.record_newest(&newest);
-                self.power.cut(&context, options, newest).await;
-                self.power.switch_on();
+            .lose_power(async move |newest| {
+                bench.disk.record_newest(&newest);
+                let context = bench.faults.context(RequestKinds::NONE).on(&bench.device);
+                bench.power.cut(&context, options, newest).await;
+                bench.power.switch_on();
                 // Looked at while the device is still: afterwards the cache may go on.
-                self.end_faults();
-                let left = self.on_disk().await?;
-                self.disk.check_cut(options, &left)?;
-                self.disk.restart(&left);
+                bench.end_faults();
+                let left = bench.on_disk().await?;
+                bench.disk.check_cut(options, &left)?;
+                bench.disk.restart(&left);
                 Ok(())
             })
             .await

@@ -2,8 +2,11 @@ use proptest::prelude::*;
 use weir_cache::PAGE_SIZE;
 
 use super::super::MemoryBackend;
+use super::super::testing::lasting::LastingStore;
 use super::super::testing::{Bench, pattern, run_model, steps};
 use super::*;
+
+mod abandoned;
 
 const PAGES: usize = 16;
 const SIZE: u64 = (PAGES * PAGE_SIZE) as u64;
@@ -16,7 +19,10 @@ struct Setup {
 }
 
 fn setup(size: u64) -> Setup {
-    let store: Arc<dyn Backend> = Arc::new(MemoryBackend::new(size));
+    over(Arc::new(MemoryBackend::new(size)))
+}
+
+fn over(store: Arc<dyn Backend>) -> Setup {
     let power = Arc::new(PowerCutBackend::new(Arc::clone(&store)).unwrap());
     Setup {
         bench: Bench::over(Arc::clone(&power) as Arc<dyn Backend>),

@@ -1,0 +1,117 @@
+//! Power cuts: what a failure of the power does to volatile memory, and which requests must not outlive it.
+//!
+//! A cut takes the gate exclusively and drops every page, dirty ones too. What it has lost nobody may be told to be durable, or
+//! to be there: a FLUSH that had looked before the cut finds nothing left to be done after it, and a write of which a part was in
+//! the cache is no longer whole. So cuts are counted, once when one begins and once when it is over, and a request that waits
+//! compares: [`Powered`] is taken before the first thing that its success says something about, and looked at again after the
+//! last. What was not begun when the cut came (a write that waits at the add lock, for one) goes on afterwards and finds
+//! what the cut has left.
+//!
+//! What makes several calls (a WRITE of many slices, or one with FUA) can't be seen here as one: who cuts the power sees to it
+//! that no client is there before and after.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_epoch as epoch;
+use weir_faults::Errno;
+
+use crate::frame::{FrameRefs, PAGE_BYTES};
+use crate::page_cache::PageCache;
+use crate::writeback::{Operation, OperationKind};
+
+/// Counts the beginnings and ends of power cuts.
+#[derive(Debug, Default)]
+pub(crate) struct PowerCuts(AtomicU64);
+
+/// When something was begun, as counted by [`PowerCuts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Powered(u64);
+
+impl PowerCuts {
+    fn step(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl PageCache {
+    /// To be asked before a request looks at anything.
+    #[inline]
+    pub(crate) fn powered(&self) -> Powered {
+        Powered(self.power_cuts.0.load(Ordering::SeqCst))
+    }
+
+    /// To be asked when it is done.
+    ///
+    /// # Errors
+    /// `EIO` if the power was cut since: what it did, or found done, may be lost.
+    #[inline]
+    pub(crate) fn still_powered(&self, since: Powered) -> Result<(), Errno> {
+        if self.powered() == since {
+            Ok(())
+        } else {
+            Err(Errno::EIO)
+        }
+    }
+
+    /// Drops every page, dirty ones too, and runs `cut` while the device is still: what a power failure does to volatile
+    /// memory. Requests that were waiting go on afterwards and find what `cut` left in the backend, or fail with `EIO` if a part of
+    /// them was done. Cancel safe: once begun it runs to its end.
+    ///
+    /// `cut` gets what was newer in memory than what the backend durably has, with its offsets: the newest versions that a disk's
+    /// volatile cache might have saved at the last moment.
+    ///
+    /// The caller has ended whatever kept the backend from completing: fills and writes in flight are waited for. Clients whose
+    /// requests take several calls must be gone when `cut` returns.
+    pub async fn lose_power<T, F>(
+        self: &Arc<Self>,
+        cut: impl FnOnce(Vec<(u64, FrameRefs)>) -> F + Send + 'static,
+    ) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send,
+    {
+        let cache = Arc::clone(self);
+        let task = self.tasks.spawn(async move {
+            let guard = cache.add_lock.exclusive().await;
+            cache.power_cuts.step();
+            let pages = 0..cache.size().div_ceil(PAGE_BYTES);
+            let operation = Operation::new(OperationKind::Blocker, pages.clone());
+            cache.writeback.begin(&operation);
+            let held = cache.shoot_down(guard.as_block(), &pages);
+            cache.wait_for(OperationKind::Run, &pages).await;
+            let newest = held.iter().map(|page| cache.held_data(*page)).collect();
+            let result = cut(newest).await;
+            cache.generations.forget();
+            cache.lost.forget();
+            cache.power_cuts.step();
+            for page in &held {
+                cache.release_held(*page, true);
+            }
+            cache.released(&held);
+            cache.writeback.end(&operation);
+            cache
+                .reconcile_blocked(guard.as_block(), 0..cache.size())
+                .await;
+            drop(guard);
+            result
+        });
+        task.await.expect("a panic aborts the process")
+    }
+
+    /// What a held page holds, cut at the end of the device.
+    fn held_data(&self, page: u64) -> (u64, FrameRefs) {
+        let start = page * PAGE_BYTES;
+        let length =
+            usize::try_from((self.size() - start).min(PAGE_BYTES)).expect("at most a page");
+        let mut data = FrameRefs::new(Arc::clone(&self.pool));
+        let pin = epoch::pin();
+        let slot = self
+            .lock_page(page, &pin)
+            .expect("a held page stays in its slot");
+        let taken = self.pool.add_ref(slot.state.frame());
+        data.push(slot.state.frame(), 0, length, taken.zero);
+        (start, data)
+    }
+}

@@ -1,0 +1,208 @@
+//! Requests over which the power is cut.
+
+use std::future::Future as _;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::options::CacheMode;
+
+/// A power cut under way.
+struct Cut {
+    running: JoinHandle<()>,
+    /// Ends it.
+    over: oneshot::Sender<()>,
+}
+
+impl Race {
+    /// Cuts the power, which stays off until [`Cut::end`].
+    fn begin_cut(&self) -> Cut {
+        let (over, off) = oneshot::channel();
+        let (cache, backend) = (Arc::clone(&self.cache), Arc::clone(&self.backend));
+        let running = tokio::spawn(async move {
+            cache
+                .lose_power(async move |_| {
+                    backend.lose_power();
+                    off.await.expect("it is ended");
+                })
+                .await;
+        });
+        Cut { running, over }
+    }
+
+    async fn cut(&self) {
+        self.begin_cut().end().await;
+    }
+
+    fn persist(&self, range: Range<u64>) -> Running<()> {
+        let (cache, context) = (Arc::clone(&self.cache), self.context(RequestKinds::WRITE));
+        tokio::spawn(async move { cache.persist(&context, range).await })
+    }
+}
+
+impl Cut {
+    async fn end(self) {
+        self.over.send(()).expect("it waits");
+        self.running.await.expect("it doesn't panic");
+    }
+}
+
+/// What makes the first page durable.
+const PROMISES: [fn(&Race) -> Running<()>; 2] = [|race| race.flush(), |race| race.persist(0..PAGE)];
+
+#[tokio::test(start_paused = true)]
+async fn no_flush_succeeds_over_what_a_power_cut_has_lost() {
+    for point in [
+        "cache:flush:snapshot",
+        "cache:flush:sync",
+        "cache:sync:submit",
+    ] {
+        for promise in PROMISES {
+            let race = Race::new(64, 7);
+            done(race.write(0, &[1; PAGE_SIZE])).await;
+            race.stop_next(point);
+            let running = promise(&race);
+            race.stopped(point).await;
+            race.cut().await;
+            race.go(point);
+            assert_eq!(outcome(running).await, Err(Errno::EIO), "at {point}");
+            assert_eq!(race.bytes(0..1).await, [7]);
+            // What comes afterwards is not held responsible.
+            done(promise(&race)).await;
+            race.check_quiescent().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_flush_that_comes_during_a_power_cut_succeeds() {
+    for promise in PROMISES {
+        let race = Race::new(64, 7);
+        done(race.write(0, &[1; PAGE_SIZE])).await;
+        let cut = race.begin_cut();
+        idle().await;
+        let running = promise(&race);
+        waits(&running, "a flush of what the cut holds").await;
+        cut.end().await;
+        assert_eq!(outcome(running).await, Err(Errno::EIO));
+        assert_eq!(race.bytes(0..1).await, [7]);
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_writethrough_no_write_succeeds_that_a_power_cut_has_lost() {
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        mode: CacheMode::Writethrough,
+        ..CacheOptions::default()
+    };
+    for point in ["cache:flush:snapshot", "cache:sync:submit"] {
+        let race = Race::with(64 * PAGE, 7, &options);
+        race.stop_next(point);
+        let write = race.write(0, &[1; PAGE_SIZE]);
+        race.stopped(point).await;
+        race.cut().await;
+        race.go(point);
+        assert_eq!(outcome(write).await, Err(Errno::EIO), "at {point}");
+        assert_eq!(race.bytes(0..1).await, [7]);
+        race.check_quiescent().await;
+    }
+}
+
+/// The power may be on again for the store before the cut is over.
+#[tokio::test(start_paused = true)]
+async fn no_flush_that_ends_during_a_power_cut_succeeds() {
+    for promise in PROMISES {
+        let race = Race::new(64, 7);
+        done(race.write(0, &[1; PAGE_SIZE])).await;
+        race.stop_next("cache:flush:sync");
+        let running = promise(&race);
+        race.stopped("cache:flush:sync").await;
+        let cut = race.begin_cut();
+        idle().await;
+        race.go("cache:flush:sync");
+        assert_eq!(outcome(running).await, Err(Errno::EIO));
+        cut.end().await;
+        race.check_quiescent().await;
+    }
+}
+
+/// A write that has done nothing yet is as good after the cut as before.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_waits_over_a_power_cut_goes_on_after_it() {
+    let race = Race::new(64, 7);
+    let cut = race.begin_cut();
+    idle().await;
+    let write = race.write(0, &[1; PAGE_SIZE]);
+    waits(&write, "a write during a power cut").await;
+    cut.end().await;
+    done(write).await;
+    done(race.flush()).await;
+    assert_eq!(race.backend.durable()[0], 1);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_of_which_a_power_cut_has_lost_a_part_fails() {
+    let race = Race::new(64, 7);
+    // The tail is gone when it is to be installed; the head is in the cache by then.
+    race.faults
+        .set_points("class cache:race func install after 1 times 1 enable")
+        .unwrap();
+    race.stop_next("cache:write:merge");
+    let write = race.write(PAGE / 2, &[1; PAGE_SIZE]);
+    race.stopped("cache:write:merge").await;
+    let cut = race.begin_cut();
+    idle().await;
+    race.go("cache:write:merge");
+    idle().await;
+    assert!(
+        !write.is_finished(),
+        "it installs the tail in another round"
+    );
+    cut.end().await;
+    assert_eq!(outcome(write).await, Err(Errno::EIO));
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_read_returns_what_a_power_cut_has_lost() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[1; PAGE_SIZE])).await;
+    race.stop_next("cache:fill:complete");
+    let other = race.read(PAGE..2 * PAGE);
+    race.stopped("cache:fill:complete").await;
+    // It has the first page, and waits for the other's fill of the second.
+    let context = race.context(RequestKinds::READ);
+    let mut read = pin!(race.cache.read(&context, 0, 2 * PAGE_SIZE));
+    let mut task = Context::from_waker(Waker::noop());
+    assert!(read.as_mut().poll(&mut task).is_pending());
+    let cut = race.begin_cut();
+    race.go("cache:fill:complete");
+    done(other).await;
+    cut.end().await;
+    let found = match read.as_mut().poll(&mut task) {
+        Poll::Ready(found) => found,
+        Poll::Pending => read.await,
+    };
+    let mut bytes = [0; 2 * PAGE_SIZE];
+    found.unwrap().copy_to(&mut bytes);
+    assert_eq!(bytes, [7; 2 * PAGE_SIZE]);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_that_nobody_waits_for_any_more_comes_to_its_end() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[1; PAGE_SIZE])).await;
+    let cut = race.begin_cut();
+    idle().await;
+    cut.running.abort();
+    idle().await;
+    cut.over.send(()).expect("it goes on");
+    assert_eq!(race.bytes(0..1).await, [7]);
+    race.check_quiescent().await;
+}
