@@ -3,4 +3,5 @@
 mod full_disk;
 mod refusals;
 mod resize;
+mod signals;
 mod start_stop;
