@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use weir_tests::client::wire::{CMD_READ, CMD_WRITE};
 use weir_tests::pattern::bytes;
 use weir_tests::process::{eventually, run};
 use weir_tests::server::{Server, ServerBuilder, weir_in};
@@ -196,6 +197,44 @@ fn what_was_ignored_at_the_start_stays_ignored() {
     server.assert_serving();
     server.stop_clean();
     assert_written(dir.path());
+}
+
+/// The Linux kernel hands ESHUTDOWN up as an I/O error, and has no use for a reset either.
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn a_stop_answers_what_was_received_and_closes_without_a_word() {
+    for address in ["127.0.0.1:0", "unix:s"] {
+        let dir = folder();
+        let server = builder(dir.path())
+            .listen(address)
+            .admin()
+            .option("--fault", "read delay=1s")
+            .option("--fault", "write delay=1s")
+            .start();
+        let mut client = server.client();
+        let mut cookies = Vec::new();
+        for at in 0..16 {
+            let data = bytes(at, 4096);
+            cookies.push(client.send(CMD_WRITE, 0, at * 4096, 4096, &data));
+            cookies.push(client.send(CMD_READ, 0, (2 << 20) + at * 4096, 4096, &[]));
+        }
+        eventually("all is received", SOON, || {
+            let list = server.control(["connection", "list", "--json"]);
+            let list: serde_json::Value = serde_json::from_str(&list.stdout).expect("JSON");
+            list[0]["traffic"]["received"].as_u64().expect("a number") >= 16 * 4096 + 32 * 28
+        });
+        server.signal(Signal::SIGTERM);
+        wait_for_log(&server, "SIGTERM: stopping");
+        // Too late to be answered.
+        client.send(CMD_READ, 0, 0, 512, &[]);
+        for (cookie, reply) in client.receive_all(&cookies) {
+            assert_eq!(reply.error, None, "{cookie:#x}");
+        }
+        client.socket().expect_closed();
+        server.wait().expect_code(0);
+        let image = fs::read(dir.path().join("x.img")).expect("the image");
+        assert!((0..16_usize).all(|at| image[at * 4096..][..4096] == bytes(at as u64, 4096)));
+    }
 }
 
 /// A closing terminal sends HUP from its shell and from the kernel, and a session manager TERM on top.
