@@ -11,6 +11,9 @@
 //! from `UNSTABLE` to clean. A sync that would cover nothing new is not submitted. Whoever needs a sync takes its turn; when
 //! the turn comes and another's sync has covered the need meanwhile, nothing is left to do: a hundred FLUSHes share a sync.
 //!
+//! What was done to the backend before it was opened is a mutation, too: whoever wrote it, an earlier server that was killed
+//! perhaps, need not have synced it, and a client that reads it and flushes is told that it is durable.
+//!
 //! # Failure
 //! After a failed sync nothing that completed before it returned is known to be durable: all unstable pages are dirty again
 //! and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.) A FLUSH fails exactly when something
@@ -48,6 +51,9 @@ use crate::page::{DIRTY, UNSTABLE};
 use crate::page_cache::{PageCache, pages_of};
 use crate::writeback::{DirtySince, Evidence, OLDEST_EPOCH, OperationKind, Seen, Tries, Watch};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The generation of all that others did to the backend before it was opened.
+const BEFORE_US: u64 = 1;
 
 /// Flush epochs, mutation generations, and who syncs.
 #[derive(Debug)]
@@ -112,7 +118,7 @@ impl Default for Generations {
     fn default() -> Self {
         Self {
             epoch: AtomicU64::new(OLDEST_EPOCH + 1),
-            completed: AtomicU64::new(0),
+            completed: AtomicU64::new(BEFORE_US),
             synced: AtomicU64::new(0),
             turn: FairMutex::new(()),
             ledger: Mutex::default(),

@@ -52,6 +52,10 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Serves files, block devices or memory to NBD clients
+    ///
+    /// SIGTERM, SIGINT and SIGQUIT stop it: requests that were received are answered, everything is flushed, and only a second
+    /// one of these stops at once. SIGHUP does the same without --config, and nothing but a line in the log with it, as the file
+    /// is read at the start only. SIGUSR1 tells the log what is served, dirty and connected.
     Serve(Box<ServeOptions>),
     /// Shows a running server's exports, connections and caches
     Status(StatusCommand),

@@ -1,6 +1,7 @@
 //! The `weir` server: what stands between the command line and the cache.
 //!
-//! - [`cli`] and [`config`] say what is wanted, [`settings`] what that comes to, [`serve`] does it, [`shutdown`] ends it.
+//! - [`cli`] and [`config`] say what is wanted, [`settings`] what that comes to, [`serve`] does it, [`shutdown`] ends it;
+//!   [`signals`] says what each signal means.
 //! - [`listener`] takes connections, [`session`] speaks NBD on each, [`connection`] counts them, [`export`] is what they
 //!   are served.
 //! - [`admin`] is the port for scripts, statistics and faults.
@@ -22,5 +23,6 @@ pub mod serve;
 pub mod session;
 pub mod settings;
 pub mod shutdown;
+pub mod signals;
 pub mod size;
 pub mod source;

@@ -8,12 +8,12 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
 
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigHandler, Signal, signal};
 
 /// `PR_SET_IO_FLUSHER` of linux/prctl.h, which the libc crate doesn't name for every target.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
@@ -39,11 +39,6 @@ pub fn prepare() {
             tracing::debug!("not an I/O flusher ({error}): don't swap to a disk that it serves")
         }
     }
-    // SAFETY: ignoring a signal installs no handler that could run.
-    if let Err(error) = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) } {
-        // Else a file beyond the limit of its size would kill the server instead of failing one write.
-        tracing::debug!("SIGXFSZ stays deadly: {error}");
-    }
     if let Err(error) = raise_descriptor_limit() {
         tracing::debug!("the limit of descriptors stays as it is: {error}");
     }
@@ -61,6 +56,22 @@ pub fn starting_another<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<
         let _ = set_io_flusher(true);
     }
     outcome
+}
+
+/// Whether a signal does to this process what it does by default, rather than being ignored or handled.
+///
+/// # Errors
+/// A number that is no signal's.
+pub fn is_default_disposition(signal: libc::c_int) -> io::Result<bool> {
+    let mut present = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action the call only writes the present one, to memory of its type.
+    let outcome = unsafe { libc::sigaction(signal, std::ptr::null(), present.as_mut_ptr()) };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has succeeded, so it has filled it in.
+    let present = unsafe { present.assume_init() };
+    Ok(present.sa_sigaction == libc::SIG_DFL)
 }
 
 fn set_io_flusher(on: bool) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! let in last.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -20,14 +21,17 @@ use crate::export::{self, ExportTable, OpenExportError};
 use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
 use crate::session::SessionContext;
 use crate::settings::Settings;
-use crate::shutdown::{StopSignals, finish};
+use crate::shutdown::finish;
+use crate::signals::Signals;
 use crate::size::Size;
 use crate::{config, logging, process};
 
 mod announce;
+mod attend;
 mod command;
 
 use announce::Announcement;
+use attend::Attendant;
 use command::RunningCommand;
 
 /// A running server: what its sessions and its admin port work on.
@@ -49,13 +53,14 @@ pub struct Server {
 /// Whatever prevents the start or a clean stop.
 pub fn run(options: ServeOptions) -> Result<ExitCode, Error> {
     logging::start(options.verbose, options.quiet);
+    let config = options.config.clone();
     let settings = Settings::resolve(with_file(options)?)?;
     process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Error::System)?;
-    let outcome = runtime.block_on(serve(&settings));
+    let outcome = runtime.block_on(serve(&settings, config.as_deref()));
     // I/O that hangs must not keep the process after its last word.
     runtime.shutdown_background();
     outcome
@@ -72,11 +77,12 @@ fn with_file(options: ServeOptions) -> Result<ServeOptions, Error> {
     }
 }
 
-async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
-    let mut signals = StopSignals::install().map_err(Error::System)?;
+async fn serve(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, Error> {
+    let signals = Signals::install(config.is_some()).map_err(Error::System)?;
     let listeners = bind(settings).await?;
     let admin = AdminListener::bind(settings).await?;
     let server = open(settings).await?;
+    let mut attendant = Attendant::new(signals, config, &server);
     let admin_url = admin.as_ref().map(|admin| admin.url().to_owned());
     let announcement = Announcement::new(&listeners, &server, admin_url).map_err(Error::System)?;
     let sessions = TaskTracker::new();
@@ -87,7 +93,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
     announcement.print();
     notify_service_manager(&[sd_notify::NotifyState::Ready]);
 
-    let outcome = work(settings, &announcement, &mut signals).await;
+    let outcome = work(settings, &announcement, &mut attendant).await;
     notify_service_manager(&[sd_notify::NotifyState::Stopping]);
     server.stop.cancel();
     acceptors.close();
@@ -96,7 +102,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
         &sessions,
         &server.connections,
         &server.exports,
-        &mut signals,
+        attendant.insistence(),
     )
     .await?;
     outcome
@@ -209,17 +215,17 @@ fn accept(
 async fn work(
     settings: &Settings,
     announcement: &Announcement,
-    signals: &mut StopSignals,
+    attendant: &mut Attendant,
 ) -> Result<ExitCode, Error> {
     let Some(command) = &settings.run else {
-        let signal = signals.next().await;
+        let signal = attendant.stop().await;
         tracing::info!("{signal}: stopping");
         return Ok(ExitCode::SUCCESS);
     };
     let mut command = RunningCommand::start(command, announcement).map_err(Error::Run)?;
     tokio::select! {
         outcome = command.wait() => outcome.map_err(Error::Run),
-        signal = signals.next() => {
+        signal = attendant.stop() => {
             tracing::info!("{signal}: stopping");
             command.terminate();
             Ok(ExitCode::SUCCESS)
@@ -238,7 +244,7 @@ fn notify_service_manager(state: &[sd_notify::NotifyState<'_>]) {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_config(path: &std::path::Path) -> Result<ExitCode, Error> {
+pub fn check_config(path: &Path) -> Result<ExitCode, Error> {
     let settings = Settings::resolve(config::read(path)?)?;
     let exports = settings.exports.len();
     writeln!(

@@ -16,7 +16,13 @@
 //! it may run beside others. When too much waits to be sent or too many requests are under way the session stops
 //! reading the socket, which is all the flow control that NBD has.
 //!
-//! - [`stream`](self::stream): the socket; [`input`](self::input), [`output`](self::output): its buffers
+//! # When the server shuts down
+//! A session takes no further request. Those that it had received, in whole or in part, it serves and answers as ever; then it
+//! closes the connection without a word. No request is answered with ESHUTDOWN: the Linux kernel hands that up as an I/O error,
+//! upon which a file system aborts its journal, whereas a request without an answer is sent again by whoever reconnects.
+//!
+//! - [`stream`](self::stream): the socket; [`input`](self::input), [`output`](self::output): its buffers;
+//!   [`linger`](self::linger): its end
 //! - [`handshake`](self::handshake): up to transmission; [`transmission`](self::transmission): the loop
 //! - [`dispatch`](self::dispatch): requests to operations; [`read`](self::read), [`receive`](self::receive): READ and WRITE;
 //!   [`slow`](self::slow), [`status`](self::status): the rest
@@ -38,6 +44,7 @@ mod end;
 mod faulted;
 mod handshake;
 mod input;
+mod linger;
 mod output;
 mod read;
 mod receive;
@@ -53,8 +60,8 @@ use self::end::End;
 pub use self::stream::Stream;
 use self::transmission::Transmission;
 
-/// How long a client may go on to use a connection when the server shuts down: requests are answered with ESHUTDOWN
-/// meanwhile. Enough for a client to see one of these and to disconnect by itself.
+/// How long a client may take for its part when the server shuts down: to complete a request that it had begun to send, to go
+/// on negotiating only to hear ERR_SHUTDOWN, and to close its end after the server's. Enough for any round trip.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// What all sessions of a server share.
@@ -68,7 +75,7 @@ pub struct SessionContext {
     pub timeouts: Timeouts,
     /// The open connections.
     pub connections: Arc<ConnectionTable>,
-    /// Cancelled when the server shuts down: requests under way are answered, new ones get ESHUTDOWN.
+    /// Cancelled when the server shuts down.
     pub shutdown: CancellationToken,
 }
 

@@ -1,15 +1,14 @@
 //! Stopping: once in good order, at once when asked twice.
 //!
-//! In order: no more connections are accepted; sessions answer what is in flight, then refuse and end; every export is
+//! In order: no more connections are accepted; sessions answer what they have received, then close; every export is
 //! flushed and closed. Each step has a deadline ([`crate::limits`]), so a client that doesn't read and a disk that doesn't
 //! answer delay the end but don't prevent it. What isn't durable then is said, and the exit status is 1.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::task::TaskTracker;
 use weir_cache::{CloseError, PageCache};
 
@@ -17,34 +16,6 @@ use crate::connection::ConnectionTable;
 use crate::export::{Export, ExportTable};
 use crate::limits::{DRAIN_TIMEOUT, FINAL_FLUSH_TIMEOUT};
 use crate::size::Size;
-
-/// SIGTERM and SIGINT, from the moment on at which this exists.
-#[derive(Debug)]
-pub struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl StopSignals {
-    /// Takes the signals over. Needs a runtime.
-    ///
-    /// # Errors
-    /// What the system says when it refuses.
-    pub fn install() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for the next one and says which it was. Cancel safe.
-    pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
-    }
-}
 
 /// Why a stop wasn't clean.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +27,7 @@ pub enum StopError {
     #[error("stopped at once by a second {signal}; {dirty}")]
     Forced {
         /// Its name.
-        signal: &'static str,
+        signal: Cow<'static, str>,
         /// What was dirty.
         dirty: Dirty,
     },
@@ -107,13 +78,15 @@ impl fmt::Display for Dirty {
     }
 }
 
-fn dirty_bytes(cache: &PageCache) -> u64 {
+/// What of an export isn't durable.
+pub(crate) fn dirty_bytes(cache: &PageCache) -> u64 {
     let stats = cache.stats();
     let pages = stats.dirty_pages + stats.in_flight_pages + stats.held_pages + stats.unstable_pages;
     pages * weir_cache::PAGE_SIZE as u64
 }
 
-/// Waits for `sessions`, which were told to end, then flushes and closes `exports`; a signal meanwhile ends it at once.
+/// Waits for `sessions`, which were told to end, then flushes and closes `exports`; ends at once when `insistence` is ready, with
+/// the name of the signal that says so.
 ///
 /// # Errors
 /// What isn't durable.
@@ -121,11 +94,11 @@ pub async fn finish(
     sessions: &TaskTracker,
     connections: &ConnectionTable,
     exports: &ExportTable,
-    signals: &mut StopSignals,
+    insistence: impl Future<Output = Cow<'static, str>>,
 ) -> Result<(), StopError> {
     tokio::select! {
         outcome = finish_in_order(sessions, connections, exports) => outcome,
-        signal = signals.next() => Err(StopError::Forced { signal, dirty: Dirty::of(exports) }),
+        signal = insistence => Err(StopError::Forced { signal, dirty: Dirty::of(exports) }),
     }
 }
 

@@ -115,7 +115,7 @@ impl ServerBuilder {
         self
     }
 
-    /// Makes writes past `bytes` in any file fail with EFBIG, as RLIMIT_FSIZE does (SIGXFSZ is ignored).
+    /// Makes writes past `bytes` in any file fail with EFBIG, as RLIMIT_FSIZE does; the SIGXFSZ that comes with it is the server's.
     #[must_use]
     pub fn file_size_limit(mut self, bytes: u64) -> Self {
         self.file_size_limit = Some(bytes);
@@ -182,8 +182,8 @@ impl ServerBuilder {
     fn command(&self) -> Command {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(bytes) = self.file_size_limit {
-            // The shell's unit is 512 bytes. A shell can also ignore the signal for the program that it becomes.
-            let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", bytes / 512);
+            // The shell's unit is 512 bytes.
+            let script = format!("ulimit -f {}; exec \"$@\"", bytes / 512);
             words.extend(["sh", "-c", &script, "sh"].map(OsString::from));
         }
         words.extend(self.wrapper.iter().cloned());
@@ -326,11 +326,35 @@ impl Server {
         client.disconnect();
     }
 
+    /// The server's process id.
+    #[must_use]
+    pub fn pid(&self) -> nix::unistd::Pid {
+        self.process.pid()
+    }
+
+    /// What the server has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(self) -> Finished {
+        self.process.wait(STOP_TIMEOUT)
+    }
+
     /// SIGTERM, and waits for the end.
     #[track_caller]
     pub fn stop(self) -> Finished {
-        self.process.signal(Signal::SIGTERM);
-        self.process.wait(STOP_TIMEOUT)
+        self.signal(Signal::SIGTERM);
+        self.wait()
     }
 
     /// SIGTERM; panics unless the server then ends with 0.

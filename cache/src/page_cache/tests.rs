@@ -176,15 +176,21 @@ async fn failed_writeback_keeps_the_data_and_tells_flush() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_flush_does_not_sync() {
+async fn an_idle_flush_does_not_sync_but_the_first_one() {
     let bench = Bench::new(1 << 20);
     bench.cache.flush(&bench.context).await.unwrap();
-    assert_eq!(bench.backend.syncs(), 0);
-    bench.cache.trim(&bench.context, 0..4096).await.unwrap();
-    bench.cache.flush(&bench.context).await.unwrap();
-    assert_eq!(bench.backend.syncs(), 1, "a trim changed the backend");
+    assert_eq!(
+        bench.backend.syncs(),
+        1,
+        "others may have changed the backend"
+    );
     bench.cache.flush(&bench.context).await.unwrap();
     assert_eq!(bench.backend.syncs(), 1);
+    bench.cache.trim(&bench.context, 0..4096).await.unwrap();
+    bench.cache.flush(&bench.context).await.unwrap();
+    assert_eq!(bench.backend.syncs(), 2, "a trim changed the backend");
+    bench.cache.flush(&bench.context).await.unwrap();
+    assert_eq!(bench.backend.syncs(), 2);
 }
 
 #[tokio::test(start_paused = true)]

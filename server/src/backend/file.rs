@@ -17,11 +17,12 @@
 //! # Invariants
 //! - `size` changes only in `resize`, `insert_range` and `collapse_range`, which the cache runs alone.
 //! - Nothing is written past `size`: a write that would extend the file is an error, not growth.
-//! - The advisory lock belongs to `buffered` and lives as long as the backend: two servers on one file would each have a
+//! - The advisory [locks](lock) belong to `buffered` and live as long as the backend: two servers on one file would each have a
 //!   cache that knows nothing of the other's.
 
 mod calls;
 mod extents;
+mod lock;
 mod open;
 mod probe;
 mod ring;
@@ -71,7 +72,7 @@ struct OpenFile {
     remarks: Vec<String>,
 }
 
-/// The descriptor that holds the lock, if the file system has locks.
+/// The descriptor that holds the locks, as far as the file system has them; `flock` with `Locked` alone.
 #[derive(Debug)]
 enum Descriptor {
     Locked(Flock<File>),

@@ -83,9 +83,6 @@ impl Transmission<'_> {
     /// Whether the request may be carried out.
     #[inline]
     fn admit(&self, ticket: &Ticket) -> Result<(), NbdError> {
-        if matches!(self.phase, Phase::ShuttingDown(_)) {
-            return Err(NbdError::SHUTDOWN);
-        }
         ticket.request.check(&self.limits)?;
         let context = self.contexts.of(ticket.request.command);
         fault_point!(

@@ -53,6 +53,11 @@ impl Input {
         self.received
     }
 
+    /// Bytes that were received and understood.
+    pub(super) fn consumed(&self) -> u64 {
+        self.received - (self.end - self.start) as u64
+    }
+
     /// Reads at most `most` bytes behind what is there; zero is the end of the stream.
     pub(super) fn fill(&mut self, stream: &Stream, most: usize) -> io::Result<usize> {
         self.fill_by(most, |buffer| stream.try_read(buffer))

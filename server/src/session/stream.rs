@@ -10,7 +10,7 @@
 //! blocked, and keeps the count. This is what tokio's own `poll_read` does; it isn't offered for vectored or shared use.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
@@ -105,6 +105,18 @@ impl Stream {
         self.transfer(Interest::WRITABLE, wanted, |socket| {
             nix::sys::uio::writev(socket, slices)
         })
+    }
+
+    /// Ends the stream towards the peer; what was written before still reaches it.
+    pub(super) fn shutdown_write(&self) -> io::Result<()> {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        };
+        Ok(nix::sys::socket::shutdown(
+            socket,
+            nix::sys::socket::Shutdown::Write,
+        )?)
     }
 
     /// One attempt at `call`, which is to move `wanted` bytes; a shorter one clears readiness (module documentation).

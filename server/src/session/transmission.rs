@@ -19,6 +19,7 @@ use weir_protocol::handshake::server::Negotiated;
 
 use super::end::End;
 use super::input::{INPUT_BYTES, INPUT_BYTES_BETWEEN_PAYLOADS, Input};
+use super::linger::linger;
 use super::output::Output;
 use super::read::ReadStream;
 use super::receive::Receive;
@@ -55,8 +56,13 @@ pub(super) enum Taken {
 pub(super) enum Phase {
     /// Requests are served.
     Open,
-    /// Requests are refused with ESHUTDOWN until the time is over.
-    ShuttingDown(Pin<Box<Sleep>>),
+    /// The server stops: requests that had begun to arrive are served, later ones are not taken.
+    ShuttingDown {
+        /// How far the input had been received.
+        received: u64,
+        /// How long the client may take to complete what it had begun to send.
+        grace: Pin<Box<Sleep>>,
+    },
     /// No more requests: the client said NBD_CMD_DISC.
     Disconnecting,
     /// Nothing more is answered: a fault rule drops the connection when what is queued was sent.
@@ -145,6 +151,9 @@ impl<'a> Transmission<'a> {
             let _ = self.output.flush(self.stream);
         }
         self.publish();
+        if matches!(end, End::Shutdown) {
+            linger(self.stream, self.connection, SHUTDOWN_GRACE).await;
+        }
         end
     }
 
@@ -212,7 +221,11 @@ impl<'a> Transmission<'a> {
 
     /// Whether the client may go on.
     pub(super) fn takes_requests(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::ShuttingDown(_))
+        match self.phase {
+            Phase::Open => true,
+            Phase::ShuttingDown { received, .. } => self.input.consumed() < received,
+            Phase::Disconnecting | Phase::Dropping => false,
+        }
     }
 
     /// Whether nothing is left to be done for the client.
@@ -257,17 +270,38 @@ impl<'a> Transmission<'a> {
             progress = true;
             self.stopping = Box::pin(self.connection.kill_token().clone().cancelled_owned());
             if matches!(self.phase, Phase::Open) {
-                self.phase = Phase::ShuttingDown(Box::pin(tokio::time::sleep(SHUTDOWN_GRACE)));
+                self.phase = Phase::ShuttingDown {
+                    received: self.input.received(),
+                    grace: Box::pin(tokio::time::sleep(SHUTDOWN_GRACE)),
+                };
             }
         }
-        let settled = self.is_settled();
-        if let Phase::ShuttingDown(grace) = &mut self.phase {
-            let over = grace.is_elapsed() || grace.as_mut().poll(task).is_ready();
-            if over && settled {
-                return Err(End::Shutdown);
-            }
+        if self.is_shut_down(task) {
+            return Err(End::Shutdown);
         }
         Ok(progress)
+    }
+
+    /// Whether the server stops and all that the client had sent is answered, or can't be as it doesn't send the rest.
+    fn is_shut_down(&mut self, task: &mut Context<'_>) -> bool {
+        let clients_turn = match &self.receiving {
+            Some(receive) => receive.wants_input(),
+            None => self.takes_requests(),
+        };
+        let Phase::ShuttingDown { grace, .. } = &mut self.phase else {
+            return false;
+        };
+        let patient = !grace.is_elapsed() && grace.as_mut().poll(task).is_pending();
+        let waits = if clients_turn {
+            patient
+        } else {
+            self.receiving.is_some()
+        };
+        !waits
+            && self.taken == Taken::All
+            && self.slow.is_empty()
+            && self.streams.is_empty()
+            && self.output.pending() == 0
     }
 
     /// Begins requests that are new, and answers those that have finished.

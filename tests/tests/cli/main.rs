@@ -1,6 +1,8 @@
 //! The command line: every refusal names what is at fault and what to do, and damages nothing.
 
+mod durable;
 mod full_disk;
 mod refusals;
 mod resize;
+mod signals;
 mod start_stop;

@@ -5,5 +5,6 @@ mod fio;
 mod info;
 mod persistence;
 mod qemu;
+mod qemu_locks;
 mod shell;
 mod support;

@@ -1,4 +1,4 @@
-//! Errors and power cuts under the kernel's file systems, switched through the admin port.
+//! Errors, power cuts and stops under the kernel's file systems.
 
 use std::time::Duration;
 
@@ -19,6 +19,15 @@ const SEEDS_PER_GUEST: usize = 5;
 #[ignore = "needs Debian packages; run by tests/run"]
 fn write_errors_reach_ext4_and_a_remount_after_them_works() {
     Guest::new(BOOT_TIMEOUT).run("write-errors");
+}
+
+#[test]
+#[ignore = "needs Debian packages; run by tests/run"]
+fn a_stop_under_load_answers_no_request_with_an_error() {
+    let console = Guest::new(BOOT_TIMEOUT)
+        .variable("LOAD", env!("CARGO_BIN_EXE_fsync-load"))
+        .run("stop-under-load");
+    println!("{console}");
 }
 
 #[test]

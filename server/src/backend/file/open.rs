@@ -9,10 +9,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use nix::errno::Errno as SystemErrno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::OFlag;
 use weir_faults::{FaultContext, fault_point};
 
+use super::lock::lock;
 use super::probe::{self, Found};
 use super::{Abilities, Descriptor, OpenFile};
 use crate::limits::DEVICE_BYTES_MAX;
@@ -76,6 +76,10 @@ pub enum OpenFileError {
     TooLarge { path: PathBuf, size: u64 },
     #[error("{} is being served already, by another Weir or another export of this one; stop that first", path.display())]
     InUse { path: PathBuf },
+    #[error("{} is being written by QEMU (a virtual machine, qemu-nbd, qemu-img) or another program; stop that first", path.display())]
+    WrittenByQemu { path: PathBuf },
+    #[error("{} is being read by QEMU, which lets nobody write it meanwhile; stop that first, or add --read-only", path.display())]
+    ReadByQemu { path: PathBuf },
     #[error("{} is used by the system (mounted, or part of another device); release it first, or add --read-only", path.display())]
     DeviceBusy { path: PathBuf },
     #[error("no thread for {} can be started: {source}; raise the limit of tasks", path.display())]
@@ -237,28 +241,6 @@ fn sync_folder(path: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     File::open(folder)?.sync_all()
-}
-
-fn lock(path: &Path, file: File, writable: bool) -> Result<Descriptor, OpenFileError> {
-    let how = if writable {
-        FlockArg::LockExclusiveNonblock
-    } else {
-        FlockArg::LockSharedNonblock
-    };
-    match Flock::lock(file, how) {
-        Ok(locked) => Ok(Descriptor::Locked(locked)),
-        Err((_, SystemErrno::EWOULDBLOCK)) => Err(OpenFileError::InUse {
-            path: path.to_owned(),
-        }),
-        Err((file, error)) => {
-            let path = path.display();
-            tracing::warn!(
-                "{path}: can't be locked ({}); make sure that no other Weir serves it",
-                error.desc()
-            );
-            Ok(Descriptor::Unlocked(file))
-        }
-    }
 }
 
 fn check_size(path: &Path, actual: u64, asked: Option<u64>) -> Result<(), OpenFileError> {

@@ -1,5 +1,6 @@
 //! Beginnings and ends of connections.
 
+use super::super::SHUTDOWN_GRACE;
 use super::*;
 
 /// A flush that waits until the points are reset.
@@ -31,18 +32,144 @@ async fn disconnecting_waits_for_what_is_outstanding() {
     client.expect_over().await;
 }
 
+/// Waits until the session has received `bytes` since the connection began.
+async fn received(server: &Server, bytes: u64) {
+    soon(async {
+        while server.context.connections.list()[0].counts.received < bytes {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// What the session has received so far.
+fn received_now(server: &Server) -> u64 {
+    server.context.connections.list()[0].counts.received
+}
+
+/// Reads the rest and the end of the stream, which is no reset.
+async fn expect_end(mut client: Client) {
+    let mut rest = Vec::new();
+    soon(client.socket.read_to_end(&mut rest))
+        .await
+        .expect("the end of the stream, and no reset");
+    assert_eq!(rest, b"", "more was sent");
+    drop(client.socket);
+    soon(client.session).await.expect("a session never panics");
+}
+
+/// Thirty-two requests, the first of which waits in the store: enough that each kind of them is among those.
 #[tokio::test]
-async fn shutting_down_answers_what_is_in_flight_and_refuses_the_rest() {
+async fn shutting_down_answers_all_that_was_received_and_nothing_after_it() {
     let server = Server::new();
     let mut client = server.client(false).await;
     stuck_flush(&server, &mut client).await;
+    let before = received_now(&server);
+    let mut bytes = Vec::new();
+    for cookie in 2..=32 {
+        match cookie % 3 {
+            0 => {
+                bytes.extend(request(Command::WRITE, cookie, 4096 * cookie, 512).encode());
+                bytes.extend([7; 512]);
+            }
+            1 => bytes.extend(request(Command::FLUSH, cookie, 0, 0).encode()),
+            _ => bytes.extend(request(Command::TRIM, cookie, 4096 * cookie, 4096).encode()),
+        }
+    }
+    client.send(&bytes).await;
+    received(&server, before + bytes.len() as u64).await;
     server.context.shutdown.cancel();
-    assert_eq!(client.write(2, 0, &[1; 100_000]).await, 108);
-    client.request(request(Command::READ, 3, 0, 512)).await;
-    assert_eq!(client.reply().await, (108, 3));
+    for cookie in 33..=40 {
+        client.request(request(Command::READ, cookie, 0, 512)).await;
+    }
     server.context.faults.reset_points();
+    let mut answered = std::collections::BTreeSet::new();
+    for _ in 1..=32 {
+        let (error, cookie) = client.reply().await;
+        assert_eq!(error, 0, "request {cookie}");
+        answered.insert(cookie);
+    }
+    assert!(answered.into_iter().eq(1..=32));
+    expect_end(client).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_at_once_when_the_server_shuts_down() {
+    let server = Server::new();
+    let mut client = server.client(false).await;
+    assert_eq!(client.write(1, 0, &[1; 512]).await, 0);
+    let start = tokio::time::Instant::now();
+    server.context.shutdown.cancel();
+    expect_end(client).await;
+    assert!(start.elapsed() < SHUTDOWN_GRACE, "{:?}", start.elapsed());
+}
+
+/// Where a request may be cut: in its header, in a payload that is buffered, in one that goes into pages.
+const CUTS: [(u32, usize); 3] = [(512, 20), (8192, 4000), (300_000, 100_000)];
+
+#[tokio::test]
+async fn a_request_that_had_begun_to_arrive_is_received_and_answered() {
+    for (length, cut) in CUTS {
+        let server = Server::new();
+        let mut client = server.client(false).await;
+        let before = received_now(&server);
+        let mut bytes = request(Command::WRITE, 1, 0, length).encode().to_vec();
+        bytes.extend(pattern(0, length as usize));
+        client.send(&bytes[..cut]).await;
+        received(&server, before + cut as u64).await;
+        server.context.shutdown.cancel();
+        // Another one right behind it isn't taken.
+        bytes.extend(request(Command::FLUSH, 2, 0, 0).encode());
+        client.send(&bytes[cut..]).await;
+        assert_eq!(client.reply().await, (0, 1), "a WRITE of {length} bytes");
+        expect_end(client).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_never_completed_is_waited_for_within_a_limit() {
+    for (length, cut) in CUTS {
+        let server = Server::new();
+        let mut client = server.client(false).await;
+        assert_eq!(client.write(1, 0, &[1; 512]).await, 0);
+        let before = received_now(&server);
+        let mut bytes = request(Command::WRITE, 2, 0, length).encode().to_vec();
+        bytes.extend(pattern(0, length as usize));
+        client.send(&bytes[..cut]).await;
+        received(&server, before + cut as u64).await;
+        let start = tokio::time::Instant::now();
+        server.context.shutdown.cancel();
+        expect_end(client).await;
+        let taken = start.elapsed();
+        assert!(
+            taken >= SHUTDOWN_GRACE && taken < 3 * SHUTDOWN_GRACE,
+            "{taken:?}"
+        );
+    }
+}
+
+/// It is the server's turn, however long it takes.
+#[tokio::test(start_paused = true)]
+async fn a_received_write_that_waits_for_memory_is_answered() {
+    let server = Server::with(&Setup {
+        cache_bytes: 4 << 20,
+        ..Setup::default()
+    });
+    let mut client = server.client(false).await;
+    let mut hoard = Vec::new();
+    while let Some(payload) = server.cache.try_payload(0, weir_cache::PAGE_SIZE) {
+        hoard.push(payload);
+    }
+    let before = received_now(&server);
+    let mut bytes = request(Command::WRITE, 1, 0, 100_000).encode().to_vec();
+    bytes.extend(pattern(0, 100_000));
+    client.send(&bytes).await;
+    received(&server, before + bytes.len() as u64).await;
+    server.context.shutdown.cancel();
+    tokio::time::sleep(2 * SHUTDOWN_GRACE).await;
+    drop(hoard);
     assert_eq!(client.reply().await, (0, 1));
-    client.expect_over().await;
+    expect_end(client).await;
 }
 
 #[tokio::test]
@@ -71,7 +198,10 @@ async fn a_killed_connection_ends_though_a_request_hangs() {
     assert_eq!((open.len(), open[0].export.as_deref()), (1, Some("")));
     // After a shutdown, too.
     server.context.shutdown.cancel();
-    assert_eq!(client.write(2, 0, &[1; 10]).await, 108);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!client.session.is_finished());
     assert!(server.context.connections.kill(open[0].id));
     assert!(!server.context.connections.kill(open[0].id + 1));
     client.expect_over().await;

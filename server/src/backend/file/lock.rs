@@ -1,0 +1,182 @@
+//! Keeping others from an image while it is served.
+//!
+//! Two servers on one image would each have a cache that knows nothing of the other's. Two kinds of advisory locks keep them
+//! apart, both of the buffered descriptor's open file, so that they live as long as the backend and no other descriptor
+//! of the same image touches them:
+//!
+//! - `flock`, exclusive or shared, for Weir, `flock(1)` and most others;
+//! - byte ranges (`F_OFD_SETLK`), for QEMU, which looks at nothing else.
+//!
+//! # QEMU's bytes
+//! (`block/file-posix.c`: `RAW_LOCK_PERM_BASE`, `raw_apply_lock_bytes`, `raw_check_lock_bytes`.) Each of four permissions has a byte
+//! from 100 on, on which whoever uses it holds a read lock, and one from 200 on, on which whoever doesn't let others use it
+//! holds one. So read locks exclude nobody by themselves: first one takes one's own, then one asks whether a write lock
+//! could be had on the bytes of others that contradict them. Of two who do so at once at least one sees the other.
+//!
+//! | | uses | lets nobody else |
+//! | --- | --- | --- |
+//! | a writable export | read, write, resize | write, resize |
+//! | a read-only export | read | write, resize |
+//!
+//! These are a virtual machine's own, so QEMU's tools refuse what they refuse of one, and allow what they allow: `qemu-img info`, and
+//! reads by those who accept that they aren't consistent.
+//!
+//! # File systems where the two are one
+//! NFS keeps `flock` as a byte range of the whole file, so that the second kind would meet our own first one. Where the bytes are
+//! refused they are therefore tried once more without `flock`; they keep two Weirs apart as well.
+
+use std::fs::File;
+use std::path::Path;
+
+use nix::errno::Errno as SystemErrno;
+use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::libc;
+
+use super::Descriptor;
+use super::open::OpenFileError;
+
+/// Where the bytes of used permissions begin.
+const USED: libc::off_t = 100;
+/// Where the bytes of permissions begin that others may not use.
+const REFUSED: libc::off_t = 200;
+
+/// QEMU's permissions, as offsets (`BLK_PERM_*`).
+const CONSISTENT_READ: libc::off_t = 0;
+const WRITE: libc::off_t = 1;
+const RESIZE: libc::off_t = 3;
+
+const USED_BY_WRITERS: &[libc::off_t] = &[CONSISTENT_READ, WRITE, RESIZE];
+const USED_BY_READERS: &[libc::off_t] = &[CONSISTENT_READ];
+const REFUSED_TO_OTHERS: &[libc::off_t] = &[WRITE, RESIZE];
+
+/// Why the bytes can't be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// Somebody writes the image, or may resize it.
+    Written,
+    /// Somebody reads it and lets nobody write it.
+    Read,
+    /// The system has no such locks here.
+    Unsupported(SystemErrno),
+}
+
+/// Locks `file`, or says who has it.
+pub(super) fn lock(path: &Path, file: File, writable: bool) -> Result<Descriptor, OpenFileError> {
+    let how = if writable {
+        FlockArg::LockExclusiveNonblock
+    } else {
+        FlockArg::LockSharedNonblock
+    };
+    let descriptor = match Flock::lock(file, how) {
+        Ok(locked) => Descriptor::Locked(locked),
+        Err((_, SystemErrno::EWOULDBLOCK)) => {
+            return Err(OpenFileError::InUse {
+                path: path.to_owned(),
+            });
+        }
+        Err((file, error)) => {
+            tracing::warn!(
+                "{}: can't be locked ({}); make sure that no other Weir serves it",
+                path.display(),
+                error.desc()
+            );
+            Descriptor::Unlocked(file)
+        }
+    };
+    lock_bytes(path, descriptor, writable)
+}
+
+fn lock_bytes(
+    path: &Path,
+    descriptor: Descriptor,
+    writable: bool,
+) -> Result<Descriptor, OpenFileError> {
+    let refusal = match (take_bytes(&descriptor, writable), descriptor) {
+        (Ok(()), descriptor) => return Ok(descriptor),
+        (Err(Refusal::Written | Refusal::Read), Descriptor::Locked(locked)) => {
+            let file = match locked.unlock() {
+                Ok(file) => file,
+                Err((_, error)) => {
+                    return Err(OpenFileError::Open {
+                        path: path.to_owned(),
+                        source: error.into(),
+                    });
+                }
+            };
+            match take_bytes(&file, writable) {
+                Ok(()) => return Ok(Descriptor::Unlocked(file)),
+                Err(refusal) => refusal,
+            }
+        }
+        (Err(Refusal::Unsupported(error)), descriptor) => {
+            tracing::warn!(
+                "{}: can't be locked for QEMU ({}); make sure that no virtual machine uses it",
+                path.display(),
+                error.desc()
+            );
+            return Ok(descriptor);
+        }
+        (Err(refusal), Descriptor::Unlocked(_)) => refusal,
+    };
+    let path = path.to_owned();
+    Err(match refusal {
+        Refusal::Read => OpenFileError::ReadByQemu { path },
+        Refusal::Written | Refusal::Unsupported(_) => OpenFileError::WrittenByQemu { path },
+    })
+}
+
+/// Takes our bytes, then looks for those of others that contradict them. They are given back with the descriptor.
+fn take_bytes(file: &File, writable: bool) -> Result<(), Refusal> {
+    let used = if writable {
+        USED_BY_WRITERS
+    } else {
+        USED_BY_READERS
+    };
+    let ours = used.iter().map(|permission| USED + permission);
+    for byte in ours.chain(
+        REFUSED_TO_OTHERS
+            .iter()
+            .map(|permission| REFUSED + permission),
+    ) {
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_RDLCK, byte))) {
+            Ok(_) => {}
+            // A write lock, which QEMU never takes: another program's, on all of the file.
+            Err(SystemErrno::EAGAIN | SystemErrno::EACCES) => return Err(Refusal::Written),
+            Err(error) => return Err(Refusal::Unsupported(error)),
+        }
+    }
+    for permission in REFUSED_TO_OTHERS {
+        if is_locked(file, USED + permission)? {
+            return Err(Refusal::Written);
+        }
+    }
+    for permission in used {
+        if is_locked(file, REFUSED + permission)? {
+            return Err(Refusal::Read);
+        }
+    }
+    Ok(())
+}
+
+/// Whether anybody else has a lock on a byte.
+fn is_locked(file: &File, byte: libc::off_t) -> Result<bool, Refusal> {
+    let mut found = range(libc::F_WRLCK, byte);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).map_err(Refusal::Unsupported)?;
+    Ok(libc::c_int::from(found.l_type) != libc::F_UNLCK)
+}
+
+/// One byte.
+fn range(kind: libc::c_int, byte: libc::off_t) -> libc::flock {
+    // Small constants of the system.
+    let short = |number: libc::c_int| libc::c_short::try_from(number).expect("a small constant");
+    libc::flock {
+        l_type: short(kind),
+        l_whence: short(libc::SEEK_SET),
+        l_start: byte,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

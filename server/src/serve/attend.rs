@@ -1,0 +1,109 @@
+//! Attending to signals while the server runs, and while it stops.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::Server;
+use crate::connection::ConnectionTable;
+use crate::export::ExportTable;
+use crate::shutdown::dirty_bytes;
+use crate::signals::{Sent, Signals};
+
+/// Waits for the signal that matters, and does what the others ask for meanwhile.
+#[derive(Debug)]
+pub(super) struct Attendant {
+    signals: Signals,
+    config: Option<PathBuf>,
+    exports: Arc<ExportTable>,
+    connections: Arc<ConnectionTable>,
+    /// Somebody has asked for a stop in a way that repeating it insists on.
+    asked: bool,
+}
+
+impl Attendant {
+    pub(super) fn new(signals: Signals, config: Option<&Path>, server: &Server) -> Self {
+        Self {
+            signals,
+            config: config.map(Path::to_owned),
+            exports: Arc::clone(&server.exports),
+            connections: Arc::clone(&server.connections),
+            asked: false,
+        }
+    }
+
+    /// Waits until the server is told to stop; says by what. Cancel safe.
+    pub(super) async fn stop(&mut self) -> Cow<'static, str> {
+        loop {
+            match self.signals.next().await {
+                Sent::Stop { signal, counts } => {
+                    self.asked |= counts;
+                    return signal;
+                }
+                other => self.attend(&other),
+            }
+        }
+    }
+
+    /// Waits until a server that is stopping is told to do so at once; says by what. Cancel safe.
+    pub(super) async fn insistence(&mut self) -> Cow<'static, str> {
+        loop {
+            match self.signals.next().await {
+                Sent::Stop { signal, counts } if counts && self.asked => return signal,
+                Sent::Stop { signal, counts } => {
+                    self.asked |= counts;
+                    tracing::info!("{signal}: stopping already");
+                }
+                other => self.attend(&other),
+            }
+        }
+    }
+
+    fn attend(&self, sent: &Sent) {
+        match sent {
+            Sent::Report => self.report(),
+            Sent::Reload => {
+                let file = self
+                    .config
+                    .as_deref()
+                    .unwrap_or(Path::new("FILE"))
+                    .display();
+                tracing::warn!(
+                    "SIGHUP: goes on with the configuration that it has, as {file} is read at the start only; try it with `weir config check {file}`, then stop this server with SIGTERM and start it again"
+                );
+            }
+            Sent::Nothing(signal) => tracing::info!("{signal}: means nothing to this server"),
+            Sent::Stop { .. } => unreachable!("whoever waits for one has it"),
+        }
+    }
+
+    /// One line for each export and connection.
+    fn report(&self) {
+        for export in self.exports.iter() {
+            let stats = export.cache.stats();
+            tracing::info!(
+                "state: export {:?}: {}, {} bytes, {} dirty, {} of {} frames free",
+                export.name,
+                export.source,
+                export.cache.size(),
+                dirty_bytes(&export.cache),
+                stats.free_frames,
+                stats.frames,
+            );
+        }
+        let connections = self.connections.list();
+        for connection in &connections {
+            tracing::info!(
+                "state: connection {}: {}, export {:?}, {} requests, {} errors, {} bytes received, {} sent",
+                connection.id,
+                connection.peer,
+                connection.export.as_deref().unwrap_or("none yet"),
+                connection.counts.requests(),
+                connection.counts.errors(),
+                connection.counts.received,
+                connection.counts.sent,
+            );
+        }
+        tracing::info!("state: {} connections", connections.len());
+    }
+}
