@@ -1,5 +1,6 @@
 //! The array by example, at the borders of its nodes and of its index space, and from many threads.
 
+mod growth;
 mod model;
 mod stress;
 
