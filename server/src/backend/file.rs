@@ -25,6 +25,7 @@ mod extents;
 mod open;
 mod probe;
 mod ring;
+mod system;
 mod threads;
 mod transfer;
 
@@ -345,11 +346,6 @@ impl Backend for FileBackend {
             Ok(())
         })
     }
-}
-
-/// The system's error number as this program names it.
-fn errno(error: nix::errno::Errno) -> Errno {
-    Errno(error as i32)
 }
 
 #[cfg(test)]
