@@ -319,10 +319,11 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     }
 }
 
-/// Another collector's pin would protect nothing here.
+/// Another collector's pin would protect nothing here: what is met under it could be freed meanwhile. So this is checked in
+/// release builds too.
 #[inline]
 fn check_pin(pin: &Guard) {
-    debug_assert!(
+    assert!(
         pin.collector()
             .is_none_or(|collector| collector == crossbeam_epoch::default_collector()),
         "pinned with a collector other than the default one"

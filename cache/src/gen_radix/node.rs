@@ -205,10 +205,9 @@ impl<'g, T> Leaf<'g, T> {
         let entry = self.entry_ptr(slot);
         // SAFETY: the promise of `from_raw`, the slot lies within the entries, and the caller is
         // alone with it.
-        unsafe {
-            ptr::drop_in_place(entry);
-            entry.write(T::zeroed());
-        }
+        let old = unsafe { entry.replace(T::zeroed()) };
+        // Replaced before: if this panics, nobody drops it again.
+        drop(old);
     }
 
     fn entry_ptr(self, slot: usize) -> *mut T {

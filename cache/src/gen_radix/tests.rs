@@ -389,3 +389,11 @@ fn an_immortal_array_needs_no_pin() {
     }
     assert!(array.get_or_create(u64::MAX).is_err());
 }
+
+#[test]
+#[should_panic(expected = "other than the default one")]
+fn a_pin_that_would_keep_nothing_is_refused() {
+    let other = epoch::Collector::new().register();
+    let (array, pin) = (GenRadix::<Slot>::new(), other.pin());
+    array.get(0, &pin);
+}
