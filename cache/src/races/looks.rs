@@ -168,3 +168,45 @@ async fn a_write_at_once_meets_a_shrink_before_it_has_the_guard() {
         race.check_quiescent().await;
     }
 }
+
+/// The slot was missing at first; whoever makes it finds another's page there, and its leaf counts the page once.
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_made_once_by_two_who_missed_it() {
+    const FAR: u64 = 2000;
+    let race = Race::new(2048, 7);
+    // The first leaf is the root, which stays whatever it counts.
+    race.write_now(0, 8);
+    let rival = race.another();
+    let write = move || rival.write_now(FAR, 9);
+    between("slot:missing", write, || {
+        let pin = epoch::pin();
+        let slot = race.cache.lock_or_create(FAR, &pin).unwrap();
+        assert!(slot.state.has(DIRTY), "another's page was not seen");
+    });
+    done(race.flush()).await;
+    race.evict_all();
+    let leaf_is_gone = race.cache.slots.get(FAR, &epoch::pin()).is_none();
+    assert!(leaf_is_gone, "the leaf counts a page that is not there");
+    assert_eq!(race.bytes(FAR..FAR + 2).await, [9, 7]);
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reclaim_leaves_a_page_whose_next_reader_comes_just_now() {
+    let race = Race::new(64, 7);
+    done(race.read(0..PAGE)).await;
+    race.cache.evict(1);
+    if race.cached(0..PAGE).is_none() {
+        done(race.read(0..PAGE)).await;
+    }
+    let reader = Rc::new(std::cell::RefCell::new(FrameRefs::new(Arc::clone(
+        race.cache.pool(),
+    ))));
+    let (rival, refs) = (race.another(), Rc::clone(&reader));
+    let read = move || assert!(rival.cache.try_read(0, PAGE_SIZE, &mut refs.borrow_mut()));
+    let evicted = between("reclaim:chosen", read, || race.cache.evict(1));
+    assert_eq!(evicted, 0, "nothing is gained by a page that is in use");
+    assert!(race.cached(0..PAGE).is_some());
+    drop(reader);
+    race.check_quiescent().await;
+}
