@@ -4,7 +4,8 @@
 //! when it happened, and, if nobody has seen it, to the next one to come. One word does it: the
 //! error's number, a *seen* bit, and a counter that moves when an error follows one that was seen.
 //! An error that follows an unseen one replaces it, so any number of errors may pass without the
-//! counter moving.
+//! counter moving. What a cursor remembers is therefore always a word that was marked as seen: the
+//! next error gets another count, and the same error, told to another cursor, can't look like it.
 //!
 //! What is recorded, and why nothing else is, is in the documentation of `flush.rs`.
 
@@ -16,11 +17,11 @@ use crate::sync::const_unless_loom;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-/// The largest error number, as in Linux' `MAX_ERRNO`.
-pub const ERRNO_MAX: i32 = 4095;
-
+/// The bits of an error's number.
+const NUMBER: u64 = Errno::MAX.unsigned_abs() as u64;
 /// Set once some cursor has seen the error in the low bits.
-const SEEN: u64 = 1 << 12;
+const SEEN: u64 = NUMBER + 1;
+const _: () = assert!(SEEN.is_power_of_two());
 /// One step of the counter, in the bits above.
 const COUNT: u64 = SEEN << 1;
 
@@ -59,15 +60,9 @@ impl ErrorSeq {
 
     /// Records an error for every cursor there is, and for the next one if none of those looks.
     ///
-    /// # Panics
-    /// If `errno` is 0 or above [`ERRNO_MAX`].
+    /// A number that can't be an error's is recorded as [`Errno::EIO`]: data is lost all the same.
     pub fn record(&self, errno: Errno) {
-        let number = u64::try_from(errno.0).unwrap_or(0);
-        assert!(
-            (1..=u64::from(ERRNO_MAX.unsigned_abs())).contains(&number),
-            "{} is no error number",
-            errno.0
-        );
+        let number = u64::from(Errno::of_system(errno.0).0.unsigned_abs());
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             let step = if word & SEEN == 0 { 0 } else { COUNT };
@@ -93,27 +88,37 @@ impl ErrorSeq {
 
     /// The latest error, if it is news to this cursor; afterwards it no longer is.
     pub fn check_and_advance(&self, cursor: &mut ErrorCursor) -> Option<Errno> {
-        let word = self.word.load(Ordering::Acquire);
-        if word == cursor.seen {
-            return None;
-        }
-        let seen = word | SEEN;
-        if word != seen {
+        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            if word == cursor.seen || word & NUMBER == 0 {
+                return None;
+            }
+            if word & SEEN != 0 {
+                break;
+            }
+            #[cfg(all(test, not(loom)))]
+            crate::testing::interleave::at("errors:looked");
             // Lost to another cursor that saw it too: then it is marked. Lost to a newer error:
-            // then the word differs from what this cursor remembers, and the next check reports it.
-            let _ = self
+            // then that is what is told.
+            match self
                 .word
-                .compare_exchange(word, seen, Ordering::AcqRel, Ordering::Relaxed);
+                .compare_exchange(word, word | SEEN, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => word |= SEEN,
+                Err(current) => word = current,
+            }
         }
-        cursor.seen = seen;
-        let number = i32::try_from(word & u64::from(ERRNO_MAX.unsigned_abs()));
-        number.ok().map(Errno)
+        cursor.seen = word;
+        i32::try_from(word & NUMBER).ok().map(Errno)
     }
 
-    /// Forgets every error, as a machine that has lost its power does. The cursors of before are of
-    /// no use afterwards.
+    /// Forgets every error, as a machine that has lost its power does. Later ones are told as ever,
+    /// to the cursors of before too: the counter goes on.
     pub fn forget(&self) {
-        self.word.store(0, Ordering::Release);
+        let forgotten = |word: u64| Some((word & !(COUNT - 1)).wrapping_add(COUNT));
+        let _ = self
+            .word
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, forgotten);
     }
 }
 

@@ -23,8 +23,11 @@
 //! cache could use for a page. A dead node never comes back to life: an `occupy` that meets one
 //! helps to unlink it and starts anew from the root, so it never waits for whoever was about to.
 //! Thus an occupied entry's leaf, and every node above it, is linked until `vacate`. The root is
-//! never reclaimed, nor is a former root that was emptied while it still was the root, until it is
-//! used once more: at most one node for each time the tree grew.
+//! never reclaimed. A former root dies below a newer one like any other node, at the hands of those
+//! whose walk began there; those whose walk began at the former root itself don't know its parent.
+//! They leave it alone, empty or dead: a dead one they meet again on their next walk, which begins
+//! at a newer root, and an empty one stays until it is used once more, at most one node for each
+//! time the tree grew.
 //!
 //! # Tags
 //! In a leaf, a tag's bit belongs to the entry. In an interior node it says that the child *may*
@@ -316,10 +319,11 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     }
 }
 
-/// Another collector's pin would protect nothing here.
+/// Another collector's pin would protect nothing here: what is met under it could be freed meanwhile. So this is checked in
+/// release builds too.
 #[inline]
 fn check_pin(pin: &Guard) {
-    debug_assert!(
+    assert!(
         pin.collector()
             .is_none_or(|collector| collector == crossbeam_epoch::default_collector()),
         "pinned with a collector other than the default one"

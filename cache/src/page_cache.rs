@@ -379,6 +379,8 @@ impl PageCache {
                 return Ok(guard);
             }
             armed = ArmedPoints::NONE;
+            #[cfg(test)]
+            crate::testing::interleave::at("slot:missing");
             // Counted before it is locked: a counted leaf can't be reclaimed under the slot.
             let slot = self.slots.occupy(page, pin).map_err(|_| Errno::ENOMEM)?;
             let locked = slot.lock(&self.counts, armed);

@@ -27,6 +27,7 @@ mod durability;
 mod fills;
 mod holds;
 mod locks;
+mod looks;
 mod losses;
 mod memory;
 mod order;

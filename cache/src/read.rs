@@ -85,6 +85,8 @@ impl PageCache {
         let mut armed = self.background.armed();
         let mut state = slot.load();
         while state.has(PRESENT) {
+            #[cfg(test)]
+            crate::testing::interleave::at("hit:looked");
             let taken = self.pool.try_ref(state.frame(), armed);
             let now = slot.load();
             match taken {

@@ -50,6 +50,8 @@ impl PageCache {
             return false;
         }
         let pages = pages_of(&range);
+        #[cfg(test)]
+        crate::testing::interleave::at("write:unguarded");
         let Some(guard) = self.add_lock.try_add(bytes_of(&pages)) else {
             return false;
         };
@@ -110,6 +112,8 @@ impl PageCache {
         if self.mode != CacheMode::Writeback || self.unclean_pages() >= self.limits.dirty_slow {
             return Err(payload);
         }
+        #[cfg(test)]
+        crate::testing::interleave::at("write:unguarded");
         let Some(guard) = self.add_lock.try_add(bytes_of(&pages_of(&payload.range()))) else {
             return Err(payload);
         };

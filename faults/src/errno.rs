@@ -72,6 +72,21 @@ errnos! {
 }
 
 impl Errno {
+    /// The largest number that the system uses for an error, as in Linux' `MAX_ERRNO`.
+    pub const MAX: i32 = 4095;
+
+    /// The error that the system has said by this number, known here or not.
+    ///
+    /// A number that can't be an error's, such as 0, says that something failed without saying why: [`Errno::EIO`].
+    #[must_use]
+    pub const fn of_system(number: i32) -> Self {
+        if number >= 1 && number <= Self::MAX {
+            Self(number)
+        } else {
+            Self::EIO
+        }
+    }
+
     /// The errors that the NBD protocol can say to a client.
     pub const ON_THE_WIRE: &'static [Self] = &[
         Self::EPERM,
@@ -125,6 +140,13 @@ impl fmt::Debug for Errno {
 }
 
 impl std::error::Error for Errno {}
+
+/// The system's number if there is one, else [`Errno::EIO`].
+impl From<&std::io::Error> for Errno {
+    fn from(error: &std::io::Error) -> Self {
+        Self::of_system(error.raw_os_error().unwrap_or_default())
+    }
+}
 
 impl From<Errno> for std::io::Error {
     fn from(errno: Errno) -> Self {

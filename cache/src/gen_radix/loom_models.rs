@@ -219,3 +219,60 @@ fn loom_coming_and_going_together_leaves_nothing() {
         assert_eq!(array.bytes(), before);
     });
 }
+
+/// One occupies below what was the root when it set out, while another grows the tree above that
+/// node and empties it: the node dies, and its parent is not on the way that the first came.
+fn grow_above_and_empty(first: u64, far: u64, other: u64) {
+    let array = Arc::new(Array::new());
+    store(&array, first, 0);
+    let rival = spawn(&array, move |array| {
+        store(array, far, 8);
+        array.vacate(first, &epoch::pin());
+    });
+    store(&array, other, 7);
+    assert_eq!(load(&array, other), Some(7));
+    rival.join().unwrap();
+    assert_eq!((load(&array, other), load(&array, far)), (Some(7), Some(8)));
+    // The way to the first leaf goes with its last occupant, whoever took the dead node out.
+    array.vacate(other, &epoch::pin());
+    array.vacate(far, &epoch::pin());
+    let former_roots = array.bytes() - node::bytes::<AtomicU64>(array.load_root().level());
+    let largest = node::bytes::<AtomicU64>(0).max(node::bytes::<AtomicU64>(1));
+    assert!(former_roots <= largest, "{former_roots} bytes are left");
+}
+
+#[test]
+fn loom_a_leaf_that_was_the_root_dies_under_an_occupant() {
+    model(3, || grow_above_and_empty(0, LEAF, 1));
+}
+
+#[test]
+fn loom_an_interior_node_that_was_the_root_dies_under_an_occupant() {
+    model(3, || grow_above_and_empty(LEAF, FAR, 0));
+}
+
+/// The same root is emptied from below by one that walked from it while it was the root, and by one
+/// that walked from the newer one.
+#[test]
+fn loom_a_former_root_is_emptied_by_two_who_know_different_roots() {
+    model(3, || {
+        let array = Arc::new(Array::new());
+        store(&array, 0, 0);
+        store(&array, LEAF, 0);
+        let rival = spawn(&array, |array| {
+            store(array, FAR, 8);
+            array.vacate(0, &epoch::pin());
+        });
+        array.vacate(LEAF, &epoch::pin());
+        rival.join().unwrap();
+        assert_eq!(
+            (load(&array, 0), load(&array, LEAF), load(&array, FAR)),
+            (None, None, Some(8))
+        );
+        // Empty or gone, it serves again.
+        store(&array, 1, 9);
+        assert_eq!(load(&array, 1), Some(9));
+        array.vacate(1, &epoch::pin());
+        assert_eq!(load(&array, 1), None);
+    });
+}

@@ -14,7 +14,7 @@ use std::ptr::{self, NonNull};
 use bytemuck::Zeroable;
 use weir_faults::{ArmedPoints, race_fault};
 
-use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering, fence};
 
 use super::bitmap::Bitmap;
 use super::{GenRadixError, TAGS, Tag};
@@ -58,6 +58,8 @@ impl Header {
 }
 
 /// How many keep a node alive: occupied entries of a leaf, children of an interior node.
+///
+/// Whoever finds a node dead sees what its killer saw before: that there was a root above it.
 #[repr(transparent)]
 pub(super) struct Population(AtomicUsize);
 
@@ -82,6 +84,8 @@ impl Population {
                 Err(current) => count = current,
             }
         }
+        // The killer's release comes before what the caller loads next.
+        fence(Ordering::Acquire);
         false
     }
 
@@ -201,10 +205,9 @@ impl<'g, T> Leaf<'g, T> {
         let entry = self.entry_ptr(slot);
         // SAFETY: the promise of `from_raw`, the slot lies within the entries, and the caller is
         // alone with it.
-        unsafe {
-            ptr::drop_in_place(entry);
-            entry.write(T::zeroed());
-        }
+        let old = unsafe { entry.replace(T::zeroed()) };
+        // Replaced before: if this panics, nobody drops it again.
+        drop(old);
     }
 
     fn entry_ptr(self, slot: usize) -> *mut T {

@@ -42,14 +42,20 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         }
     }
 
-    /// Finishes what the killer of the path's node at `level` has begun.
+    /// Finishes what the killer of the path's node at `level` has begun, if the path knows its
+    /// parent.
+    ///
+    /// A dead node at the top of the path was the root when the walk began. Only below a newer root
+    /// can it have died, so its parent is not on the path. Whoever found it dead sees that newer
+    /// root (see [`Population`](super::node::Population)): the next walk begins there, and either
+    /// meets the node again, below its parent, or finds it gone.
     pub(super) fn bury(&self, path: &Path, level: u32, pin: &Guard) {
-        if self.unlink(path, level, pin) {
+        if level < path.root.level() && self.unlink(path, level, pin) {
             self.release(path, level + 1, pin);
         }
     }
 
-    /// Takes a dead node out of its parent; true for the one caller that did.
+    /// Takes a dead node out of its parent, which is on the path; true for the one caller that did.
     fn unlink(&self, path: &Path, level: u32, pin: &Guard) -> bool {
         if race_fault!(self.armed()) && self.take_out(path, level, pin) {
             // A rival that met the dead node has taken it out, and goes on as it does in `bury`.
@@ -60,8 +66,10 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
 
     /// An address can't come back as another node's while anyone who knew it is pinned.
     fn take_out(&self, path: &Path, level: u32, pin: &Guard) -> bool {
+        assert!(level < path.root.level(), "the top of a path has no parent");
         let node = path.nodes[level as usize];
-        // SAFETY: the parent is an interior node, and the pin keeps it.
+        // SAFETY: a path has a node at every level from the one that was reached up to its top, by the assertion the
+        // parent too; it is an interior node, and the pin keeps it.
         let parent = unsafe { Interior::from_raw(path.nodes[level as usize + 1]) };
         let unlinked = parent
             .child(path.slot(level + 1))

@@ -1,5 +1,6 @@
 //! The array by example, at the borders of its nodes and of its index space, and from many threads.
 
+mod growth;
 mod model;
 mod stress;
 
@@ -387,4 +388,12 @@ fn an_immortal_array_needs_no_pin() {
         assert_eq!(array.get(index).unwrap().load(Ordering::Relaxed), index);
     }
     assert!(array.get_or_create(u64::MAX).is_err());
+}
+
+#[test]
+#[should_panic(expected = "other than the default one")]
+fn a_pin_that_would_keep_nothing_is_refused() {
+    let other = epoch::Collector::new().register();
+    let (array, pin) = (GenRadix::<Slot>::new(), other.pin());
+    array.get(0, &pin);
 }

@@ -27,3 +27,21 @@ fn numbers_are_those_of_linux() {
     numbers.dedup();
     assert_eq!(numbers.len(), Errno::NAMED.len(), "a number with two names");
 }
+
+#[test]
+fn no_number_becomes_success() {
+    for number in 1..=Errno::MAX {
+        assert_eq!(Errno::of_system(number), Errno(number));
+    }
+    for number in [0, -5, Errno::MAX + 1, i32::MIN, i32::MAX] {
+        assert_eq!(Errno::of_system(number), Errno::EIO);
+    }
+    let unknown = std::io::Error::from_raw_os_error(524);
+    assert_eq!(Errno::from(&unknown), Errno(524));
+    for without in [
+        std::io::Error::other("no number"),
+        std::io::Error::from_raw_os_error(0),
+    ] {
+        assert_eq!(Errno::from(&without), Errno::EIO);
+    }
+}

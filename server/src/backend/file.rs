@@ -26,6 +26,7 @@ mod lock;
 mod open;
 mod probe;
 mod ring;
+mod system;
 mod threads;
 mod transfer;
 
@@ -346,11 +347,6 @@ impl Backend for FileBackend {
             Ok(())
         })
     }
-}
-
-/// The system's error number as this program names it.
-fn errno(error: nix::errno::Errno) -> Errno {
-    Errno(error as i32)
 }
 
 #[cfg(test)]

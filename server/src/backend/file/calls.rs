@@ -3,12 +3,12 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno as SystemErrno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use weir_cache::ZeroMode;
 use weir_faults::Errno;
 
-use super::{OpenFile, errno};
+use super::OpenFile;
+use super::system::called;
 use crate::limits::DEVICE_BYTES_MAX;
 
 /// Space is given back, the range reads as zeroes, the size stays.
@@ -56,13 +56,9 @@ impl OpenFile {
         if size > DEVICE_BYTES_MAX {
             return Err(Errno::EFBIG);
         }
-        self.buffered.set_len(size).map_err(|error| {
-            self.failed(
-                "resize",
-                size,
-                SystemErrno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO.0)),
-            )
-        })?;
+        self.buffered
+            .set_len(size)
+            .map_err(|error| self.failed("resize", size, Errno::from(&error)))?;
         self.size.store(size, Ordering::Release);
         Ok(())
     }
@@ -141,9 +137,9 @@ impl OpenFile {
             return Err(Errno::EINVAL);
         };
         loop {
-            match fallocate(&*self.buffered, mode, offset, length) {
-                Err(SystemErrno::EINTR) => {}
-                Err(SystemErrno::EOPNOTSUPP) => {
+            match called(fallocate(&*self.buffered, mode, offset, length)) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOTSUP) => {
                     if able.swap(false, Ordering::Relaxed) {
                         tracing::warn!(
                             "{}: the system can't {what} after all",
@@ -153,7 +149,7 @@ impl OpenFile {
                     return Err(Errno::ENOTSUP);
                 }
                 // Alignment, for the shifting calls: the caller's to say.
-                Err(SystemErrno::EINVAL) => return Err(errno(SystemErrno::EINVAL)),
+                Err(Errno::EINVAL) => return Err(Errno::EINVAL),
                 outcome => return outcome.map_err(|error| self.failed(what, range.start, error)),
             }
         }

@@ -6,12 +6,12 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use nix::errno::Errno as SystemErrno;
 use nix::unistd::{Whence, lseek};
 use weir_cache::{BackendExtent, ExtentKind};
 use weir_faults::Errno;
 
 use super::OpenFile;
+use super::system::called;
 
 impl OpenFile {
     /// What `range` holds, as far as `most` extents go. A file system that knows no holes has data only.
@@ -40,11 +40,11 @@ impl OpenFile {
         Ok(found)
     }
 
-    fn extent_at(&self, at: u64, end: u64) -> Result<(ExtentKind, u64), SystemErrno> {
+    fn extent_at(&self, at: u64, end: u64) -> Result<(ExtentKind, u64), Errno> {
         let data = match self.seek(at, Whence::SeekData) {
             Ok(data) => data,
             // No data from here to the end of the file.
-            Err(SystemErrno::ENXIO) => return Ok((ExtentKind::Hole, end)),
+            Err(Errno::ENXIO) => return Ok((ExtentKind::Hole, end)),
             Err(error) => return Err(error),
         };
         if data > at {
@@ -60,21 +60,21 @@ impl OpenFile {
     }
 
     /// `at` was data a moment ago and is a hole now; data ahead bounds it.
-    fn racing_hole(&self, at: u64, end: u64) -> Result<(ExtentKind, u64), SystemErrno> {
+    fn racing_hole(&self, at: u64, end: u64) -> Result<(ExtentKind, u64), Errno> {
         match self.seek(at, Whence::SeekData) {
             Ok(data) if data > at => Ok((ExtentKind::Hole, data.min(end))),
             Ok(_) => Ok((
                 ExtentKind::Data,
                 (at + u64::from(self.allocation_unit)).min(end),
             )),
-            Err(SystemErrno::ENXIO) => Ok((ExtentKind::Hole, end)),
+            Err(Errno::ENXIO) => Ok((ExtentKind::Hole, end)),
             Err(error) => Err(error),
         }
     }
 
-    fn seek(&self, at: u64, whence: Whence) -> Result<u64, SystemErrno> {
-        let at = i64::try_from(at).map_err(|_| SystemErrno::EOVERFLOW)?;
-        let found = lseek(&*self.buffered, at, whence)?;
-        u64::try_from(found).map_err(|_| SystemErrno::EOVERFLOW)
+    fn seek(&self, at: u64, whence: Whence) -> Result<u64, Errno> {
+        let at = i64::try_from(at).map_err(|_| Errno::EOVERFLOW)?;
+        let found = called(lseek(&*self.buffered, at, whence))?;
+        u64::try_from(found).map_err(|_| Errno::EOVERFLOW)
     }
 }

@@ -8,12 +8,12 @@ use std::fs::File;
 use std::io::IoSlice;
 use std::sync::atomic::Ordering;
 
-use nix::errno::Errno as SystemErrno;
 use nix::sys::uio::{preadv, pwritev};
 use weir_cache::{FrameBuf, FrameRefs, PAGE_SIZE};
 use weir_faults::Errno;
 
-use super::{OpenFile, errno};
+use super::OpenFile;
+use super::system::called;
 use crate::limits::IO_SLICES_MAX;
 
 const PAGE_BYTES: u64 = PAGE_SIZE as u64;
@@ -29,7 +29,7 @@ impl OpenFile {
         let whole = available - available % PAGE_SIZE;
         if let Some(direct) = self.direct_now() {
             match read_run(direct, offset, buffer, &mut done, whole) {
-                Err(SystemErrno::EINVAL) => self.direct_refused("read", done),
+                Err(Errno::EINVAL) => self.direct_refused("read", done),
                 other => other.map_err(|error| self.failed("read", offset, error))?,
             }
         }
@@ -59,7 +59,7 @@ impl OpenFile {
                 .count()
                 * PAGE_SIZE;
             match write_run(direct, offset, &mut data, total, whole) {
-                Err(SystemErrno::EINVAL) => self.direct_refused("write", total - data.bytes()),
+                Err(Errno::EINVAL) => self.direct_refused("write", total - data.bytes()),
                 other => other.map_err(|error| self.failed("write", offset, error))?,
             }
         }
@@ -73,8 +73,8 @@ impl OpenFile {
             return Ok(());
         }
         loop {
-            match nix::unistd::fdatasync(&*self.buffered) {
-                Err(SystemErrno::EINTR) => {}
+            match called(nix::unistd::fdatasync(&*self.buffered)) {
+                Err(Errno::EINTR) => {}
                 outcome => return outcome.map_err(|error| self.failed("sync", 0, error)),
             }
         }
@@ -115,13 +115,13 @@ impl OpenFile {
         }
     }
 
-    pub(super) fn failed(&self, what: &str, offset: u64, error: SystemErrno) -> Errno {
+    pub(super) fn failed(&self, what: &str, offset: u64, errno: Errno) -> Errno {
         tracing::warn!(
             "{}: {what} at {offset} failed: {}",
             self.path.display(),
-            error.desc()
+            std::io::Error::from(errno)
         );
-        errno(error)
+        errno
     }
 }
 
@@ -132,14 +132,14 @@ fn read_run(
     buffer: &mut FrameBuf,
     done: &mut usize,
     end: usize,
-) -> Result<(), SystemErrno> {
+) -> Result<(), Errno> {
     while *done < end {
         let mut slices: Vec<_> = buffer.io_slices_mut(*done, end, IO_SLICES_MAX).collect();
-        match preadv(file, &mut slices, file_offset(offset, *done)?) {
+        match called(preadv(file, &mut slices, file_offset(offset, *done)?)) {
             // Somebody else cut the file: zeroes would hide that.
-            Ok(0) => return Err(SystemErrno::EIO),
+            Ok(0) => return Err(Errno::EIO),
             Ok(count) => *done += count,
-            Err(SystemErrno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(error) => return Err(error),
         }
     }
@@ -153,7 +153,7 @@ fn write_run(
     data: &mut FrameRefs,
     total: usize,
     end: usize,
-) -> Result<(), SystemErrno> {
+) -> Result<(), Errno> {
     loop {
         let done = total - data.bytes();
         if done >= end {
@@ -165,20 +165,20 @@ fn write_run(
         });
         let count = pieces.take(IO_SLICES_MAX).count();
         let slices: Vec<IoSlice<'_>> = data.io_slices().take(count).collect();
-        match pwritev(file, &slices, file_offset(offset, done)?) {
-            Ok(0) => return Err(SystemErrno::EIO),
+        match called(pwritev(file, &slices, file_offset(offset, done)?)) {
+            Ok(0) => return Err(Errno::EIO),
             Ok(written) => data.advance(written),
-            Err(SystemErrno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-fn file_offset(offset: u64, done: usize) -> Result<i64, SystemErrno> {
+fn file_offset(offset: u64, done: usize) -> Result<i64, Errno> {
     let at = offset
         .checked_add(done as u64)
         .and_then(|at| i64::try_from(at).ok());
-    at.ok_or(SystemErrno::EFBIG)
+    at.ok_or(Errno::EFBIG)
 }
 
 fn zero_from(buffer: &mut FrameBuf, start: usize) {
