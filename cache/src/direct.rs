@@ -12,7 +12,7 @@
 //! What was replied to before it came in was dirty, in flight, held or on the backend, and all of these are waited for. A write that
 //! runs at the same time may be seen in part, even within a page: the store's atomicity is all that there is then. What was
 //! read while the store was resized or shifted is thrown away: it may be of neither shape, zeroes past an end that the cache
-//! doesn't know yet.
+//! doesn't know yet. So is what was read over a power cut, which may have lost it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,8 +45,10 @@ impl PageCache {
     ) -> Result<FrameRefs, Errno> {
         loop {
             let shape = self.shape.load(Ordering::SeqCst);
+            let powered = self.powered();
             let read = self.read_behind(context, offset, length).await;
-            if shape.is_multiple_of(2) && self.shape.load(Ordering::SeqCst) == shape {
+            let same_shape = shape.is_multiple_of(2) && self.shape.load(Ordering::SeqCst) == shape;
+            if same_shape && self.still_powered(powered).is_ok() {
                 return read;
             }
             drop(read);
@@ -99,6 +101,7 @@ impl PageCache {
         payload: Payload,
     ) -> Result<(), Errno> {
         assert_eq!(payload.remaining(), 0, "written before it was received");
+        let powered = self.powered();
         let (head, whole, tail) = payload.split_edges();
         if let Some(head) = head {
             self.write(context, head).await?;
@@ -124,6 +127,7 @@ impl PageCache {
         if let Some(tail) = tail {
             self.write(context, tail).await?;
         }
-        Ok(())
+        // A power cut between two parts has lost the first.
+        self.still_powered(powered)
     }
 }

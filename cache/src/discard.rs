@@ -95,6 +95,7 @@ impl PageCache {
         if !self.backend.capabilities().discard {
             return Err(Errno::ENOTSUP);
         }
+        let powered = self.powered();
         loop {
             let whole = self.whole_units(&range, unit);
             let changed = self
@@ -105,10 +106,11 @@ impl PageCache {
                 other => break other?,
             }
         }
-        match self.mode {
-            CacheMode::Writethrough if !range.is_empty() => self.persist(context, range).await,
-            _ => Ok(()),
+        if self.mode == CacheMode::Writethrough && !range.is_empty() {
+            self.persist(context, range).await?;
         }
+        // A power cut between two parts has undone the first.
+        self.still_powered(powered)
     }
 
     /// NBD_CMD_WRITE_ZEROES: `range` reads as zeroes afterwards. Cancel safe: dropped before it is done, it has zeroed some
@@ -124,6 +126,7 @@ impl PageCache {
         mode: ZeroMode,
         fast_only: bool,
     ) -> Result<(), Errno> {
+        let powered = self.powered();
         let can = self.backend.capabilities();
         let fast = match mode {
             ZeroMode::MayPunch => can.zero_punch || can.zero_keep,
@@ -134,7 +137,8 @@ impl PageCache {
         }
         let whole = self.whole_units(&range, PAGE_BYTES);
         if !fast || whole.is_empty() {
-            return self.write_zero_pages(context, range).await;
+            self.write_zero_pages(context, range).await?;
+            return self.still_powered(powered);
         }
         self.write_zero_pages(context, range.start..whole.start)
             .await?;
@@ -154,7 +158,8 @@ impl PageCache {
             }
             Err(errno) => return Err(errno),
         }
-        self.write_zero_pages(context, whole.end..range.end).await
+        self.write_zero_pages(context, whole.end..range.end).await?;
+        self.still_powered(powered)
     }
 
     /// In writethrough mode: makes a change of which no page is kept durable.

@@ -124,6 +124,11 @@ impl Race {
         tokio::spawn(async move { cache.flush(&context).await })
     }
 
+    fn persist(&self, range: Range<u64>) -> Running<()> {
+        let (cache, context) = (Arc::clone(&self.cache), self.context(RequestKinds::WRITE));
+        tokio::spawn(async move { cache.persist(&context, range).await })
+    }
+
     /// A hit: what the cache holds of `range`, if it holds all of it.
     fn cached(&self, range: Range<u64>) -> Option<Vec<u8>> {
         let mut out = FrameRefs::new(Arc::clone(self.cache.pool()));

@@ -13,15 +13,10 @@ impl Race {
         });
     }
 
-    fn persist(&self, pages: Range<u64>) -> Running<()> {
-        let (cache, context) = (Arc::clone(&self.cache), self.context(RequestKinds::WRITE));
-        tokio::spawn(async move { cache.persist(&context, bytes_of(&pages)).await })
-    }
-
     /// A FUA write of one page, as a session does it.
     async fn write_fua(&self, page: u64, byte: u8) -> Result<(), Errno> {
         done(self.write(page * PAGE, &[byte; PAGE_SIZE])).await;
-        outcome(self.persist(page..page + 1)).await
+        outcome(self.persist(bytes_of(&(page..page + 1)))).await
     }
 
     fn written_back(&self) -> Running<()> {
@@ -89,7 +84,7 @@ async fn a_fua_doesnt_care_how_often_others_fail_while_it_runs() {
         race.faults
             .set_points("class cache:flush:sync pause")
             .unwrap();
-        let fua = race.persist(10..11);
+        let fua = race.persist(bytes_of(&(10..11)));
         for _ in 0..4 {
             idle().await;
             if fua.is_finished() {
@@ -155,7 +150,7 @@ async fn a_fua_writes_its_page_itself_when_it_failed_in_anothers_run() {
         race.stop_next("cache:writeback:submit");
         let run = race.written_back();
         race.stopped("cache:writeback:submit").await;
-        let fua = race.persist(10..11);
+        let fua = race.persist(bytes_of(&(10..11)));
         waits(&fua, "a FUA of a page that is in another's run").await;
         race.go("cache:writeback:submit");
         assert_eq!(outcome(run).await, Err(Errno::EIO));

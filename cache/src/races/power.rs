@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::options::CacheMode;
+use crate::testing::Behaviour;
 
 /// A power cut under way.
 struct Cut {
@@ -34,11 +35,6 @@ impl Race {
 
     async fn cut(&self) {
         self.begin_cut().end().await;
-    }
-
-    fn persist(&self, range: Range<u64>) -> Running<()> {
-        let (cache, context) = (Arc::clone(&self.cache), self.context(RequestKinds::WRITE));
-        tokio::spawn(async move { cache.persist(&context, range).await })
     }
 }
 
@@ -204,5 +200,55 @@ async fn a_power_cut_that_nobody_waits_for_any_more_comes_to_its_end() {
     idle().await;
     cut.over.send(()).expect("it goes on");
     assert_eq!(race.bytes(0..1).await, [7]);
+    race.check_quiescent().await;
+}
+
+/// Their parts are calls of their own: the cut comes before the last.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_several_parts_fails_when_a_power_cut_comes_between_two() {
+    let changes: [fn(&Race) -> Running<()>; 2] = [
+        |race| race.zero(100..2 * PAGE + 100),
+        |race| race.write_direct(100, &[1; 2 * PAGE_SIZE]),
+    ];
+    for change in changes {
+        let race = Race::new(64, 7);
+        race.faults
+            .set_points("class cache:write:begin after 1 times 1 pause")
+            .unwrap();
+        let running = change(&race);
+        race.stopped("cache:write:begin").await;
+        race.cut().await;
+        race.go("cache:write:begin");
+        assert_eq!(outcome(running).await, Err(Errno::EIO));
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_direct_read_returns_what_a_power_cut_has_lost() {
+    let race = Race::new(64, 7);
+    for _ in 0..20 {
+        done(race.write(0, &[1; PAGE_SIZE])).await;
+        let context = race.context(RequestKinds::WRITEBACK);
+        _ = race.cache.write_back(&context, 0..1, u64::MAX).await;
+        race.backend.behave(Behaviour {
+            delay_max: Some(Duration::from_millis(8)),
+            ..Behaviour::default()
+        });
+        let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::READ));
+        let read: Running<FrameRefs> =
+            tokio::spawn(async move { cache.read_direct(&context, 0, PAGE_SIZE).await });
+        tokio::time::sleep(Duration::from_millis(4)).await;
+        // What the clock has let go at the same moment comes first.
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let before = read.is_finished();
+        race.backend.behave(Behaviour::default());
+        race.cut().await;
+        let mut bytes = [0; PAGE_SIZE];
+        done(read).await.copy_to(&mut bytes);
+        assert_eq!(uniform(&bytes), Some(if before { 1 } else { 7 }));
+    }
     race.check_quiescent().await;
 }

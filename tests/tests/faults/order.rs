@@ -1,7 +1,7 @@
 //! What one client's requests and failures do to another's.
 
 use weir_tests::client::Errno;
-use weir_tests::client::wire::{CMD_TRIM, CMD_WRITE, CMD_WRITE_ZEROES, EIO, CMD_FLAG_FUA};
+use weir_tests::client::wire::{CMD_FLAG_FUA, CMD_TRIM, CMD_WRITE, CMD_WRITE_ZEROES, EIO};
 use weir_tests::pattern::{assert_same, bytes};
 use weir_tests::process::eventually;
 
@@ -60,8 +60,9 @@ fn a_page_that_cant_be_written_fails_nobody_else() {
         rig.add("write at=backend offset=4M..4100k error=EIO");
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let failing = scope.spawn(|| {
-                let mut client = rig.client();
+            let mut client = rig.client();
+            let done = &done;
+            let failing = scope.spawn(move || {
                 let mut failed = 0;
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     // Half a page, so that it is cached whatever the options say.
