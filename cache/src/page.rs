@@ -9,7 +9,7 @@
 //! | bit | meaning | set by | cleared by |
 //! | --- | --- | --- | --- |
 //! | `PRESENT` | the frame is published and readable | fill (own token), write; a failed blocker puts it back | reclaim (clean pages), shoot-down |
-//! | `FILLING` | a read from the backend is under way; the frame number is the filler's private frame and so its token | read miss and readahead, holding an add guard | the filler, if the token is still its own; a write that takes the slot over |
+//! | `FILLING` | a read from the backend is under way; the frame number is the filler's private frame and so its token | read miss and readahead, holding an add guard | the filler, if the token is still its own; a write that takes the slot over, and leaves its page with the fill |
 //! | `DIRTY` | newer than what was ever submitted to the backend | write (add guard); failed writeback; failed sync; failed blocker | writeback at submission; shoot-down (becomes `HELD`) |
 //! | `IN_FLIGHT` | submitted to the backend, not completed | writeback at submission | writeback at completion |
 //! | `UNSTABLE` | written to the backend, not yet covered by a sync | writeback at completion | the sync that covers it; a write (becomes `DIRTY`); shoot-down |

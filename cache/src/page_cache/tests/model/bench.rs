@@ -17,6 +17,9 @@ use crate::testing::{Behaviour, TestBackend};
 /// In paused time: whatever takes longer waits for something that never comes.
 pub(super) const ROUND_LIMIT: Duration = Duration::from_secs(600);
 
+/// Timers know no less.
+const TICK: Duration = Duration::from_millis(1);
+
 /// The cache under test, and what it must hold.
 pub(super) struct Bench {
     backend: Arc<TestBackend>,
@@ -56,6 +59,8 @@ impl Bench {
     fn behave(&self, failures: &[(&'static str, u64)]) {
         self.backend.behave(Behaviour {
             delay_max: Some(self.delay_max),
+            // In real time a tick of the timer more for each read is too long.
+            halves_apart: Some(self.delay_max / 4).filter(|apart| *apart >= TICK),
             failures_per_mille: failures.iter().copied().collect(),
             forgets: self.setup.forgets,
             ..Behaviour::default()
@@ -106,7 +111,12 @@ impl Bench {
                 carry_out(&cache, change).await
             })
         });
-        let mut expected = Expected::new(size, self.setup.mode, round.change.is_some());
+        let mut expected = Expected::new(
+            size,
+            self.setup.mode,
+            round.change.is_some(),
+            self.cache.direct_threshold,
+        );
         if let Some((Change::Resize(to), _)) = round.change {
             expected.may_end_at(to);
         }
