@@ -330,8 +330,10 @@ impl PageCache {
         range: Range<u64>,
         change: Change,
     ) -> Result<(), Errno> {
-        pause_point!(context, "cache:shoot_down", [EIO, ENOMEM]).await?;
+        let shot_down = pause_point!(context, "cache:shoot_down", [EIO, ENOMEM]).await;
+        // Whatever has failed: what is held is given back by the caller, and a page in flight can't be.
         self.wait_for(OperationKind::Run, pages).await;
+        shot_down?;
         pause_point!(context, "cache:discard:submit", [EIO, ENOSPC, ENOTSUP]).await?;
         let result = match change {
             Change::Discard => self.backend.discard(context, range).await,

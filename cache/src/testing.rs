@@ -267,11 +267,14 @@ impl Backend for TestBackend {
         _most: usize,
     ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
         Box::pin(async move {
+            self.fails("extents")?;
             let store = self.store();
             let mut extents: Vec<BackendExtent> = Vec::new();
             let mut at = range.start;
-            while at < range.end {
-                let end = ((at / PAGE_SIZE as u64 + 1) * PAGE_SIZE as u64).min(range.end);
+            // It may have been cut meanwhile.
+            let known = range.end.min(store.volatile.len() as u64);
+            while at < known {
+                let end = ((at / PAGE_SIZE as u64 + 1) * PAGE_SIZE as u64).min(known);
                 let zero = store.volatile[span(&(at..end))]
                     .iter()
                     .all(|byte| *byte == 0);

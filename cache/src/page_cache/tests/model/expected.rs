@@ -39,6 +39,8 @@ pub(super) struct Expected {
     direct_threshold: u64,
     effects: Vec<Effect>,
     reads: Vec<Read>,
+    /// Where there were holes: zero for a hole.
+    statuses: Vec<(Range<u64>, Vec<u8>)>,
     /// A FLUSH has succeeded: what was there before the round is durable.
     flushed: bool,
 }
@@ -53,6 +55,7 @@ impl Expected {
             direct_threshold,
             effects: Vec::new(),
             reads: Vec::new(),
+            statuses: Vec::new(),
             flushed: false,
         }
     }
@@ -108,6 +111,10 @@ impl Expected {
                 }
             }
             Action::Flush | Action::DropClean => self.flushed |= done,
+            Action::Status => {
+                let known = outcome.ok().flatten();
+                self.statuses.extend(known.map(|known| (range, known)));
+            }
             Action::Prefetch => {}
         }
     }
@@ -162,6 +169,21 @@ impl Expected {
                     return Err(format!(
                         "a read of {range:?} saw something else in {piece:?}"
                     ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was called a hole was zeroes before, or was made to be.
+    pub(super) fn check_statuses(&self, before: &[u8]) -> Result<(), String> {
+        for (range, known) in &self.statuses {
+            for (piece, effects) in self.pieces(range.start..range.start + known.len() as u64) {
+                let (known, before) = (&known[span(&piece, range.start)], &before[span(&piece, 0)]);
+                let mut bytes = known.iter().zip(before);
+                let was_data = bytes.any(|(known, before)| *known == 0 && *before != 0);
+                if was_data && effects.iter().all(|effect| effect.value != 0) {
+                    return Err(format!("a status of {range:?} has a hole in {piece:?}"));
                 }
             }
         }
