@@ -172,6 +172,11 @@ impl PageCache {
                 "flushed under the exclusive gate, and yet {} pages were not clean",
                 held.len()
             );
+            let (from, to) = match shift {
+                Shift::Insert => (offset, offset + length),
+                Shift::Collapse => (offset + length, offset),
+            };
+            let charges = cache.plan_moved_space(&guard, from, to)?;
             let shaping = Shaping::new(&cache);
             match shift {
                 Shift::Insert => cache.backend.insert_range(&context, offset, length).await?,
@@ -185,6 +190,7 @@ impl PageCache {
             cache.generations.completed_shift();
             let old = cache.size.swap(size, Ordering::SeqCst);
             drop(shaping);
+            cache.move_space(&guard, charges);
             cache.discharge_past(guard.as_block(), size, old);
             cache.reconcile_blocked(guard.as_block(), 0..size).await;
             drop(guard);
