@@ -246,10 +246,17 @@ impl PowerCutBackend {
             range.end - range.end % unit
         };
         let whole = range.start.next_multiple_of(unit)..end;
-        let can = store.capabilities().discard && !whole.is_empty();
-        if !can || store.discard(context, whole.clone()).await == Err(Errno::ENOTSUP) {
-            let mode = ZeroMode::MayPunch;
-            return self.bytes.zero(store, context, range, mode).await;
+        let discarded = match store.capabilities().discard && !whole.is_empty() {
+            true => store.discard(context, whole.clone()).await,
+            false => Err(Errno::ENOTSUP),
+        };
+        match discarded {
+            Ok(()) => {}
+            Err(Errno::ENOTSUP) => {
+                let mode = ZeroMode::MayPunch;
+                return self.bytes.zero(store, context, range, mode).await;
+            }
+            Err(errno) => return Err(errno),
         }
         for edge in [range.start..whole.start, whole.end..range.end] {
             let mode = ZeroMode::KeepAllocated;

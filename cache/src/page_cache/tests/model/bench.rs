@@ -25,20 +25,32 @@ const TICK: Duration = Duration::from_millis(1);
 pub(super) struct Injection {
     /// Which point: `file F line N`.
     pub(super) place: String,
-    /// At which of its hits.
-    pub(super) trigger: String,
+    pub(super) trigger: Trigger,
     pub(super) errno: Errno,
 }
 
 impl Injection {
-    fn query(&self) -> String {
+    fn query(&self, round: u64) -> String {
         let Self {
             place,
             trigger,
             errno,
         } = self;
+        let trigger = match trigger {
+            Trigger::Chance { seed } => {
+                format!("probability 20% seed {}", seed.wrapping_add(round << 32))
+            }
+            Trigger::After(hits) => format!("oneshot after {hits}"),
+        };
         format!("{place} {trigger} error {errno}")
     }
+}
+
+/// At which hits of the point it happens.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Trigger {
+    Chance { seed: u64 },
+    After(u64),
 }
 
 /// The cache under test, and what it must hold.
@@ -49,6 +61,7 @@ pub(super) struct Bench {
     faults: Faults,
     /// What goes wrong in each round besides the store.
     injection: Option<Injection>,
+    rounds: u64,
     setup: Setup,
     delay_max: Duration,
     model: Vec<u8>,
@@ -79,6 +92,7 @@ impl Bench {
             context: faults.context(RequestKinds::READ),
             faults: faults.clone(),
             injection: injection.cloned(),
+            rounds: 0,
             setup: setup.clone(),
             delay_max,
             model: vec![0; size],
@@ -97,9 +111,11 @@ impl Bench {
         });
     }
 
-    fn arm(&self) {
+    fn arm(&mut self) {
+        self.rounds += 1;
         if let Some(injection) = &self.injection {
-            self.faults.set_points(&injection.query()).unwrap();
+            let query = injection.query(self.rounds);
+            self.faults.set_points(&query).unwrap();
         }
     }
 

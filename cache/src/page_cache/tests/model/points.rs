@@ -9,6 +9,7 @@ use proptest::strategy::Strategy as _;
 use proptest::test_runner::{TestCaseError, TestError};
 use weir_faults::{Errno, FaultPoint, Faults, PointKind};
 
+use super::bench::Trigger;
 use super::{DELAY_MAX, Injection, any_case, paused, play, runner, seeds};
 use crate::options::CacheOptions;
 use crate::page_cache::{OpenError, PageCache};
@@ -28,8 +29,10 @@ const AT_OPEN: &str = "cache:pool:map";
 /// The error of a point in case number `case`: at random, or once at a certain hit.
 fn injection(point: &FaultPoint, errno: Errno, seed: u64, case: u64) -> Injection {
     let trigger = match case % 2 {
-        0 => format!("probability 20% seed {}", seed.wrapping_add(case)),
-        _ => format!("oneshot after {}", case / 2 % 8),
+        0 => Trigger::Chance {
+            seed: seed.wrapping_add(case),
+        },
+        _ => Trigger::After(case / 2 % 8),
     };
     Injection {
         place: format!("file {} line {}", point.file, point.line),
