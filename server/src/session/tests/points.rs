@@ -7,8 +7,6 @@
 //!
 //! `WEIR_POINTS_SEED=N` begins with another seed, `WEIR_POINTS_SEEDS=N` takes so many.
 
-use std::collections::BTreeMap;
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 
@@ -25,6 +23,12 @@ use crate::export::{OpenExportError, open};
 use crate::settings::ExportSettings;
 use crate::size::Size;
 use crate::source::Source;
+
+mod allowed;
+mod guest;
+
+use allowed::Allowed;
+use guest::Guest;
 
 /// Points of the crates whose own tests sweep them.
 const SWEPT_ELSEWHERE: &str = "weir_cache";
@@ -75,70 +79,6 @@ fn settings(store: Store, image: &Path) -> ExportSettings {
     }
 }
 
-/// What each byte of the device may be, a bit for each value.
-struct Allowed {
-    now: Vec<u64>,
-    /// What a request may still do whose connection ended before it was answered.
-    late: Vec<u64>,
-}
-
-impl Allowed {
-    fn new() -> Self {
-        let size = index(DEVICE);
-        Self {
-            now: vec![1; size],
-            late: vec![0; size],
-        }
-    }
-
-    fn changed(&mut self, range: &Range<u64>, value: u8, outcome: Option<bool>) {
-        let bit = 1 << value;
-        for at in index(range.start)..index(range.end) {
-            match outcome {
-                Some(true) => self.now[at] = bit | self.late[at],
-                Some(false) => self.now[at] |= bit,
-                None => {
-                    self.now[at] |= bit;
-                    self.late[at] |= bit;
-                }
-            }
-        }
-    }
-
-    fn resized(&mut self, size: u64) {
-        self.now.resize(index(size), 1);
-        self.late.resize(index(size), 0);
-    }
-
-    /// What is late knows nothing of it.
-    fn inserted(&mut self, at: usize, length: usize) {
-        self.now.splice(at..at, std::iter::repeat_n(1, length));
-        self.late.resize(self.now.len(), 0);
-    }
-
-    fn collapsed(&mut self, at: usize, length: usize) {
-        self.now.drain(at..at + length);
-        self.late.truncate(self.now.len());
-    }
-
-    fn check(&self, start: u64, data: &[u8], what: &str) {
-        let allowed = &self.now[index(start)..];
-        let wrong = data.iter().zip(allowed).position(|(byte, allowed)| {
-            1_u64
-                .checked_shl(u32::from(*byte))
-                .is_none_or(|bit| bit & allowed == 0)
-        });
-        if let Some(at) = wrong {
-            panic!(
-                "{what}: byte {} is {}, and may be {:b}",
-                start + at as u64,
-                data[at],
-                allowed[at]
-            );
-        }
-    }
-}
-
 fn index(at: u64) -> usize {
     usize::try_from(at).expect("small")
 }
@@ -153,140 +93,6 @@ struct Asked {
 impl Asked {
     fn range(&self) -> Range<u64> {
         self.request.offset..self.request.offset + u64::from(self.request.length)
-    }
-}
-
-/// A client that takes it as it comes when it is thrown out.
-struct Guest {
-    socket: UnixStream,
-    session: JoinHandle<()>,
-}
-
-impl Guest {
-    /// `None` if the server closes the connection before requests can be made.
-    async fn arrive(server: &Server, structured: bool) -> Option<Self> {
-        let (socket, session) = server.connect();
-        let mut client = Self { socket, session };
-        match soon(client.negotiate(structured)).await {
-            Ok(()) => Some(client),
-            Err(_) => {
-                client.leave().await;
-                None
-            }
-        }
-    }
-
-    async fn leave(self) {
-        drop(self.socket);
-        soon(self.session).await.expect("a session never panics");
-    }
-
-    async fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; count];
-        self.socket.read_exact(&mut bytes).await?;
-        Ok(bytes)
-    }
-
-    /// Sends an option and takes its replies up to the ACK.
-    async fn option(&mut self, code: u32, data: &[u8]) -> io::Result<()> {
-        self.socket.write_all(&option(code, data)).await?;
-        loop {
-            let header = self.take(20).await?;
-            let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
-            self.take(word(16) as usize).await?;
-            if word(12) == 1 {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn negotiate(&mut self, structured: bool) -> io::Result<()> {
-        self.take(18).await?;
-        self.socket.write_all(&3_u32.to_be_bytes()).await?;
-        if structured {
-            self.option(8, b"").await?;
-            let mut query = vec![0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 15];
-            query.extend(b"base:allocation");
-            self.option(10, &query).await?;
-        }
-        self.option(7, &[0; 6]).await
-    }
-
-    /// Sends all of `asked` at once and takes the answers; says whether the connection is still there.
-    async fn ask(&mut self, asked: &mut [Asked]) -> bool {
-        let mut bytes = Vec::new();
-        for one in &*asked {
-            bytes.extend(one.request.encode());
-            if one.request.command == Command::WRITE {
-                bytes.resize(bytes.len() + one.request.length as usize, one.value);
-            }
-        }
-        let (mut reader, mut writer) = self.socket.split();
-        let sending = async { writer.write_all(&bytes).await };
-        let receiving = async {
-            let mut reads: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-            for _ in 0..asked.len() {
-                let (cookie, outcome) = reply(&mut reader, asked, &mut reads).await?;
-                let data = reads.remove(&cookie).unwrap_or_default();
-                asked[index(cookie)].outcome = Some(outcome.map(|()| data));
-            }
-            io::Result::Ok(())
-        };
-        let (sent, received) = soon(async { tokio::join!(sending, receiving) }).await;
-        sent.is_ok() && received.is_ok()
-    }
-}
-
-/// Takes what answers one request: its cookie and its error.
-async fn reply(
-    reader: &mut tokio::net::unix::ReadHalf<'_>,
-    asked: &[Asked],
-    reads: &mut BTreeMap<u64, Vec<u8>>,
-) -> io::Result<(u64, Result<(), u32>)> {
-    let mut error = None;
-    loop {
-        let magic = reader.read_u32().await?;
-        if magic == SIMPLE_REPLY_MAGIC {
-            let code = reader.read_u32().await?;
-            let cookie = reader.read_u64().await?;
-            let request = &asked[index(cookie)].request;
-            if code == 0 && request.command == Command::READ {
-                let mut data = vec![0; request.length as usize];
-                reader.read_exact(&mut data).await?;
-                reads.insert(cookie, data);
-            }
-            return Ok((cookie, if code == 0 { Ok(()) } else { Err(code) }));
-        }
-        assert_eq!(magic, STRUCTURED_REPLY_MAGIC, "out of step");
-        let flags = reader.read_u16().await?;
-        let kind = reader.read_u16().await?;
-        let cookie = reader.read_u64().await?;
-        let mut data = vec![0; reader.read_u32().await? as usize];
-        reader.read_exact(&mut data).await?;
-        match kind {
-            1 | 2 => {
-                let request = &asked[index(cookie)].request;
-                let read = reads
-                    .entry(cookie)
-                    .or_insert_with(|| vec![0xff; request.length as usize]);
-                let offset = u64::from_be_bytes(data[..8].try_into().unwrap());
-                let start = index(offset - request.offset);
-                match kind {
-                    1 => read[start..start + data.len() - 8].copy_from_slice(&data[8..]),
-                    _ => {
-                        let length = u32::from_be_bytes(data[8..].try_into().unwrap()) as usize;
-                        read[start..start + length].fill(0);
-                    }
-                }
-            }
-            _ if kind & 0x8000 != 0 => {
-                error = Some(u32::from_be_bytes(data[..4].try_into().unwrap()));
-            }
-            _ => {}
-        }
-        if flags & 1 != 0 {
-            return Ok((cookie, error.map_or(Ok(()), Err)));
-        }
     }
 }
 
@@ -339,6 +145,9 @@ impl Case {
     /// Requests that may be carried out in any order.
     fn batch(&mut self, number: u64) -> Vec<Asked> {
         let size = self.server.cache.size();
+        if number == 0 {
+            return self.one_of_each(size / PARTS);
+        }
         if number % 3 == 2 {
             // One of more than a slice; a READ of so many is a stream.
             let mut large = self.draw(0, &(0..size / 4), size);
@@ -355,6 +164,37 @@ impl Case {
                 self.draw(i, &(i * part..(i + 1) * part), most)
             })
             .collect()
+    }
+
+    /// Every command on a whole part of the device: whatever there is to come by, each case does.
+    fn one_of_each(&self, part: u64) -> Vec<Asked> {
+        let status = match self.structured {
+            true => Command::BLOCK_STATUS,
+            false => Command::CACHE,
+        };
+        let commands = [
+            Command::WRITE,
+            Command::READ,
+            Command::WRITE_ZEROES,
+            Command::TRIM,
+            status,
+            Command::FLUSH,
+        ];
+        let ask = |(i, command): (u64, Command)| {
+            let length = u32::try_from(part).unwrap();
+            let mut request = request(command, i, i * part, length);
+            match command {
+                Command::FLUSH => (request.offset, request.length) = (0, 0),
+                Command::WRITE => request.flags = CommandFlags::FUA,
+                _ => {}
+            }
+            Asked {
+                request,
+                value: u8::from(command == Command::WRITE),
+                outcome: None,
+            }
+        };
+        (0..PARTS).zip(commands).map(ask).collect()
     }
 
     /// Sends a batch and notes what it may have changed.
@@ -529,6 +369,7 @@ async fn play(
     trigger: Trigger,
     errno: Errno,
     seed: u64,
+    structured: bool,
 ) -> Vec<PointListing> {
     let folder = tempfile::tempdir().expect("a folder");
     let image = folder.path().join("image");
@@ -540,7 +381,7 @@ async fn play(
         allowed: Allowed::new(),
         rng: Rng::new(seed),
         errno,
-        structured: seed % 4 != 1,
+        structured,
         guest: None,
     };
     let context = faults.context(RequestKinds::RESIZE);
@@ -582,7 +423,7 @@ fn sweep(point: &FaultPoint, errno: Errno, seed: u64) -> bool {
                 .expect("a runtime");
             // Shown if it fails.
             println!("{store:?}, seed {seed}: {place} {trigger:?} error {errno}");
-            let listed = runtime.block_on(play(store, &place, trigger, errno, seed));
+            let listed = runtime.block_on(play(store, &place, trigger, errno, seed, case % 4 != 1));
             hits += listed.iter().map(|point| point.hits).sum::<u64>();
             fired += listed.iter().map(|point| point.fires).sum::<u64>();
         }
