@@ -415,7 +415,8 @@ fn sweep(point: &FaultPoint, errno: Errno, seed: u64) -> bool {
             let seed = seed.wrapping_add(case);
             let trigger = match case % 2 {
                 0 => Trigger::Chance,
-                _ => Trigger::After(case / 2),
+                // Twice each: at the first hit with structured replies and without.
+                _ => Trigger::After(case / 4),
             };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
