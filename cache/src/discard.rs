@@ -35,7 +35,7 @@ use crate::gen_radix::Tag;
 use crate::options::{
     CacheMode, WHOLE_REGIONS, WHOLE_SLICE_BYTES, WHOLE_SLICE_GROWTH, WHOLE_SLICE_QUICK,
 };
-use crate::page::{DIRTY, DROPPED, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
+use crate::page::{DIRTY, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::range_lock::RangeGuard;
 use crate::space::Turn;
@@ -346,8 +346,10 @@ impl PageCache {
         range: Range<u64>,
         change: Change,
     ) -> Result<(), Errno> {
-        pause_point!(context, "cache:shoot_down", [EIO, ENOMEM]).await?;
+        let shot_down = pause_point!(context, "cache:shoot_down", [EIO, ENOMEM]).await;
+        // Whatever has failed: what is held is given back by the caller, and a page in flight can't be.
         self.wait_for(OperationKind::Run, pages).await;
+        shot_down?;
         pause_point!(context, "cache:discard:submit", [EIO, ENOSPC, ENOTSUP]).await?;
         let result = match change {
             Change::Discard => self.backend.discard(context, range).await,
@@ -382,15 +384,14 @@ impl PageCache {
                 !state.has(FILLING),
                 "a block guard excludes fills: page {page} is {state:?}"
             );
-            if state.has(HELD) {
-                let holders = slot.detail() + 1;
-                slot.set_detail(holders);
-                held.push(page);
-            } else if state.has(UNCLEAN) {
+            assert!(
+                !state.has(HELD),
+                "changes of the same pages take turns: page {page} is {state:?}"
+            );
+            if state.has(UNCLEAN) {
                 slot.state = state
                     .without(PRESENT | UNCLEAN)
                     .with(HELD | if state.has(IN_FLIGHT) { IN_FLIGHT } else { 0 });
-                slot.set_detail(1);
                 held.push(page);
             } else if state.has(PRESENT) {
                 slot.state = PageState::EMPTY;
@@ -400,7 +401,7 @@ impl PageCache {
         }
     }
 
-    /// Ends one blocker's hold of a page: `changed` says whether its data is void. To be followed by [`PageCache::released`].
+    /// Ends the blocker's hold of a page: `changed` says whether its data is void. To be followed by [`PageCache::released`].
     pub(crate) fn release_held(&self, page: u64, changed: bool) {
         let pin = epoch::pin();
         let mut slot = self
@@ -415,21 +416,14 @@ impl PageCache {
             !slot.state.has(IN_FLIGHT),
             "a blocker waits for writeback: page {page}"
         );
-        if changed {
-            slot.state = slot.state.with(DROPPED);
-        }
-        let holders = slot.detail() - 1;
-        slot.set_detail(holders);
-        if holders > 0 {
-            return;
-        }
         let frame = slot.state.frame();
-        if slot.state.has(DROPPED) {
+        if changed {
             slot.state = PageState::EMPTY;
             drop(slot);
             self.pool.unref(frame);
         } else {
             slot.state = PageState::present(frame, DIRTY);
+            // What the store has of it nobody knows: every FLUSH under way has it to write.
             slot.set_detail(OLDEST_EPOCH);
         }
     }

@@ -9,8 +9,17 @@
 //! The finished fill hands its frames to its waiters itself, whatever became of the slots: a cache so small that the pages
 //! are evicted at once still makes progress. What it hands over is what the device held at some moment after the waiter's
 //! request came in, because a waiter finds the fill only in a slot that is still `FILLING`.
+//!
+//! **A page that was taken over** is the exception. It may be written back while the fill still reads it, and the store
+//! promises no atomicity then: the fill's frame may be half old and half new. So the write leaves a reference to its own page
+//! with the fill, under the slot's lock, and that is what the waiters get. They joined before the write was answered, and for a
+//! moment the device held just that page. Nobody waits or reads again for it. The price is that the fill pins one more frame for each
+//! page that is taken over, until the store has answered.
+//!
+//! Nothing else changes the store under a fill: trims, zeroes, direct writes and changes of size hold block, a fill holds add; and
+//! a page of an empty slot is not in flight.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crossbeam_epoch as epoch;
@@ -20,7 +29,7 @@ use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 use crate::add_lock::AddGuard;
 use crate::carried::Carried;
 use crate::event::Event;
-use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES, PAGE_SIZE};
+use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, PAGE_SIZE};
 use crate::page::{FILLING, PageState};
 use crate::page_cache::{PageCache, bytes_of};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,6 +41,8 @@ pub(crate) struct Fill {
     first_page: u64,
     done: Event,
     outcome: OnceLock<Result<FrameRefs, Errno>>,
+    /// What writes have put into slots that were to be filled, by page. Added to under the slot's lock.
+    taken_over: Mutex<BTreeMap<u64, FrameRefs>>,
 }
 
 impl Fill {
@@ -67,6 +78,7 @@ impl Fills {
             first_page,
             done: Event::default(),
             outcome: OnceLock::new(),
+            taken_over: Mutex::default(),
         });
         self.running
             .lock()
@@ -107,6 +119,21 @@ pub(crate) struct PlannedFill {
 pub(crate) type PlannedFills = SmallVec<[PlannedFill; 1]>;
 
 impl PageCache {
+    /// A write of all of `page` takes its `FILLING` slot over, and has it locked: the waiters of fill number `id` get `frame`.
+    #[cold]
+    pub(crate) fn take_over(&self, id: u64, page: u64, frame: FrameId) {
+        let fill = self
+            .fills
+            .find(id)
+            .expect("a filling slot names a running fill");
+        let taken = self.pool.add_ref(frame);
+        let mut written = FrameRefs::new(Arc::clone(&self.pool));
+        written.push(frame, 0, PAGE_SIZE, taken.zero);
+        let mut taken_over = fill.taken_over.lock().expect("not poisoned");
+        let before = taken_over.insert(page, written);
+        assert!(before.is_none(), "page {page} was taken over twice");
+    }
+
     /// Makes the slot of `page` `FILLING` as the next page of `planned`, or of a new run. The slot is locked and empty.
     pub(crate) fn plan_page(
         &self,
@@ -196,7 +223,6 @@ impl PageCache {
                 self.pool.mark_prefetched(frame, marker == page);
             }
             let pin = epoch::pin();
-            // No slot, or not ours: a write took it over meanwhile, and what was read is older than that.
             if let Some(mut slot) = self.lock_page(page, &pin)
                 && slot.state.has(FILLING)
                 && slot.state.frame() == frame
@@ -206,8 +232,13 @@ impl PageCache {
                     self.pool.add_ref(frame);
                     slot.state = PageState::present(frame, 0);
                 }
+                handed.push(frame, 0, PAGE_SIZE, zero[i]);
+                continue;
             }
-            handed.push(frame, 0, PAGE_SIZE, zero[i]);
+            // No slot, or not ours: a write took it over meanwhile. What was read is older than that, or torn.
+            self.pool.unref(frame);
+            let written = fill.taken_over.lock().expect("not poisoned").remove(&page);
+            handed.append(written.expect("whoever takes a slot over leaves its page"));
         }
         result.map(|()| handed)
     }

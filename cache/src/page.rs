@@ -9,21 +9,20 @@
 //! | bit | meaning | set by | cleared by |
 //! | --- | --- | --- | --- |
 //! | `PRESENT` | the frame is published and readable | fill (own token), write; a failed blocker puts it back | reclaim (clean pages), shoot-down |
-//! | `FILLING` | a read from the backend is under way; the frame number is the filler's private frame and so its token | read miss and readahead, holding an add guard | the filler, if the token is still its own; a write that takes the slot over |
+//! | `FILLING` | a read from the backend is under way; the frame number is the filler's private frame and so its token | read miss and readahead, holding an add guard | the filler, if the token is still its own; a write that takes the slot over, and leaves its page with the fill |
 //! | `DIRTY` | newer than what was ever submitted to the backend | write (add guard); failed writeback; failed sync; failed blocker | writeback at submission; shoot-down (becomes `HELD`) |
 //! | `IN_FLIGHT` | submitted to the backend, not completed | writeback at submission | writeback at completion |
 //! | `UNSTABLE` | written to the backend, not yet covered by a sync | writeback at completion | the sync that covers it; a write (becomes `DIRTY`); shoot-down |
-//! | `HELD` | shot down while not clean; kept for the blocker's outcome | shoot-down (block guard) | the last blocker of the page when it is done |
-//! | `DROPPED` | held, and one of its blockers has succeeded: nothing to put back | a blocker that succeeded | the last blocker |
+//! | `HELD` | shot down while not clean; kept for the blocker's outcome | shoot-down (block guard and range lock) | its blocker when it is done |
 //!
 //! `DIRTY` and `UNSTABLE` exclude each other; `HELD` excludes `PRESENT`, `DIRTY`, `UNSTABLE` and `FILLING`; `FILLING` excludes
 //! everything but `IN_FLIGHT`, which can't occur with it either, as a page in flight is present or held. A page is *clean*
 //! when it is `PRESENT` and nothing else: only such a page may be evicted.
 //!
 //! # The detail word
-//! One field whose meaning the state gives: the flush epoch of the first write since the last submission (`DIRTY`), the
-//! mutation generation of the completed write (`UNSTABLE`), the number of blockers that hold the page (`HELD`), the number of
-//! the fill (`FILLING`). It is read and written under `LOCKED` only.
+//! One field whose meaning the state gives: the flush epoch of the first write since the last submission, and whether the page has failed to
+//! be stored (`DIRTY`, and in flight as long as it isn't written again), the mutation generation of the completed write
+//! (`UNSTABLE`), the number of the fill (`FILLING`). It is read and written under `LOCKED` only.
 //!
 //! # Counters
 //! [`Counts`] has one counter per bit, and one for pages that are not clean. They are changed in one place, when a locked
@@ -48,8 +47,6 @@ pub(crate) const IN_FLIGHT: u64 = 1 << 35;
 pub(crate) const HELD: u64 = 1 << 36;
 /// Written and not synced.
 pub(crate) const UNSTABLE: u64 = 1 << 37;
-/// Held, with nothing to put back.
-pub(crate) const DROPPED: u64 = 1 << 38;
 const LOCKED: u64 = 1 << 63;
 const FRAME_MASK: u64 = 0xffff_ffff;
 
@@ -120,14 +117,13 @@ impl PageState {
 
 impl std::fmt::Debug for PageState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        const NAMES: [(u64, &str); 7] = [
+        const NAMES: [(u64, &str); 6] = [
             (PRESENT, "present"),
             (FILLING, "filling"),
             (DIRTY, "dirty"),
             (IN_FLIGHT, "in_flight"),
             (HELD, "held"),
             (UNSTABLE, "unstable"),
-            (DROPPED, "dropped"),
         ];
         write!(f, "PageState(frame {}", self.frame())?;
         for (bit, name) in NAMES {

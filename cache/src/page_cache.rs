@@ -467,6 +467,8 @@ impl Drop for PageGuard<'_> {
         if self.counted && empty {
             slots.vacate(page, pin);
         }
+        #[cfg(test)]
+        crate::testing::interleave::at("page:unlocked");
     }
 }
 

@@ -16,9 +16,9 @@ use weir_faults::{Errno, RequestKinds, pause_point};
 
 use crate::add_lock::BlockGuard;
 use crate::flush::Promise;
-use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE};
+use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::gen_radix::Tag;
-use crate::page::{DIRTY, IN_FLIGHT, PageState};
+use crate::page::{DIRTY, HELD, IN_FLIGHT, PageState};
 use crate::page_cache::{PageCache, bytes_of, page_of};
 use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
 
@@ -98,37 +98,40 @@ impl PageCache {
         task.await.expect("a panic aborts the process")
     }
 
-    /// Puts a page back if it is still on the device; its bytes past the end become zeroes.
+    /// Puts a page back if it is still on the device. The one that the new end cuts has zeroes past it from the moment on at
+    /// which it is back: writeback takes no guard, and may have written, synced and let it go in the next.
     fn release_resized(&self, page: u64, resized: bool, size: u64, spare: &mut FrameBuf) {
         let start = page * PAGE_BYTES;
-        if resized && start >= size {
-            return self.release_held(page, true);
+        let room = size.saturating_sub(start).min(PAGE_BYTES);
+        if resized && room > 0 && room < PAGE_BYTES {
+            let zeroed = spare
+                .take_at(0, &self.pool)
+                .expect("one page at most is cut");
+            let room = usize::try_from(room).expect("less than a page");
+            self.release_cut(page, room, zeroed);
+        } else {
+            self.release_held(page, resized && room == 0);
         }
-        self.release_held(page, false);
-        if !resized {
-            return;
-        }
-        let room = usize::try_from((size - start).min(PAGE_BYTES)).expect("at most a page");
-        if room == PAGE_SIZE {
-            return;
-        }
-        let mut zeroed = spare
-            .take_at(0, &self.pool)
-            .expect("one page at most is cut");
+    }
+
+    /// Puts back the first `room` bytes of a page that this operation holds alone, in `zeroed`, with zeroes behind them.
+    fn release_cut(&self, page: u64, room: usize, mut zeroed: PrivateFrame<'_>) {
         let pin = epoch::pin();
-        let mut slot = self.lock_page(page, &pin).expect("just put back");
+        let mut slot = self
+            .lock_page(page, &pin)
+            .expect("a held page stays in its slot");
+        assert!(
+            slot.state.has(HELD) && !slot.state.has(IN_FLIGHT),
+            "the gate excludes other blockers, and writeback was waited for: page {page} is {:?}",
+            slot.state
+        );
+        let old = slot.state.frame();
+        slot.state = PageState::present(old, DIRTY);
         zeroed.complete_from(&slot, &(room..PAGE_SIZE));
         zeroed.bytes_mut()[room..].fill(0);
-        let old = slot.state.frame();
         let frame = zeroed.into_id();
         self.pool.set_owner(frame, page);
-        // Writeback may have taken it since it was put back.
-        let in_flight = if slot.state.has(IN_FLIGHT) {
-            IN_FLIGHT
-        } else {
-            0
-        };
-        slot.state = PageState::present(frame, DIRTY | in_flight);
+        slot.state = PageState::present(frame, DIRTY);
         slot.set_detail(OLDEST_EPOCH);
         drop(slot);
         self.pool.unref(old);
@@ -169,6 +172,11 @@ impl PageCache {
                 "flushed under the exclusive gate, and yet {} pages were not clean",
                 held.len()
             );
+            let (from, to) = match shift {
+                Shift::Insert => (offset, offset + length),
+                Shift::Collapse => (offset + length, offset),
+            };
+            let charges = cache.plan_moved_space(&guard, from, to)?;
             let shaping = Shaping::new(&cache);
             match shift {
                 Shift::Insert => cache.backend.insert_range(&context, offset, length).await?,
@@ -182,6 +190,7 @@ impl PageCache {
             cache.generations.completed_shift();
             let old = cache.size.swap(size, Ordering::SeqCst);
             drop(shaping);
+            cache.move_space(&guard, charges);
             cache.discharge_past(guard.as_block(), size, old);
             cache.reconcile_blocked(guard.as_block(), 0..size).await;
             drop(guard);

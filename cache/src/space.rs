@@ -25,13 +25,16 @@
 //! unit is charged exactly if a page of it is not clean or the backend has it allocated. So are the whole device at the start
 //! and what a resize or a shift has moved. Who counts takes turns with the others too: a trim between the look and the charge
 //! would have given back what is charged then.
+//!
+//! A count may fail, and then charges stay as they were. That must not be too few: a failed request leaves too many. A shift
+//! moves charges with their data, without asking anybody, and has the memory for that before the store changes.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use weir_faults::{Errno, FaultContext, fault_point, pause_point};
 
-use crate::add_lock::{AddGuard, BlockGuard};
+use crate::add_lock::{AddGuard, BlockGuard, ExclusiveGuard};
 use crate::backend::ExtentKind;
 use crate::frame::PAGE_BYTES;
 use crate::lg_lock::LgLock;
@@ -147,6 +150,17 @@ impl Space {
         *self.free.local() += removed;
     }
 
+    /// What the charges will be when what lies from unit `from` on is at `to`.
+    fn plan_move(&self, from: u64, to: u64) -> Result<MovedCharges, Errno> {
+        let mut moved = self.charged.ranges(&(from..u64::MAX));
+        for units in &mut moved {
+            *units = units.start - from + to..units.end - from + to;
+            self.charged.prepare(units).map_err(|_| Errno::ENOMEM)?;
+        }
+        let first = from.min(to);
+        Ok(MovedCharges { first, moved })
+    }
+
     /// Memory of the bits.
     pub(crate) fn bytes(&self) -> usize {
         self.charged.bytes()
@@ -165,6 +179,15 @@ impl Space {
 
 fn signed(units: u64) -> i64 {
     i64::try_from(units).expect("a device has at most 2^64 bytes, and a unit 2^12 or more")
+}
+
+/// Charges that go with the data that a shift moves.
+#[derive(Debug)]
+pub(crate) struct MovedCharges {
+    /// From this unit on nothing stays as it was.
+    first: u64,
+    /// What is charged then; there is memory for it.
+    moved: Vec<Range<u64>>,
 }
 
 /// The space of a write under way. Dropped before it is kept, because the write has failed or its future was dropped, it has
@@ -273,6 +296,33 @@ impl PageCache {
         {
             guard.assert_covers(size..old);
             space.discharge(&(size.div_ceil(space.unit_bytes)..old.div_ceil(space.unit_bytes)));
+        }
+    }
+
+    /// Before a shift, which moves what lies from `from` on to `to`, both at the border of a unit: what it will do to the charges.
+    ///
+    /// # Errors
+    /// `ENOMEM`: the charges couldn't follow.
+    pub(crate) fn plan_moved_space(
+        &self,
+        _guard: &ExclusiveGuard,
+        from: u64,
+        to: u64,
+    ) -> Result<Option<MovedCharges>, Errno> {
+        let plan = |space: &Space| space.plan_move(from / space.unit_bytes, to / space.unit_bytes);
+        self.space.as_ref().map(plan).transpose()
+    }
+
+    /// The shift is done.
+    pub(crate) fn move_space(&self, _guard: &ExclusiveGuard, planned: Option<MovedCharges>) {
+        let (Some(space), Some(planned)) = (&self.space, planned) else {
+            return;
+        };
+        space.discharge(&(planned.first..u64::MAX));
+        for units in planned.moved {
+            space
+                .charge_anyway(&mut space.free.local(), &units)
+                .expect("its memory was prepared");
         }
     }
 

@@ -24,6 +24,9 @@ pub(crate) struct Behaviour {
     pub(crate) failures_per_mille: BTreeMap<&'static str, u64>,
     /// Writes that touch these bytes fail.
     pub(crate) bad: Range<u64>,
+    /// A read takes the first half of each page, waits for so long, and takes the second half: no store promises more while a
+    /// page is written.
+    pub(crate) halves_apart: Option<Duration>,
     /// A sync that fails loses some of the pages that it was about, and later ones succeed without them, as Linux does.
     pub(crate) forgets: bool,
 }
@@ -153,6 +156,19 @@ impl TestBackend {
         }
     }
 
+    /// Reads the bytes `part` of each page; past the end there are zeroes.
+    fn copy_halves(&self, offset: u64, buffer: &mut FrameBuf, part: Range<usize>) {
+        let store = self.store();
+        for i in 0..buffer.len() {
+            let start = usize::try_from(offset).unwrap() + i * PAGE_SIZE + part.start;
+            let start = start.min(store.volatile.len());
+            let end = (start + part.len()).min(store.volatile.len());
+            let bytes = &mut buffer.page_mut(i)[part.clone()];
+            bytes.fill(0);
+            bytes[..end - start].copy_from_slice(&store.volatile[start..end]);
+        }
+    }
+
     async fn clear(&self, operation: &'static str, range: Range<u64>) -> Result<(), Errno> {
         self.pause().await;
         self.fails(operation)?;
@@ -198,17 +214,12 @@ impl Backend for TestBackend {
             if let Err(errno) = self.fails("read") {
                 return (buffer, Err(errno));
             }
-            {
-                let store = self.store();
-                for i in 0..buffer.len() {
-                    let start = (usize::try_from(offset).unwrap() + i * PAGE_SIZE)
-                        .min(store.volatile.len());
-                    let end = (start + PAGE_SIZE).min(store.volatile.len());
-                    let page = buffer.page_mut(i);
-                    page.fill(0);
-                    page[..end - start].copy_from_slice(&store.volatile[start..end]);
-                }
+            let halves_apart = self.store().behaviour.halves_apart;
+            self.copy_halves(offset, &mut buffer, 0..PAGE_SIZE / 2);
+            if let Some(time) = halves_apart {
+                tokio::time::sleep(time).await;
             }
+            self.copy_halves(offset, &mut buffer, PAGE_SIZE / 2..PAGE_SIZE);
             self.pause().await;
             (buffer, Ok(()))
         })
@@ -262,11 +273,14 @@ impl Backend for TestBackend {
         _most: usize,
     ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
         Box::pin(async move {
+            self.fails("extents")?;
             let store = self.store();
             let mut extents: Vec<BackendExtent> = Vec::new();
             let mut at = range.start;
-            while at < range.end {
-                let end = ((at / PAGE_SIZE as u64 + 1) * PAGE_SIZE as u64).min(range.end);
+            // It may have been cut meanwhile.
+            let known = range.end.min(store.volatile.len() as u64);
+            while at < known {
+                let end = ((at / PAGE_SIZE as u64 + 1) * PAGE_SIZE as u64).min(known);
                 let zero = store.volatile[span(&(at..end))]
                     .iter()
                     .all(|byte| *byte == 0);

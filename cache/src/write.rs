@@ -7,7 +7,8 @@
 //!
 //! **Atomicity.** The unit is the page. Of two overlapping writes in flight together each page ends with one of them, or with
 //! both where they touch disjoint parts of it: the merge is done under the page's lock with the page as it is then. A reader
-//! sees each page before or after a write, and may see some pages of a larger write before and others after.
+//! sees each page before or after a write, and may see some pages of a larger write before and others after. That goes for a reader
+//! too that waits for a page when a write takes it over: it gets the page of the write (see [`fill`](crate::fill)).
 //!
 //! **Edges.** A page that is written in part and absent is filled first, under the same add guard as the merge, so no trim or
 //! zero can come between (it would have to wait for the guard). The filled page can't be evicted in between, since the fill
@@ -333,6 +334,9 @@ impl PageCache {
     ) -> Option<FrameId> {
         let old = slot.state;
         self.pool.set_owner(frame, page);
+        if old.has(FILLING) {
+            self.take_over(slot.detail(), page, frame);
+        }
         if !old.has(DIRTY) {
             // Of the *first* write since the last submission: a later one must not make an earlier FLUSH skip the page.
             let epoch = self.generations.epoch();

@@ -37,6 +37,8 @@ pub enum RequestKind {
     Drop,
     /// Closing an export.
     Close,
+    /// Opening an export.
+    Open,
 }
 
 impl RequestKind {
@@ -56,6 +58,7 @@ impl RequestKind {
         ("reclaim", Self::Reclaim),
         ("drop", Self::Drop),
         ("close", Self::Close),
+        ("open", Self::Open),
     ];
 
     /// The kind's name in the control language.
@@ -96,7 +99,7 @@ macro_rules! single_kinds {
 single_kinds! {
     READ = Read; WRITE = Write; TRIM = Trim; ZERO = Zero; FLUSH = Flush; CACHE = Cache; STATUS = Status;
     CONNECT = Connect; RESIZE = Resize; WRITEBACK = Writeback; READAHEAD = Readahead; RECLAIM = Reclaim;
-    DROP = Drop; CLOSE = Close;
+    DROP = Drop; CLOSE = Close; OPEN = Open;
 }
 
 impl RequestKinds {

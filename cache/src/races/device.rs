@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::frame::FrameBuf;
-use crate::testing::Behaviour;
+use crate::testing::{Behaviour, interleave};
 use std::collections::BTreeMap;
 
 impl Race {
@@ -107,6 +107,40 @@ async fn race_07_a_shrink_forgets_the_end_of_the_page_that_it_cuts() {
         assert_eq!(uniform(&page[100..]), Some(0), "old data showed again");
         race.check_quiescent().await;
     }
+}
+
+/// Whenever the resize lets go of a slot, writeback, which takes no guard, does all that it can; so does reclaim.
+#[tokio::test(start_paused = true)]
+async fn race_07_the_page_that_a_shrink_cuts_is_written_and_evicted_as_it_is_put_back() {
+    let race = Race::new(64, 7);
+    done(race.write(8 * PAGE, &[9; PAGE_SIZE])).await;
+    let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::FLUSH));
+    let evicted = std::rc::Rc::new(std::cell::Cell::new(0));
+    let count = std::rc::Rc::clone(&evicted);
+    interleave::set("page:unlocked", move || {
+        let before = cache.stats().evictions;
+        let (cache, context) = (Arc::clone(&cache), context.clone());
+        // A step can't wait, a thread of its own can.
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            runtime.unwrap().block_on(async {
+                _ = cache.write_back(&context, 8..9, u64::MAX).await;
+                cache.sync(&context).await.unwrap();
+                cache.evict(usize::MAX);
+                cache.evict(usize::MAX);
+            });
+            cache.stats().evictions
+        });
+        count.set(count.get() + thread.join().unwrap() - before);
+    });
+    done(race.resize(8 * PAGE + 100)).await;
+    interleave::clear();
+    assert_eq!(evicted.get(), 1, "the page that is cut was not evicted");
+    done(race.resize(64 * PAGE)).await;
+    let page = done(race.read(8 * PAGE..10 * PAGE)).await;
+    assert_eq!(page[..100], [9; 100]);
+    assert_eq!(uniform(&page[100..]), Some(0), "old data showed again");
+    race.check_quiescent().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! Fills against everything that changes what they read: rows 1, 2, 4, 20 and 22.
 
 use super::*;
+use crate::testing::Behaviour;
 
 #[tokio::test(start_paused = true)]
 async fn race_01_a_miss_reads_old_data_while_a_trim_completes() {
@@ -115,13 +116,87 @@ async fn race_20_a_late_fill_does_not_overwrite_a_write() {
     assert_eq!(race.backend.durable()[..PAGE_SIZE], [9; PAGE_SIZE]);
 }
 
+/// The store takes the halves of each page of a read one after the other.
+fn halves_apart(race: &Race, apart: Duration) {
+    race.backend.behave(Behaviour {
+        halves_apart: Some(apart).filter(|apart| !apart.is_zero()),
+        ..Behaviour::default()
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_20_a_page_that_is_written_while_the_store_reads_it_is_handed_over_whole() {
+    for evicted in [false, true] {
+        let race = Race::new(64, 7);
+        halves_apart(&race, Duration::from_secs(600));
+        let first = race.read(0..4 * PAGE);
+        idle().await;
+        let joined = race.read(PAGE..3 * PAGE);
+        waits(&joined, "a read of pages that are being filled").await;
+        halves_apart(&race, Duration::ZERO);
+        // The store has read half of the page. Written back, it is in the other half.
+        done(race.write(PAGE, &[9; PAGE_SIZE])).await;
+        done(race.flush()).await;
+        done(race.write(PAGE, &[8; PAGE_SIZE])).await;
+        done(race.flush()).await;
+        if evicted {
+            race.evict_all();
+            // It came after the write, and waits for no older fill.
+            assert_eq!(race.bytes(1..2).await, [8]);
+        }
+        waits(&first, "a read that the store is at").await;
+        for (reader, expected) in [(first, vec![7, 9, 7, 7]), (joined, vec![9, 7])] {
+            let read = done(reader).await;
+            let pages: Vec<_> = read.chunks(PAGE_SIZE).map(uniform).collect();
+            let expected: Vec<_> = expected.into_iter().map(Some).collect();
+            assert_eq!(pages, expected, "a page of two writes, or too old");
+        }
+        assert_eq!(race.bytes(0..4).await, [7, 8, 7, 7]);
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_20_readahead_hands_over_what_was_written_into_its_pages() {
+    let race = Race::new(64, 7);
+    done(race.read(0..PAGE)).await;
+    halves_apart(&race, Duration::from_secs(600));
+    // Continues the first: page 1 is its own fill, and from page 2 on it is read ahead.
+    let reader = race.read(PAGE..2 * PAGE);
+    idle().await;
+    let joined = race.read(4 * PAGE..5 * PAGE);
+    waits(&joined, "a read of a page that is read ahead").await;
+    halves_apart(&race, Duration::ZERO);
+    done(race.write(4 * PAGE, &[9; PAGE_SIZE])).await;
+    done(race.flush()).await;
+    done(reader).await;
+    assert_eq!(uniform(&done(joined).await), Some(9));
+    race.check_quiescent().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn race_20_what_was_written_into_a_fill_that_fails_stays() {
+    let race = Race::new(64, 7);
+    race.faults
+        .set_points("class cache:fill:complete oneshot pause error EIO")
+        .unwrap();
+    let reader = race.read(0..2 * PAGE);
+    race.stopped("cache:fill:complete").await;
+    done(race.write(0, &[9; PAGE_SIZE])).await;
+    race.go("cache:fill:complete");
+    assert_eq!(outcome(reader).await, Err(Errno::EIO));
+    assert_eq!(race.bytes(0..2).await, [9, 7]);
+    race.check_quiescent().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn race_20_a_late_fill_does_not_finish_the_fill_after_it() {
     let race = Race::new(64, 7);
     race.stop_next("cache:fill:complete");
     let first = race.read(0..PAGE);
     race.stopped("cache:fill:complete").await;
-    // Written, cleaned, evicted, and being filled again.
+    // Written, cleaned, evicted, and being filled again. What is written first, the fill keeps for its reader.
+    done(race.write(0, &[8; PAGE_SIZE])).await;
     done(race.write(0, &[9; PAGE_SIZE])).await;
     done(race.flush()).await;
     race.evict_all();
@@ -132,8 +207,8 @@ async fn race_20_a_late_fill_does_not_finish_the_fill_after_it() {
     race.go("cache:fill:complete");
     assert_eq!(
         uniform(&done(first).await),
-        Some(7),
-        "it came before the write"
+        Some(8),
+        "it gets what took its slot over"
     );
     assert_eq!(
         race.cached(0..PAGE),

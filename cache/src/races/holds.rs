@@ -27,6 +27,28 @@ async fn race_03_trim_punches_while_writeback_is_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn race_03_a_blocker_that_fails_at_once_waits_for_writeback_in_flight_all_the_same() {
+    for error in ["EIO", "ENOMEM"] {
+        let race = Race::new(64, 7);
+        done(race.write(0, &[9; 2 * PAGE_SIZE])).await;
+        race.stop_next("cache:writeback:complete");
+        let flush = race.flush();
+        race.stopped("cache:writeback:complete").await;
+        race.faults
+            .set_points(&format!("class cache:shoot_down oneshot error {error}"))
+            .unwrap();
+        let zero = race.zero(0..PAGE);
+        waits(&zero, "a zero of a page in flight").await;
+        race.go("cache:writeback:complete");
+        let errno = Errno::from_name(error).unwrap();
+        assert_eq!(outcome(zero).await, Err(errno));
+        done(flush).await;
+        assert_eq!(race.bytes(0..3).await, [9, 9, 7]);
+        race.check_quiescent().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn race_17_a_flush_waits_for_what_a_blocker_holds() {
     for point in ["cache:discard:submit", "cache:discard:complete"] {
         let race = Race::new(64, 7);

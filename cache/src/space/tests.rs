@@ -1,4 +1,5 @@
 mod charges;
+mod shifts;
 
 use std::cell::Cell;
 use std::rc::Rc;

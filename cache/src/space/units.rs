@@ -54,6 +54,31 @@ impl UnitSet {
             .sum()
     }
 
+    /// Those of `units` that are in the set, as ranges in order.
+    pub(super) fn ranges(&self, units: &Range<u64>) -> Vec<Range<u64>> {
+        let mut found: Vec<Range<u64>> = Vec::new();
+        for (index, word) in self.words.entries(words_of(units)) {
+            let mut bits = word.load(Ordering::SeqCst) & mask(index, units);
+            while bits != 0 {
+                let unit = index * BITS + u64::from(bits.trailing_zeros());
+                bits &= bits - 1;
+                match found.last_mut() {
+                    Some(last) if last.end == unit => last.end += 1,
+                    _ => found.push(unit..unit + 1),
+                }
+            }
+        }
+        found
+    }
+
+    /// Gets the memory for `units`: they can be put in afterwards whatever happens.
+    ///
+    /// # Errors
+    /// No memory.
+    pub(super) fn prepare(&self, units: &Range<u64>) -> Result<(), GenRadixError> {
+        self.words.preallocate(words_of(units))
+    }
+
     /// Memory of the words.
     pub(super) fn bytes(&self) -> usize {
         self.words.bytes()

@@ -130,7 +130,7 @@ fn open_file(
         access,
         engine: settings.engine,
     };
-    let context = faults.context(RequestKinds::NONE);
+    let context = faults.context(RequestKinds::OPEN);
     let backend = FileBackend::open(path, &options, &context)?;
     let remarks = backend.remarks().to_vec();
     Ok((Arc::new(backend), remarks))

@@ -23,6 +23,7 @@ mod hostile;
 mod injected;
 mod lifetime;
 mod losses;
+mod points;
 mod requests;
 mod streamed;
 

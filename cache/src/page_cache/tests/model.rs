@@ -9,18 +9,21 @@
 //! Steps are cut out of a failing case until it can't be made smaller. `WEIR_MODEL_SEED=N` runs that seed alone,
 //! `WEIR_MODEL_SEEDS=N` so many, from 0 or from `WEIR_MODEL_SEED` on.
 //! [`one_schedule`] is deterministic: one thread, paused time, and delays of the store drawn from the case's seed.
-//! [`real_threads`] plays the same cases on four of them, in real time.
+//! [`real_threads`] plays the same cases on four of them, in real time. [`points`] plays some with an error injected at each
+//! point of the code in turn.
 
 use std::time::Duration;
 
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use weir_faults::Faults;
 
 mod act;
 mod bench;
 mod case;
 mod expected;
+mod points;
 
-use bench::{Bench, ROUND_LIMIT};
+use bench::{Bench, Injection, ROUND_LIMIT};
 use case::{Case, any_case};
 
 /// A seed's cases; each takes some hundredths of a second.
@@ -29,8 +32,13 @@ const SEEDS: u64 = 4;
 /// How long a failing case is made smaller.
 const SHRINK_MILLIS_MAX: u32 = 60_000;
 
-async fn play(case: &Case, delay_max: Duration) -> Result<(), String> {
-    let mut bench = Bench::open(&case.setup, delay_max);
+async fn play(
+    case: &Case,
+    delay_max: Duration,
+    faults: &Faults,
+    injection: Option<&Injection>,
+) -> Result<(), String> {
+    let mut bench = Bench::open(&case.setup, delay_max, faults, injection);
     for (number, round) in case.rounds.iter().enumerate() {
         let played = tokio::time::timeout(ROUND_LIMIT, bench.round(round)).await;
         let ended = played.unwrap_or_else(|_| Err("it doesn't end".to_owned()));
@@ -45,24 +53,34 @@ fn number(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
+/// Draws and plays the cases of a seed, and makes one that fails smaller.
+fn runner(seed: u64) -> TestRunner {
+    let config = Config {
+        cases: CASES,
+        failure_persistence: None,
+        max_shrink_time: SHRINK_MILLIS_MAX,
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    TestRunner::new_with_rng(config, rng)
+}
+
+/// The seeds asked for, or so many from 0 on.
+fn seeds(most: u64) -> impl Iterator<Item = u64> {
+    let first = number("WEIR_MODEL_SEED");
+    let seeds = number("WEIR_MODEL_SEEDS").unwrap_or(first.map_or(most, |_| 1));
+    (0..seeds).map(move |run| first.unwrap_or(0).wrapping_add(run))
+}
+
 /// Plays the cases of each seed.
 fn check(runtime: impl Fn() -> tokio::runtime::Runtime, delay_max: Duration) {
-    let first = number("WEIR_MODEL_SEED");
-    let seeds = number("WEIR_MODEL_SEEDS").unwrap_or(first.map_or(SEEDS, |_| 1));
-    for run in 0..seeds {
-        let seed = first.unwrap_or(0).wrapping_add(run);
-        let config = Config {
-            cases: CASES,
-            failure_persistence: None,
-            max_shrink_time: SHRINK_MILLIS_MAX,
-            ..Config::default()
-        };
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-        let outcome = TestRunner::new_with_rng(config, rng).run(&any_case(), |case| {
-            let played = runtime().block_on(play(&case, delay_max));
-            played.map_err(TestCaseError::fail)
+    for seed in seeds(SEEDS) {
+        let outcome = runner(seed).run(&any_case(), |case| {
+            let faults = Faults::new();
+            let played = play(&case, delay_max, &faults, None);
+            runtime().block_on(played).map_err(TestCaseError::fail)
         });
         match outcome {
             Ok(()) => {}
@@ -74,13 +92,18 @@ fn check(runtime: impl Fn() -> tokio::runtime::Runtime, delay_max: Duration) {
     }
 }
 
+/// One thread and paused time.
+fn paused() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
+}
+
+/// What a store may take for a call in paused time.
+const DELAY_MAX: Duration = Duration::from_millis(5);
+
 #[test]
 fn one_schedule() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_time().start_paused(true).build().unwrap()
-    };
-    check(runtime, Duration::from_millis(5));
+    check(paused, DELAY_MAX);
 }
 
 #[test]

@@ -61,6 +61,28 @@ async fn a_sync_is_what_brings_data_to_the_store() {
     assert_eq!(setup.page(0).await, page_of(1));
 }
 
+/// Of trims and zeroes alike: what is punched is a discard of the store.
+#[tokio::test]
+async fn a_sync_that_can_not_discard_says_so_and_the_next_does_it() {
+    let mut setup = setup(SIZE);
+    let faults = weir_faults::Faults::new();
+    setup.bench.context = faults.context(weir_faults::RequestKinds::FLUSH);
+    for error in ["EIO", "EROFS"] {
+        setup.bench.write(0, &page_of(1)).await.unwrap();
+        setup.bench.sync().await.unwrap();
+        setup.bench.discard(0..PAGE_BYTES).await.unwrap();
+        let query = format!("class backend:discard oneshot error {error}");
+        faults.set_points(&query).unwrap();
+        assert_eq!(
+            setup.bench.sync().await,
+            Err(Errno::from_name(error).unwrap())
+        );
+        assert_eq!(setup.page(0).await, vec![0; PAGE_SIZE], "it came back");
+        setup.bench.sync().await.unwrap();
+        assert_eq!(setup.store.read(0, 1).await.unwrap(), vec![0; PAGE_SIZE]);
+    }
+}
+
 #[tokio::test]
 async fn what_a_cut_keeps() {
     for (options, expected) in [

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use weir_faults::{Errno, FaultContext};
 
 use super::case::{Action, Change};
+use crate::backend::ExtentKind;
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::page_cache::PageCache;
+
+/// Asked for at a time: some answers are not about all of the range.
+const EXTENTS_MAX: usize = 8;
 
 pub(super) async fn carry_out(cache: &Arc<PageCache>, change: Change) -> Result<(), Errno> {
     match change {
@@ -23,7 +27,8 @@ pub(super) async fn carry_out(cache: &Arc<PageCache>, change: Change) -> Result<
     }
 }
 
-/// Does a step as a session does; what was read, if anything.
+/// Does a step as a session does; what was read, if anything, or a byte for each of which the status is known: zero for a
+/// hole.
 pub(super) async fn act(
     cache: &Arc<PageCache>,
     context: &FaultContext,
@@ -49,6 +54,9 @@ pub(super) async fn act(
         Action::Prefetch => {
             cache.prefetch(context, range).await;
             false
+        }
+        Action::Status => {
+            return status(cache, context, range).await.map(Some);
         }
         Action::Flush => {
             cache.flush(context).await?;
@@ -90,6 +98,25 @@ pub(super) async fn read(
         at += length as u64;
     }
     Ok(data)
+}
+
+async fn status(
+    cache: &Arc<PageCache>,
+    context: &FaultContext,
+    range: Range<u64>,
+) -> Result<Vec<u8>, Errno> {
+    let extents = cache
+        .allocation(context, range.clone(), EXTENTS_MAX)
+        .await?;
+    let mut known = Vec::new();
+    for extent in extents {
+        assert_eq!(extent.range.start, range.start + known.len() as u64);
+        let data = u8::from(extent.kind == ExtentKind::Data);
+        let end = usize::try_from(extent.range.end - range.start).unwrap();
+        assert!(known.len() < end && extent.range.end <= range.end);
+        known.resize(end, data);
+    }
+    Ok(known)
 }
 
 async fn write(

@@ -17,11 +17,51 @@ use crate::testing::{Behaviour, TestBackend};
 /// In paused time: whatever takes longer waits for something that never comes.
 pub(super) const ROUND_LIMIT: Duration = Duration::from_secs(600);
 
+/// Timers know no less.
+const TICK: Duration = Duration::from_millis(1);
+
+/// An error at a point, in every round anew.
+#[derive(Clone, Debug)]
+pub(super) struct Injection {
+    /// Which point: `file F line N`.
+    pub(super) place: String,
+    pub(super) trigger: Trigger,
+    pub(super) errno: Errno,
+}
+
+impl Injection {
+    fn query(&self, round: u64) -> String {
+        let Self {
+            place,
+            trigger,
+            errno,
+        } = self;
+        let trigger = match trigger {
+            Trigger::Chance { seed } => {
+                format!("probability 20% seed {}", seed.wrapping_add(round << 32))
+            }
+            Trigger::After(hits) => format!("oneshot after {hits}"),
+        };
+        format!("{place} {trigger} error {errno}")
+    }
+}
+
+/// At which hits of the point it happens.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Trigger {
+    Chance { seed: u64 },
+    After(u64),
+}
+
 /// The cache under test, and what it must hold.
 pub(super) struct Bench {
     backend: Arc<TestBackend>,
     cache: Arc<PageCache>,
     context: FaultContext,
+    faults: Faults,
+    /// What goes wrong in each round besides the store.
+    injection: Option<Injection>,
+    rounds: u64,
     setup: Setup,
     delay_max: Duration,
     model: Vec<u8>,
@@ -30,10 +70,14 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn open(setup: &Setup, delay_max: Duration) -> Self {
+    pub(super) fn open(
+        setup: &Setup,
+        delay_max: Duration,
+        faults: &Faults,
+        injection: Option<&Injection>,
+    ) -> Self {
         let size = usize::try_from(SIZE).unwrap();
         let backend = Arc::new(TestBackend::new(size, setup.seed));
-        let faults = Faults::new();
         let options = CacheOptions {
             cache_bytes: MIN_CACHE_BYTES,
             mode: setup.mode,
@@ -41,11 +85,14 @@ impl Bench {
             quota: setup.quota_pages.map(|pages| pages * PAGE_BYTES),
             ..CacheOptions::default()
         };
-        let cache = PageCache::open(Arc::clone(&backend) as _, &options, &faults).unwrap();
+        let cache = PageCache::open(Arc::clone(&backend) as _, &options, faults).unwrap();
         Self {
             backend,
             cache,
             context: faults.context(RequestKinds::READ),
+            faults: faults.clone(),
+            injection: injection.cloned(),
+            rounds: 0,
             setup: setup.clone(),
             delay_max,
             model: vec![0; size],
@@ -56,17 +103,36 @@ impl Bench {
     fn behave(&self, failures: &[(&'static str, u64)]) {
         self.backend.behave(Behaviour {
             delay_max: Some(self.delay_max),
+            // In real time a tick of the timer more for each read is too long.
+            halves_apart: Some(self.delay_max / 4).filter(|apart| *apart >= TICK),
             failures_per_mille: failures.iter().copied().collect(),
             forgets: self.setup.forgets,
             ..Behaviour::default()
         });
     }
 
+    fn arm(&mut self) {
+        self.rounds += 1;
+        if let Some(injection) = &self.injection {
+            let query = injection.query(self.rounds);
+            self.faults.set_points(&query).unwrap();
+        }
+    }
+
+    fn disarm(&self) {
+        if let Some(injection) = &self.injection {
+            let query = format!("{} disable", injection.place);
+            self.faults.set_points(&query).unwrap();
+        }
+    }
+
     /// What of the step there is on this device, in this round.
     fn fitted(&mut self, step: &Step, end: u64) -> Option<(Action, Range<u64>, u8)> {
         let range = step.start..(step.start + step.length).min(end);
         let action = match step.action {
-            Action::Zero { .. } | Action::Trim { .. } if self.setup.forgets => return None,
+            Action::Zero { .. } | Action::Trim { .. } | Action::Status if self.setup.forgets => {
+                return None;
+            }
             Action::Write { fua, .. } if self.setup.forgets => Action::Write { direct: false, fua },
             // What is forgotten at once, past the cache, before the cache knows that the sync has failed.
             Action::Read { .. } if self.setup.forgets => Action::Read { direct: false },
@@ -78,6 +144,7 @@ impl Bench {
 
     pub(super) async fn round(&mut self, round: &Round) -> Result<(), String> {
         self.behave(&round.failures);
+        self.arm();
         let size = self.cache.size();
         // What is shifted moves, and with it what is written there meanwhile: only what lies before is.
         let end = match round.change {
@@ -106,7 +173,12 @@ impl Bench {
                 carry_out(&cache, change).await
             })
         });
-        let mut expected = Expected::new(size, self.setup.mode, round.change.is_some());
+        let mut expected = Expected::new(
+            size,
+            self.setup.mode,
+            round.change.is_some(),
+            self.cache.direct_threshold,
+        );
         if let Some((Change::Resize(to), _)) = round.change {
             expected.may_end_at(to);
         }
@@ -120,8 +192,10 @@ impl Bench {
             Some(task) => Some(task.await.map_err(|error| error.to_string())?),
         };
         self.behave(&[]);
+        self.disarm();
         let durable = self.backend.durable();
         expected.check_reads(&self.model)?;
+        expected.check_statuses(&self.model)?;
         self.apply(round.change.map(|(change, _)| change), changed)?;
         let now = self.read_all().await?;
         expected.check(&self.model, &now, &durable)?;
@@ -146,9 +220,13 @@ impl Bench {
                 self.setup.quota_pages.is_some() || round.change.is_some()
             }
             (Some(&Errno::EINVAL), _) => round.change.is_some(),
-            (Some(&Errno::EIO), _) => !round.failures.is_empty(),
+            // What others made dirty again, and what a failed sync may have undone, is EIO whatever went wrong.
+            (Some(&Errno::EIO), _) => !round.failures.is_empty() || self.injection.is_some(),
             _ => false,
-        };
+        } || self
+            .injection
+            .as_ref()
+            .is_some_and(|injection| errno == Some(&injection.errno));
         if allowed {
             Ok(())
         } else {

@@ -53,6 +53,7 @@ pub(super) enum Action {
     Zero { mode: ZeroMode, fua: bool },
     Trim { fua: bool },
     Prefetch,
+    Status,
     Flush,
     DropClean,
 }
@@ -75,6 +76,7 @@ fn any_action() -> impl Strategy<Value = Action> {
         1 => fua().prop_map(|fua| Action::Zero { mode: ZeroMode::KeepAllocated, fua }),
         2 => fua().prop_map(|fua| Action::Trim { fua }),
         1 => Just(Action::Prefetch),
+        1 => Just(Action::Status),
         2 => Just(Action::Flush),
         1 => Just(Action::DropClean),
     ]
@@ -108,7 +110,7 @@ fn any_change() -> impl Strategy<Value = Change> {
 
 fn any_round() -> impl Strategy<Value = Round> {
     let operation = prop::sample::select(vec![
-        "read", "write", "zero", "discard", "sync", "resize", "shift",
+        "read", "write", "zero", "discard", "sync", "resize", "shift", "extents",
     ]);
     let failures = prop_oneof![
         Just(Vec::new()),

@@ -19,6 +19,15 @@ struct Effect {
     durable: bool,
 }
 
+/// What a step has seen.
+#[derive(Debug)]
+struct Read {
+    range: Range<u64>,
+    data: Vec<u8>,
+    /// Past the cache: a write that runs at the same time may be seen in part.
+    direct: bool,
+}
+
 /// What is expected of one round.
 #[derive(Debug)]
 pub(super) struct Expected {
@@ -26,21 +35,27 @@ pub(super) struct Expected {
     mode: CacheMode,
     /// The device was resized or shifted meanwhile.
     changes: bool,
+    /// Requests of so many bytes bypass the cache.
+    direct_threshold: u64,
     effects: Vec<Effect>,
-    reads: Vec<(Range<u64>, Vec<u8>)>,
+    reads: Vec<Read>,
+    /// Where there were holes: zero for a hole.
+    statuses: Vec<(Range<u64>, Vec<u8>)>,
     /// A FLUSH has succeeded: what was there before the round is durable.
     flushed: bool,
 }
 
 impl Expected {
     /// Of a round on a device of that size to begin with.
-    pub(super) fn new(size: u64, mode: CacheMode, changes: bool) -> Self {
+    pub(super) fn new(size: u64, mode: CacheMode, changes: bool, direct_threshold: u64) -> Self {
         Self {
             size,
             mode,
             changes,
+            direct_threshold,
             effects: Vec::new(),
             reads: Vec::new(),
+            statuses: Vec::new(),
             flushed: false,
         }
     }
@@ -73,9 +88,15 @@ impl Expected {
             });
         };
         match action {
-            Action::Read { .. } => self
-                .reads
-                .extend(outcome.ok().flatten().map(|d| (range, d))),
+            Action::Read { direct } => {
+                let direct = direct || range.end - range.start >= self.direct_threshold;
+                let read = outcome.ok().flatten();
+                self.reads.extend(read.map(|data| Read {
+                    range,
+                    data,
+                    direct,
+                }));
+            }
             Action::Write { fua, .. } => effect(range, tag, done, fua),
             Action::Zero { fua, .. } => effect(range, 0, done, fua),
             Action::Trim { fua } => {
@@ -90,6 +111,10 @@ impl Expected {
                 }
             }
             Action::Flush | Action::DropClean => self.flushed |= done,
+            Action::Status => {
+                let known = outcome.ok().flatten();
+                self.statuses.extend(known.map(|known| (range, known)));
+            }
             Action::Prefetch => {}
         }
     }
@@ -126,13 +151,14 @@ impl Expected {
 
     /// What was read is what was there before, or what a step put there: page by page.
     pub(super) fn check_reads(&self, before: &[u8]) -> Result<(), String> {
-        for (range, data) in &self.reads {
+        for read in &self.reads {
+            let range = &read.range;
             for (piece, effects) in self.pieces(range.clone()) {
-                let seen = &data[span(&piece, range.start)];
+                let seen = &read.data[span(&piece, range.start)];
                 let old = &before[span(&piece, 0)];
-                // Past the cache a write that runs at the same time may be seen in part.
-                let fits = if effects.is_empty() {
-                    seen == old
+                let of_one = |effect: &&Effect| seen.iter().all(|byte| *byte == effect.value);
+                let fits = if effects.is_empty() || !read.direct {
+                    seen == old || effects.iter().any(of_one)
                 } else {
                     let either = |(seen, old): (&u8, &u8)| {
                         seen == old || effects.iter().any(|effect| effect.value == *seen)
@@ -143,6 +169,21 @@ impl Expected {
                     return Err(format!(
                         "a read of {range:?} saw something else in {piece:?}"
                     ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was called a hole was zeroes before, or was made to be.
+    pub(super) fn check_statuses(&self, before: &[u8]) -> Result<(), String> {
+        for (range, known) in &self.statuses {
+            for (piece, effects) in self.pieces(range.start..range.start + known.len() as u64) {
+                let (known, before) = (&known[span(&piece, range.start)], &before[span(&piece, 0)]);
+                let mut bytes = known.iter().zip(before);
+                let was_data = bytes.any(|(known, before)| *known == 0 && *before != 0);
+                if was_data && effects.iter().all(|effect| effect.value != 0) {
+                    return Err(format!("a status of {range:?} has a hole in {piece:?}"));
                 }
             }
         }
