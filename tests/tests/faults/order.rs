@@ -33,9 +33,7 @@ fn a_change_that_the_store_delays_overwrites_nothing_newer() {
             client.write(0, &new).expect("a write");
             client.flush().expect("a flush");
             // Whatever is still on its way has arrived when the server has stopped.
-            let image = rig.folder().join("disk.img");
-            rig.finish();
-            let stored = std::fs::read(image).expect("the image");
+            let stored = rig.finish_with_image();
             assert_same(
                 &stored[..LENGTH as usize],
                 &new,

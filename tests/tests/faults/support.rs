@@ -109,6 +109,15 @@ impl Rig {
         Process::start(&mut self.server.control_command(command))
     }
 
+    /// As [`Rig::finish`]; what is in the default export's file then.
+    #[track_caller]
+    pub(crate) fn finish_with_image(self) -> Vec<u8> {
+        let Self { server, dir } = self;
+        server.assert_serving();
+        server.stop_clean();
+        std::fs::read(dir.path().join("disk.img")).expect("the image")
+    }
+
     /// The server must be well and stop with 0.
     #[track_caller]
     pub(crate) fn finish(self) {
