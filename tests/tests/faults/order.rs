@@ -1,5 +1,7 @@
 //! What one client's requests and failures do to another's.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use weir_tests::client::Errno;
 use weir_tests::client::wire::{CMD_FLAG_FUA, CMD_TRIM, CMD_WRITE, CMD_WRITE_ZEROES, EIO};
 use weir_tests::pattern::{assert_same, bytes};
@@ -56,13 +58,15 @@ fn a_page_that_cant_be_written_fails_nobody_else() {
     ] {
         let rig = Rig::with(|builder| builder.option(option[0], option[1]));
         rig.add("write at=backend offset=4M..4100k error=EIO");
-        let done = std::sync::atomic::AtomicBool::new(false);
+        let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let mut client = rig.client();
+            // Also if an assertion fails here: the scope waits for its threads.
+            let _ended = Ends(&done);
             let done = &done;
             let failing = scope.spawn(move || {
                 let mut failed = 0;
-                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                while !done.load(Ordering::Relaxed) {
                     // Half a page, so that it is cached whatever the options say.
                     let written = client.write_flags(CMD_FLAG_FUA, BAD, &page[..2048]);
                     failed += u32::from(written == Err(Errno(EIO)));
@@ -77,9 +81,18 @@ fn a_page_that_cant_be_written_fails_nobody_else() {
                 let written = client.write_flags(flags, at, &page);
                 assert_eq!(written, Ok(()), "round {round}, {option:?}");
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            done.store(true, Ordering::Relaxed);
             assert!(failing.join().expect("it only asserts") > 0);
         });
         rig.finish();
+    }
+}
+
+/// Says so when it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
