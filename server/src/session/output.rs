@@ -295,6 +295,8 @@ pub(super) struct Output {
     /// Replies that wait until a streamed simple reply is complete.
     held: Queue,
     is_held: bool,
+    /// Nobody takes replies any more: they are thrown away.
+    is_muted: bool,
     /// Bytes sent on this connection so far.
     sent: u64,
     /// Pending bytes beyond which the session takes no more requests.
@@ -315,6 +317,7 @@ impl Output {
             sending: Queue::new(Arc::clone(pool)),
             held: Queue::new(Arc::clone(pool)),
             is_held: false,
+            is_muted: false,
             sent: 0,
             pending_max: share.clamp(PENDING_BYTES_MIN, PENDING_BYTES_MAX),
         }
@@ -376,8 +379,19 @@ impl Output {
         self.sent
     }
 
+    /// Throws away what waits, and all that comes: nobody takes it. A streamed reply must be over, or dropped.
+    pub(super) fn mute(&mut self) {
+        self.is_muted = true;
+        self.resume();
+        self.sending = Queue::new(Arc::clone(self.sending.pages.pool()));
+    }
+
     /// Sends until the socket takes no more or nothing is left.
     pub(super) fn flush(&mut self, stream: &Stream) -> io::Result<()> {
+        if self.is_muted {
+            self.sending = Queue::new(Arc::clone(self.sending.pages.pool()));
+            return Ok(());
+        }
         while self.can_send() {
             let (sent, took_all) = self.sending.send(stream)?;
             self.sent += sent as u64;

@@ -1,0 +1,71 @@
+use weir_protocol::CommandFlags;
+
+use super::*;
+
+fn request(command: Command, length: u32) -> Vec<u8> {
+    let request = Request {
+        flags: CommandFlags::EMPTY,
+        command,
+        cookie: 1,
+        offset: 0,
+        length,
+    };
+    request.encode().to_vec()
+}
+
+#[test]
+fn a_goodbye_is_found_behind_requests_and_their_payloads() {
+    let disconnect = request(Command::DISC, 0);
+    let mut bytes = vec![7; 100];
+    bytes.extend(request(Command::WRITE, 1000));
+    bytes.extend(vec![8; 1000]);
+    bytes.extend(request(Command::TRIM, 5000));
+    assert!(!says_goodbye(&bytes, 100));
+    bytes.extend(&disconnect);
+    assert!(says_goodbye(&bytes, 100));
+    // Out of step, there is none.
+    assert!(!says_goodbye(&bytes, 99));
+    assert!(!says_goodbye(&bytes[..bytes.len() - 1], 100));
+    assert!(says_goodbye(&disconnect, 0));
+    assert!(!says_goodbye(&disconnect, u64::MAX));
+    assert!(!says_goodbye(&[], 0));
+}
+
+#[test]
+fn a_payload_that_looks_like_a_goodbye_is_none() {
+    let disconnect = request(Command::DISC, 0);
+    let mut bytes = request(Command::WRITE, 28);
+    bytes.extend(&disconnect);
+    assert!(!says_goodbye(&bytes, 0));
+    assert!(!says_goodbye(&disconnect, 28));
+    bytes.extend(&disconnect);
+    assert!(says_goodbye(&bytes, 0));
+}
+
+#[tokio::test]
+async fn the_end_is_announced_behind_what_is_unread() {
+    let (client, server) = tokio::net::UnixStream::pair().expect("a socket pair");
+    let stream = Stream::Unix(server);
+    let mut hangup = Hangup::new(&stream);
+    assert!(hangup.has_news() && !hangup.look() && !hangup.has_news());
+    let mut bytes = vec![1; 100_000];
+    bytes.extend(request(Command::DISC, 0));
+    client.try_write(&bytes).expect("it fits");
+    std::future::poll_fn(|task| stream.poll_read_ready(task))
+        .await
+        .expect("something is there");
+    assert!(!hangup.has_news());
+    assert!(goodbye_ahead(&stream, &[1; 10], 100_010));
+    assert!(!goodbye_ahead(&stream, &[1; 10], 100_009));
+    drop(client);
+    std::future::poll_fn(|task| {
+        if hangup.poll_news(task) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    assert!(hangup.look());
+    assert!(goodbye_ahead(&stream, &[1; 10], 100_010));
+}
