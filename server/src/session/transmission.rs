@@ -221,10 +221,7 @@ impl<'a> Transmission<'a> {
         let is_owed = match self.phase {
             Phase::Disconnecting => true,
             Phase::Dropping => false,
-            _ => {
-                self.goodbye_seen
-                    || goodbye_ahead(self.stream, self.input.unread(), payload)
-            }
+            _ => self.goodbye_seen || goodbye_ahead(self.stream, self.input.unread(), payload),
         };
         self.goodbye_seen |= is_owed;
         if is_owed { Ok(()) } else { Err(end) }

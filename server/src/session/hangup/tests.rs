@@ -69,3 +69,37 @@ async fn the_end_is_announced_behind_what_is_unread() {
     assert!(hangup.look());
     assert!(goodbye_ahead(&stream, &[1; 10], 100_010));
 }
+
+#[tokio::test]
+async fn a_shut_half_and_a_reset_are_ends_over_tcp() {
+    for reset in [false, true] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let mut client = std::net::TcpStream::connect(address).expect("it listens");
+        let (server, _) = listener.accept().await.expect("a connection");
+        let stream = Stream::Tcp(server);
+        let mut hangup = Hangup::new(&stream);
+        assert!(!hangup.look());
+        std::io::Write::write_all(&mut client, &[1; 100]).expect("there is room");
+        if reset {
+            let socket = socket2::SockRef::from(&client);
+            socket
+                .set_linger(Some(std::time::Duration::ZERO))
+                .expect("a socket");
+            drop(client);
+        } else {
+            client
+                .shutdown(std::net::Shutdown::Write)
+                .expect("connected");
+        }
+        std::future::poll_fn(|task| {
+            if hangup.poll_news(task) && hangup.look() {
+                std::task::Poll::Ready(())
+            } else {
+                std::task::Poll::Pending
+            }
+        })
+        .await;
+    }
+}
