@@ -29,6 +29,9 @@ const CALL_BYTES_MAX: usize = 1 << 20;
 /// every connection.
 const KEPT_BYTES: usize = 64 << 10;
 
+/// What [`Source::Zeroes`] segments are sent from, again and again.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
 /// Where a segment's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
@@ -38,6 +41,8 @@ enum Source {
     Pages,
     /// In pages, and not to be sent: zeroes that a hole chunk stands for.
     Skipped,
+    /// Nowhere: zeroes.
+    Zeroes,
 }
 
 #[derive(Debug)]
@@ -143,6 +148,11 @@ impl Queue {
         self.extend(Source::Skipped, length);
     }
 
+    /// Appends `length` zeroes, which take no memory.
+    pub(super) fn commit_zeroes(&mut self, length: usize) {
+        self.extend(Source::Zeroes, length);
+    }
+
     #[inline]
     fn extend(&mut self, source: Source, length: usize) {
         if source != Source::Skipped {
@@ -199,12 +209,14 @@ impl Queue {
                 if slices.len() == SLICES_MAX || total >= CALL_BYTES_MAX {
                     return total;
                 }
-                let slice = if segment.source == Source::Bytes {
-                    let (head, tail) = bytes.split_at(left);
-                    bytes = tail;
-                    IoSlice::new(head)
-                } else {
-                    pages.next_run(left)
+                let slice = match segment.source {
+                    Source::Bytes => {
+                        let (head, tail) = bytes.split_at(left);
+                        bytes = tail;
+                        IoSlice::new(head)
+                    }
+                    Source::Pages | Source::Skipped => pages.next_run(left),
+                    Source::Zeroes => IoSlice::new(&ZEROES[..left.min(ZEROES.len())]),
                 };
                 left -= slice.len();
                 if segment.source != Source::Skipped {
@@ -229,6 +241,7 @@ impl Queue {
             match front.source {
                 Source::Bytes => self.bytes_sent += taken,
                 Source::Pages | Source::Skipped => self.pages.advance(taken),
+                Source::Zeroes => {}
             }
             if front.source != Source::Skipped {
                 left -= taken;

@@ -25,6 +25,7 @@ mod injected;
 mod lifetime;
 mod losses;
 mod requests;
+mod shrunk;
 mod streamed;
 
 /// The device's size: a few slices, and no whole number of pages.
