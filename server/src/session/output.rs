@@ -5,6 +5,12 @@
 //! the replies to thirty-two writes are a single slice to the kernel. References are given back as soon as their bytes
 //! have been taken by the socket.
 //!
+//! # What is kept counts
+//! A client that doesn't read must not make the server keep more than a set amount for it. So what counts is not how much waits
+//! to be sent but what that holds: a reference pins a whole page, however little of it is sent. A few bytes are therefore
+//! copied and not referenced ([`COPIED_BYTES_MAX`]). What lies outside the cache, the byte buffer, has a bound of its own,
+//! [`REPLY_BYTES_MAX`].
+//!
 //! [`Output`] adds what streamed replies need. A simple reply's data must follow its header without anything between, yet
 //! a reply larger than memory allows is produced slice by slice. While one is being sent the output is *held*: other
 //! replies wait in a second queue. Structured chunks may mix, so there nothing is held.
@@ -17,6 +23,7 @@ use std::sync::Arc;
 use weir_cache::{FramePool, FrameRefs, PAGE_SIZE};
 
 use super::stream::Stream;
+use crate::limits::REPLY_BYTES_MAX;
 
 /// The most slices that one `writev` takes (UIO_MAXIOV).
 const SLICES_MAX: usize = 1024;
@@ -24,6 +31,10 @@ const SLICES_MAX: usize = 1024;
 /// Bytes that one `writev` is offered: what a Unix socket holds with the buffer that it is given here (see
 /// `SEND_BUFFER_BYTES`). What it doesn't take is gathered, handed to the kernel and thrown away, once per attempt.
 const CALL_BYTES_MAX: usize = 1 << 20;
+
+/// READs up to this length are copied into the byte buffer. Many of them that wait would otherwise pin a page each, and a slice
+/// costs the kernel more than so short a copy.
+pub(super) const COPIED_BYTES_MAX: usize = PAGE_SIZE / 4;
 
 /// A byte buffer that has grown beyond this is freed once it was sent: an occasional long block status must not stay with
 /// every connection.
@@ -98,6 +109,18 @@ impl Queue {
         self.pending
     }
 
+    /// What is kept until it is sent: pages, in bytes.
+    #[inline]
+    fn pinned(&self) -> usize {
+        self.pages.len() * PAGE_SIZE
+    }
+
+    /// What is kept until it is sent: the byte buffer, and what says where everything is.
+    #[inline]
+    fn buffered(&self) -> usize {
+        self.bytes.len() - self.bytes_sent + self.segments.len() * size_of::<Segment>()
+    }
+
     /// Appends a header or any other short run of bytes.
     #[inline]
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
@@ -141,6 +164,16 @@ impl Queue {
     #[inline]
     pub(super) fn commit_pages(&mut self, length: usize) {
         self.extend(Source::Pages, length);
+    }
+
+    /// Appends a copy of all that is staged from piece `first` on, and gives the pages back.
+    pub(super) fn commit_copied(&mut self, first: usize) {
+        let before = self.bytes.len();
+        for piece in first..self.pages.len() {
+            self.bytes.extend_from_slice(self.pages.slice(piece));
+        }
+        self.pages.truncate(first);
+        self.extend(Source::Bytes, self.bytes.len() - before);
     }
 
     /// Passes over the next `length` staged bytes: they are zeroes that the client is told of in another way.
@@ -312,16 +345,16 @@ pub(super) struct Output {
     is_muted: bool,
     /// Bytes sent on this connection so far.
     sent: u64,
-    /// Pending bytes beyond which the session takes no more requests.
-    pending_max: usize,
+    /// Bytes of pinned pages beyond which the session takes no more requests.
+    pinned_max: usize,
 }
 
-/// The most that waits to be sent on a connection. Enough to keep a socket busy; it pins pages of the cache.
-const PENDING_BYTES_MAX: usize = 4 << 20;
+/// The most that a connection pins of the cache's pages with replies that wait. Enough to keep a socket busy.
+const PINNED_BYTES_MAX: usize = 4 << 20;
 /// No connection may pin more than this part of the cache's pages with replies that its client doesn't read.
 const PINNED_SHARE: usize = 16;
 /// Even over the smallest cache some replies may wait.
-const PENDING_BYTES_MIN: usize = 64 << 10;
+const PINNED_BYTES_MIN: usize = 64 << 10;
 
 impl Output {
     pub(super) fn new(pool: &Arc<FramePool>) -> Self {
@@ -332,7 +365,7 @@ impl Output {
             is_held: false,
             is_muted: false,
             sent: 0,
-            pending_max: share.clamp(PENDING_BYTES_MIN, PENDING_BYTES_MAX),
+            pinned_max: share.clamp(PINNED_BYTES_MIN, PINNED_BYTES_MAX),
         }
     }
 
@@ -375,16 +408,17 @@ impl Output {
         self.sending.pending() > 0
     }
 
-    /// Whether so much waits that no further request is to be taken.
+    /// Whether so much is kept that no further request is to be taken.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.pending() >= self.pending_max
+        self.sending.pinned() + self.held.pinned() >= self.pinned_max
+            || self.sending.buffered() + self.held.buffered() >= REPLY_BYTES_MAX
     }
 
     /// Whether the streamed reply is to wait for the socket. Apart from [`Self::is_full`], as what is held can't be sent
     /// before the stream goes on.
     pub(super) fn is_stream_full(&self) -> bool {
-        self.sending.pending() >= self.pending_max
+        self.sending.pinned() >= self.pinned_max || self.sending.buffered() >= REPLY_BYTES_MAX
     }
 
     /// Bytes sent on this connection so far.
@@ -421,3 +455,6 @@ impl Output {
         self.held.release();
     }
 }
+
+#[cfg(test)]
+mod tests;

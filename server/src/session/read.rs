@@ -31,7 +31,7 @@ use weir_protocol::{ChunkFlags, CommandFlags, NbdError, Request};
 
 use super::Ticket;
 use super::end::End;
-use super::output::Queue;
+use super::output::{COPIED_BYTES_MAX, Queue};
 use super::slow::{self, PartFuture, Slice, wire_error};
 use super::transmission::Transmission;
 
@@ -171,7 +171,7 @@ impl Transmission<'_> {
                     }
                     .encode(),
                 );
-                queue.commit_pages(request.length as usize);
+                commit(queue, pieces, request.length);
             }
             Framing::OneChunk => {
                 let header = offset_data_header(
@@ -181,7 +181,7 @@ impl Transmission<'_> {
                     request.length,
                 );
                 queue.push_bytes(&header);
-                queue.commit_pages(request.length as usize);
+                commit(queue, pieces, request.length);
             }
             Framing::Chunks => frame_chunks(queue, request.cookie, request.offset, pieces, true),
         }
@@ -444,6 +444,16 @@ impl Transmission<'_> {
     }
 }
 
+/// Appends the last `length` staged bytes, which are all from piece `pieces` on.
+#[inline]
+fn commit(queue: &mut Queue, pieces: usize, length: u32) {
+    if length as usize <= COPIED_BYTES_MAX {
+        queue.commit_copied(pieces);
+    } else {
+        queue.commit_pages(length as usize);
+    }
+}
+
 /// Ends a reply in chunks: nothing is valid from `offset` on.
 fn frame_error(queue: &mut Queue, cookie: u64, error: NbdError, offset: u64) {
     let mut chunk = Vec::new();
@@ -463,10 +473,19 @@ fn frame_chunks(queue: &mut Queue, cookie: u64, offset: u64, pieces: usize, is_l
         let length = u32::try_from(run.length).expect("staged pages are part of one request");
         if run.zero {
             queue.push_bytes(&offset_hole(flags, cookie, at, length));
-            queue.commit_skipped(run.length);
+            if run.is_last {
+                // Nothing is staged behind them that has to stay in order.
+                queue.staging().truncate(piece);
+            } else {
+                queue.commit_skipped(run.length);
+            }
         } else {
             queue.push_bytes(&offset_data_header(flags, cookie, at, length));
-            queue.commit_pages(run.length);
+            if run.is_last {
+                commit(queue, piece, length);
+            } else {
+                queue.commit_pages(run.length);
+            }
         }
         at += u64::from(length);
         piece += run.pieces;
