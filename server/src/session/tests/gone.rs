@@ -264,6 +264,27 @@ async fn who_said_goodbye_is_owed_all_though_no_reply_can_be_sent() {
 }
 
 #[tokio::test]
+async fn a_goodbye_is_seen_behind_a_payload_that_waits_for_memory() {
+    let setup = Setup {
+        cache_bytes: 1 << 20,
+        ..Setup::default()
+    };
+    let (server, mut client) = Server::with_ones(&setup).await;
+    let hoard: Vec<_> = std::iter::from_fn(|| server.cache.try_payload(0, 1)).collect();
+    let bytes = [&write(7, 0, 64 << 10, 9)[..], &goodbye()].concat();
+    client.send(&bytes).await;
+    client.until_received(&server, bytes.len()).await;
+    drop(client.socket);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!client.session.is_finished());
+    drop(hoard);
+    soon(client.session).await.expect("no panic");
+    assert_eq!(server.byte_at(0).await, 9);
+}
+
+#[tokio::test]
 async fn a_goodbye_is_seen_behind_what_waits_for_the_limit() {
     for goodbye in [&[][..], &goodbye()] {
         let server = Server::new();

@@ -1,5 +1,7 @@
 //! Requests larger than a slice, and caches smaller than requests.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 
 const LENGTH: usize = 5 << 20;
@@ -179,4 +181,40 @@ async fn an_error_behind_a_chunk_that_promised_all_is_a_chunk() {
 fn error_offset(chunk: &Chunk) -> u64 {
     assert_eq!(chunk.kind, 0x8002);
     u64::from_be_bytes(chunk.data[chunk.data.len() - 8..].try_into().unwrap())
+}
+
+#[tokio::test]
+async fn a_header_does_not_wait_for_slices_for_which_there_is_no_memory() {
+    const SLICE: usize = 32 << 10;
+    let server = Server::with(&Setup {
+        cache_bytes: 1 << 20,
+        ..Setup::default()
+    });
+    let mut client = server.client(false).await;
+    let data = pattern(0, 4 * SLICE);
+    assert_eq!(client.write(1, 0, &data).await, 0);
+    let cache = &server.cache;
+    soon(cache.drop_clean()).await.expect("a good store");
+    assert_eq!(cache.slice_at(0, u64::MAX), SLICE);
+    let context = &server
+        .context
+        .faults
+        .context(weir_faults::RequestKinds::READ);
+    let mut there = Vec::new();
+    for at in [0, SLICE, 2 * SLICE] {
+        let pages = soon(cache.read(context, at as u64, SLICE)).await;
+        there.push(pages.expect("a good store"));
+    }
+    // Everything else is in use, for as long as the test lasts.
+    let mut hoard = Vec::new();
+    for at in (1 << 20..SIZE - 4096).step_by(4096) {
+        match cache.read(context, at, 4096).now_or_never() {
+            Some(page) => hoard.push(page.expect("a good store")),
+            None => break,
+        }
+    }
+    drop(there);
+    // Three slices are there, and pinned if they are kept; the fourth has no memory but theirs.
+    assert!(client.read(2, 0, u32::try_from(4 * SLICE).unwrap()).await == data);
+    drop(hoard);
 }
