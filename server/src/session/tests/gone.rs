@@ -8,7 +8,8 @@ use super::*;
 /// Requests beyond which a session takes no more.
 const LIMIT: u64 = crate::limits::REQUESTS_IN_FLIGHT_MAX as u64;
 const REGION: u64 = 64 << 20;
-const PAGE: u64 = weir_cache::PAGE_SIZE as u64;
+const PAGE: u64 = weir_cache::PAGE_BYTES;
+const PAGE_SIZE: usize = weir_cache::PAGE_SIZE;
 
 /// A WRITE of `byte`s.
 fn write(cookie: u64, offset: u64, length: u32, byte: u8) -> Vec<u8> {
@@ -65,8 +66,8 @@ impl Server {
             .faults
             .context(weir_faults::RequestKinds::WRITE);
         for offset in [0, setup.size / PAGE * PAGE - PAGE] {
-            let mut payload = server.cache.payload(offset, PAGE as usize).await;
-            payload.copy_from(&[1; PAGE as usize]);
+            let mut payload = server.cache.payload(offset, PAGE_SIZE).await;
+            payload.copy_from(&[1; PAGE_SIZE]);
             let written = server.cache.write(context, payload).await;
             written.expect("a good store");
         }
@@ -149,12 +150,12 @@ async fn nothing_that_waits_for_a_frozen_device_begins() {
         let server = Server::new();
         let device = server.context.faults.add_device("");
         let mut client = server.client(false).await;
-        assert_eq!(client.write(1, 0, &[1; PAGE as usize]).await, 0);
+        assert_eq!(client.write(1, 0, &[1; PAGE_SIZE]).await, 0);
         device.freeze();
         let bytes = [change, limit_of_flushes()].concat();
         client.send(&bytes).await;
         client
-            .until_received(&server, PAGE as usize + 28 + bytes.len())
+            .until_received(&server, PAGE_SIZE + 28 + bytes.len())
             .await;
         client.vanish().await;
         device.thaw();
