@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use weir_protocol::CommandFlags;
 
 use super::*;
@@ -42,6 +44,33 @@ fn a_payload_that_looks_like_a_goodbye_is_none() {
     assert!(says_goodbye(&bytes, 0));
 }
 
+/// Says whether it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// The end must be announced, and by a wake-up.
+async fn announced(hangup: &mut Hangup<'_>) {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    if !hangup.poll_news(&Context::from_waker(&waker)) {
+        let wake_up = async {
+            while !woken.0.load(Ordering::Acquire) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), wake_up)
+            .await
+            .expect("a wake-up");
+    }
+    assert!(hangup.has_news() && hangup.look());
+}
+
 #[tokio::test]
 async fn the_end_is_announced_behind_what_is_unread() {
     let (client, server) = tokio::net::UnixStream::pair().expect("a socket pair");
@@ -58,15 +87,7 @@ async fn the_end_is_announced_behind_what_is_unread() {
     assert!(goodbye_ahead(&stream, &[1; 10], 100_010));
     assert!(!goodbye_ahead(&stream, &[1; 10], 100_009));
     drop(client);
-    std::future::poll_fn(|task| {
-        if hangup.poll_news(task) {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-    assert!(hangup.look());
+    announced(&mut hangup).await;
     assert!(goodbye_ahead(&stream, &[1; 10], 100_010));
 }
 
@@ -93,13 +114,6 @@ async fn a_shut_half_and_a_reset_are_ends_over_tcp() {
                 .shutdown(std::net::Shutdown::Write)
                 .expect("connected");
         }
-        std::future::poll_fn(|task| {
-            if hangup.poll_news(task) && hangup.look() {
-                std::task::Poll::Ready(())
-            } else {
-                std::task::Poll::Pending
-            }
-        })
-        .await;
+        announced(&mut hangup).await;
     }
 }
