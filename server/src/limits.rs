@@ -19,6 +19,14 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// Payload bytes of one connection that are being worked on; one request beyond it is always let in.
 pub const BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 
+/// Replies of one connection that wait to be sent, apart from pages of the cache: headers, short data, block status. The replies
+/// to sixteen thousand writes, or to all short reads that a turn takes; one more reply is always let in.
+pub const REPLY_BYTES_MAX: usize = 512 << 10;
+
+/// How far the unread input of a client that sends no more is searched for its NBD_CMD_DISC, in memory that is freed at once:
+/// more than the kernel keeps for a socket unless it was told to (6 MiB, `net.ipv4.tcp_rmem`).
+pub const LOOK_AHEAD_BYTES_MAX: usize = 16 << 20;
+
 /// Connections served at a time unless `--max-connections` says otherwise. Well below the usual 1024 descriptors of a
 /// process, so that exports and the admin port keep theirs.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 512;

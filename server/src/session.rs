@@ -9,7 +9,8 @@
 //!
 //! There are no channels and no second task, so nothing is copied, woken or counted between "reader" and "writer". What
 //! can't be answered inline is a future in a set that the same task polls; what it carries and must not be dropped half-way
-//! the cache completes in a task, so a session may end at any await and leave nothing inconsistent behind.
+//! the cache completes in a task, so a session may end at any await and leave nothing inconsistent behind. What it hasn't
+//! begun by then never begins: a request of a client that is gone must not overtake what others are told since.
 //!
 //! # Order and limits
 //! Replies come in the order in which requests finish. A FLUSH covers the writes that were *answered* before it was sent, so
@@ -24,6 +25,7 @@
 //! - [`stream`](self::stream): the socket; [`input`](self::input), [`output`](self::output): its buffers;
 //!   [`linger`](self::linger): its end
 //! - [`handshake`](self::handshake): up to transmission; [`transmission`](self::transmission): the loop
+//! - [`hangup`](self::hangup): noticing that the client is gone, and what that ends
 //! - [`dispatch`](self::dispatch): requests to operations; [`read`](self::read), [`receive`](self::receive): READ and WRITE;
 //!   [`slow`](self::slow), [`status`](self::status): the rest
 //! - [`watch`](self::watch): time limits; [`tally`](self::tally): statistics; [`faulted`](self::faulted): injected faults
@@ -43,6 +45,7 @@ mod dispatch;
 mod end;
 mod faulted;
 mod handshake;
+mod hangup;
 mod input;
 mod linger;
 mod output;

@@ -18,7 +18,7 @@ pub(super) const INPUT_BYTES_BETWEEN_PAYLOADS: usize = 1 << 10;
 /// Bytes received and not yet understood.
 #[derive(Debug, Default)]
 pub(super) struct Input {
-    /// Empty, or [`INPUT_BYTES`] long.
+    /// Empty, [`INPUT_BYTES`] long, or just what is unread when the connection has become quiet.
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
@@ -104,8 +104,8 @@ impl Input {
 
     /// Makes room behind the unread bytes; says where at most `most` more of them end.
     fn prepare(&mut self, most: usize) -> usize {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; INPUT_BYTES].into_boxed_slice();
+        if self.buffer.len() < INPUT_BYTES {
+            self.grow();
         }
         if self.buffer.len() - self.end < most && self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -131,10 +131,25 @@ impl Input {
         self.received += bytes.len() as u64;
     }
 
-    /// Frees the buffer if nothing is in it.
+    #[cold]
+    fn grow(&mut self) {
+        let mut buffer = vec![0; INPUT_BYTES].into_boxed_slice();
+        let unread = self.unread();
+        buffer[..unread.len()].copy_from_slice(unread);
+        self.end = unread.len();
+        self.start = 0;
+        self.buffer = buffer;
+    }
+
+    /// Frees the buffer, apart from what is unread: a client that stops in the middle of a request must not keep all of it.
     pub(super) fn release(&mut self) {
-        if self.start == self.end {
-            self.buffer = Box::default();
+        if self.end - self.start < self.buffer.len() {
+            self.buffer = self.unread().into();
+            self.end = self.buffer.len();
+            self.start = 0;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

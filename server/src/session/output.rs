@@ -5,6 +5,12 @@
 //! the replies to thirty-two writes are a single slice to the kernel. References are given back as soon as their bytes
 //! have been taken by the socket.
 //!
+//! # What is kept counts
+//! A client that doesn't read must not make the server keep more than a set amount for it. So what counts is not how much waits
+//! to be sent but what that holds: a reference pins a whole page, however little of it is sent. A few bytes are therefore
+//! copied and not referenced ([`COPIED_BYTES_MAX`]). What lies outside the cache, the byte buffer, has a bound of its own,
+//! [`REPLY_BYTES_MAX`].
+//!
 //! [`Output`] adds what streamed replies need. A simple reply's data must follow its header without anything between, yet
 //! a reply larger than memory allows is produced slice by slice. While one is being sent the output is *held*: other
 //! replies wait in a second queue. Structured chunks may mix, so there nothing is held.
@@ -17,6 +23,7 @@ use std::sync::Arc;
 use weir_cache::{FramePool, FrameRefs, PAGE_SIZE};
 
 use super::stream::Stream;
+use crate::limits::REPLY_BYTES_MAX;
 
 /// The most slices that one `writev` takes (UIO_MAXIOV).
 const SLICES_MAX: usize = 1024;
@@ -25,9 +32,16 @@ const SLICES_MAX: usize = 1024;
 /// `SEND_BUFFER_BYTES`). What it doesn't take is gathered, handed to the kernel and thrown away, once per attempt.
 const CALL_BYTES_MAX: usize = 1 << 20;
 
+/// READs up to this length are copied into the byte buffer. Many of them that wait would otherwise pin a page each, and a slice
+/// costs the kernel more than so short a copy.
+pub(super) const COPIED_BYTES_MAX: usize = PAGE_SIZE / 4;
+
 /// A byte buffer that has grown beyond this is freed once it was sent: an occasional long block status must not stay with
 /// every connection.
 const KEPT_BYTES: usize = 64 << 10;
+
+/// What [`Source::Zeroes`] segments are sent from, again and again.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Where a segment's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +52,8 @@ enum Source {
     Pages,
     /// In pages, and not to be sent: zeroes that a hole chunk stands for.
     Skipped,
+    /// Nowhere: zeroes.
+    Zeroes,
 }
 
 #[derive(Debug)]
@@ -93,6 +109,18 @@ impl Queue {
         self.pending
     }
 
+    /// What is kept until it is sent: pages, in bytes.
+    #[inline]
+    fn pinned(&self) -> usize {
+        self.pages.len() * PAGE_SIZE
+    }
+
+    /// What is kept until it is sent: the byte buffer, and what says where everything is.
+    #[inline]
+    fn buffered(&self) -> usize {
+        self.bytes.len() - self.bytes_sent + self.segments.len() * size_of::<Segment>()
+    }
+
     /// Appends a header or any other short run of bytes.
     #[inline]
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
@@ -138,9 +166,24 @@ impl Queue {
         self.extend(Source::Pages, length);
     }
 
+    /// Appends a copy of all that is staged from piece `first` on, and gives the pages back.
+    pub(super) fn commit_copied(&mut self, first: usize) {
+        let before = self.bytes.len();
+        for piece in first..self.pages.len() {
+            self.bytes.extend_from_slice(self.pages.slice(piece));
+        }
+        self.pages.truncate(first);
+        self.extend(Source::Bytes, self.bytes.len() - before);
+    }
+
     /// Passes over the next `length` staged bytes: they are zeroes that the client is told of in another way.
     pub(super) fn commit_skipped(&mut self, length: usize) {
         self.extend(Source::Skipped, length);
+    }
+
+    /// Appends `length` zeroes, which take no memory.
+    pub(super) fn commit_zeroes(&mut self, length: usize) {
+        self.extend(Source::Zeroes, length);
     }
 
     #[inline]
@@ -199,12 +242,14 @@ impl Queue {
                 if slices.len() == SLICES_MAX || total >= CALL_BYTES_MAX {
                     return total;
                 }
-                let slice = if segment.source == Source::Bytes {
-                    let (head, tail) = bytes.split_at(left);
-                    bytes = tail;
-                    IoSlice::new(head)
-                } else {
-                    pages.next_run(left)
+                let slice = match segment.source {
+                    Source::Bytes => {
+                        let (head, tail) = bytes.split_at(left);
+                        bytes = tail;
+                        IoSlice::new(head)
+                    }
+                    Source::Pages | Source::Skipped => pages.next_run(left),
+                    Source::Zeroes => IoSlice::new(&ZEROES[..left.min(ZEROES.len())]),
                 };
                 left -= slice.len();
                 if segment.source != Source::Skipped {
@@ -229,6 +274,7 @@ impl Queue {
             match front.source {
                 Source::Bytes => self.bytes_sent += taken,
                 Source::Pages | Source::Skipped => self.pages.advance(taken),
+                Source::Zeroes => {}
             }
             if front.source != Source::Skipped {
                 left -= taken;
@@ -295,18 +341,20 @@ pub(super) struct Output {
     /// Replies that wait until a streamed simple reply is complete.
     held: Queue,
     is_held: bool,
+    /// Nobody takes replies any more: they are thrown away.
+    is_muted: bool,
     /// Bytes sent on this connection so far.
     sent: u64,
-    /// Pending bytes beyond which the session takes no more requests.
-    pending_max: usize,
+    /// Bytes of pinned pages beyond which the session takes no more requests.
+    pinned_max: usize,
 }
 
-/// The most that waits to be sent on a connection. Enough to keep a socket busy; it pins pages of the cache.
-const PENDING_BYTES_MAX: usize = 4 << 20;
+/// The most that a connection pins of the cache's pages with replies that wait. Enough to keep a socket busy.
+const PINNED_BYTES_MAX: usize = 4 << 20;
 /// No connection may pin more than this part of the cache's pages with replies that its client doesn't read.
 const PINNED_SHARE: usize = 16;
 /// Even over the smallest cache some replies may wait.
-const PENDING_BYTES_MIN: usize = 64 << 10;
+const PINNED_BYTES_MIN: usize = 64 << 10;
 
 impl Output {
     pub(super) fn new(pool: &Arc<FramePool>) -> Self {
@@ -315,8 +363,9 @@ impl Output {
             sending: Queue::new(Arc::clone(pool)),
             held: Queue::new(Arc::clone(pool)),
             is_held: false,
+            is_muted: false,
             sent: 0,
-            pending_max: share.clamp(PENDING_BYTES_MIN, PENDING_BYTES_MAX),
+            pinned_max: share.clamp(PINNED_BYTES_MIN, PINNED_BYTES_MAX),
         }
     }
 
@@ -359,16 +408,17 @@ impl Output {
         self.sending.pending() > 0
     }
 
-    /// Whether so much waits that no further request is to be taken.
+    /// Whether so much is kept that no further request is to be taken.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.pending() >= self.pending_max
+        self.sending.pinned() + self.held.pinned() >= self.pinned_max
+            || self.sending.buffered() + self.held.buffered() >= REPLY_BYTES_MAX
     }
 
     /// Whether the streamed reply is to wait for the socket. Apart from [`Self::is_full`], as what is held can't be sent
     /// before the stream goes on.
     pub(super) fn is_stream_full(&self) -> bool {
-        self.sending.pending() >= self.pending_max
+        self.sending.pinned() >= self.pinned_max || self.sending.buffered() >= REPLY_BYTES_MAX
     }
 
     /// Bytes sent on this connection so far.
@@ -376,8 +426,19 @@ impl Output {
         self.sent
     }
 
+    /// Throws away what waits, and all that comes: nobody takes it. A streamed reply must be over, or dropped.
+    pub(super) fn mute(&mut self) {
+        self.is_muted = true;
+        self.resume();
+        self.sending = Queue::new(Arc::clone(self.sending.pages.pool()));
+    }
+
     /// Sends until the socket takes no more or nothing is left.
     pub(super) fn flush(&mut self, stream: &Stream) -> io::Result<()> {
+        if self.is_muted {
+            self.sending = Queue::new(Arc::clone(self.sending.pages.pool()));
+            return Ok(());
+        }
         while self.can_send() {
             let (sent, took_all) = self.sending.send(stream)?;
             self.sent += sent as u64;
@@ -394,3 +455,6 @@ impl Output {
         self.held.release();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,18 @@
 //! slice, a few of them at a time, while the client takes what was read before. One such READ is under way per
 //! connection; others queue behind it, and shorter requests pass it by.
 //!
-//! A simple reply (or the one data chunk that DF asks for) promises all its data in its header. While one is being
-//! streamed other replies are held back, and an error can only disconnect. Other structured replies have a chunk per slice
-//! and none of these troubles.
+//! Structured replies have a chunk per slice. A simple reply, or the one data chunk that DF asks for, promises all its data in its
+//! header; while one is being streamed other replies are held back.
+//!
+//! # Errors in the middle
+//! A chunk can say where the data ends. Behind a DF chunk whose header is out zeroes fill what was promised, and an error
+//! chunk follows. A simple reply has no way to say anything once its header is out, so its header waits until the first few
+//! slices are there ([`SLICES_AHEAD`]; for most READs these are all) and an error is answered as such. It doesn't wait while memory is
+//! short, as the slices that are there pin some. An error after the header can only disconnect.
+//!
+//! A device that becomes smaller under a READ is no such error: what is there is sent, and for the rest an error chunk, or an
+//! error instead of a simple reply whose header isn't out. Behind one whose header is out zeroes are sent: it is
+//! what a device that is grown again would show there, and a kernel whose connection is closed loses its device.
 
 use std::task::{Context, Poll};
 
@@ -22,11 +31,12 @@ use weir_protocol::{ChunkFlags, CommandFlags, NbdError, Request};
 
 use super::Ticket;
 use super::end::End;
-use super::output::Queue;
-use super::slow::{self, PartFuture, wire_error};
+use super::output::{COPIED_BYTES_MAX, Queue};
+use super::slow::{self, PartFuture, Slice, wire_error};
 use super::transmission::Transmission;
 
-/// Slices of a streamed READ that are being read at a time: one on its way while the next ones come from the backend.
+/// Slices of a streamed READ that are being read, or kept until its header goes out: one on its way while the next ones come from the
+/// backend.
 const SLICES_AHEAD: usize = 4;
 
 /// How a READ's data is framed.
@@ -62,15 +72,40 @@ pub(super) struct ReadStream {
     framing: Framing,
     /// Where the next slice to be asked for begins.
     asked: u64,
-    /// Where the next slice to be sent begins.
+    /// Where the next slice to be framed, or kept, begins.
     framed: u64,
     end: u64,
-    slices: FuturesOrdered<PartFuture<FrameRefs>>,
+    slices: FuturesOrdered<PartFuture<Slice>>,
+    /// Whether the header that promises all data is in the output.
+    promised: bool,
+    /// What a simple reply begins with, until it is promised.
+    kept: FrameRefs,
+    kept_slices: usize,
 }
 
 impl ReadStream {
-    fn is_started(&self) -> bool {
-        self.framed > self.ticket.request.offset
+    fn new(ticket: Ticket, framing: Framing, kept: FrameRefs) -> Self {
+        let range = slow::range(&ticket.request);
+        Self {
+            ticket,
+            framing,
+            asked: range.start,
+            framed: range.start,
+            end: range.end,
+            slices: FuturesOrdered::new(),
+            promised: false,
+            kept,
+            kept_slices: 0,
+        }
+    }
+
+    /// Whether another slice is to be asked for, as far as memory allows.
+    fn wants_slice(&self) -> bool {
+        self.asked < self.end && self.slices.len() + self.kept_slices < SLICES_AHEAD
+    }
+
+    fn is_whole(&self) -> bool {
+        self.framed == self.end
     }
 }
 
@@ -95,15 +130,10 @@ impl Transmission<'_> {
             ));
             return;
         }
-        let range = slow::range(&ticket.request);
-        self.streams.push_back(ReadStream {
-            ticket,
-            framing: Framing::of(&ticket.request, self.limits.reply_style.is_structured()),
-            asked: range.start,
-            framed: range.start,
-            end: range.end,
-            slices: FuturesOrdered::new(),
-        });
+        let framing = Framing::of(&ticket.request, self.limits.reply_style.is_structured());
+        let kept = FrameRefs::new(self.cache.pool().clone());
+        self.streams
+            .push_back(ReadStream::new(ticket, framing, kept));
     }
 
     /// Answers from the cache if all of it is there.
@@ -141,7 +171,7 @@ impl Transmission<'_> {
                     }
                     .encode(),
                 );
-                queue.commit_pages(request.length as usize);
+                commit(queue, pieces, request.length);
             }
             Framing::OneChunk => {
                 let header = offset_data_header(
@@ -151,7 +181,7 @@ impl Transmission<'_> {
                     request.length,
                 );
                 queue.push_bytes(&header);
-                queue.commit_pages(request.length as usize);
+                commit(queue, pieces, request.length);
             }
             Framing::Chunks => frame_chunks(queue, request.cookie, request.offset, pieces, true),
         }
@@ -162,6 +192,9 @@ impl Transmission<'_> {
     pub(super) fn finish_read(&mut self, ticket: &Ticket, outcome: Result<FrameRefs, NbdError>) {
         self.slow_bytes -= ticket.request.length as usize;
         match outcome {
+            Ok(pages) if pages.bytes() < ticket.request.length as usize => {
+                self.answer_cut_read(ticket, pages);
+            }
             Ok(pages) => {
                 let staging = self.output.queue().staging();
                 let pieces = staging.len();
@@ -170,6 +203,23 @@ impl Transmission<'_> {
             }
             Err(error) => self.refuse_read(ticket, error),
         }
+    }
+
+    /// The device has become smaller under a READ, of which only `pages` are there.
+    #[cold]
+    fn answer_cut_read(&mut self, ticket: &Ticket, pages: FrameRefs) {
+        let request = &ticket.request;
+        let framing = Framing::of(request, self.limits.reply_style.is_structured());
+        if framing != Framing::Chunks || pages.is_empty() {
+            return self.refuse_read(ticket, NbdError::INVALID);
+        }
+        let end = request.offset + pages.bytes() as u64;
+        let queue = self.output.queue();
+        let pieces = queue.staging().len();
+        queue.staging().append(pages);
+        frame_chunks(queue, request.cookie, request.offset, pieces, false);
+        frame_error(queue, request.cookie, NbdError::INVALID, end);
+        self.tally.answered(ticket, true);
     }
 
     /// A READ of nothing: structured replies have a chunk for that.
@@ -211,49 +261,46 @@ impl Transmission<'_> {
     /// Moves the streamed READs on, as far as that goes without waiting.
     pub(super) fn pump_streams(&mut self) -> Result<(), End> {
         while let Some(mut stream) = self.streams.pop_front() {
-            while stream.asked < stream.end
-                && stream.slices.len() < SLICES_AHEAD
-                && !self.output.is_stream_full()
-            {
-                let (at, left) = (stream.asked, stream.end - stream.asked);
-                let slice = self.cache.slice_at(at, left);
-                stream.asked += slice as u64;
-                let staging = self.output.stream_queue().staging();
-                let pieces = staging.len();
-                let injected = fault_point!(self.contexts.read, "session:slice", [EIO, ENOMEM]);
-                if injected.is_ok()
-                    && stream.slices.is_empty()
-                    && self.cache.try_read(at, slice, staging)
-                {
-                    self.frame_slice(&mut stream, pieces, slice);
-                } else {
-                    let context = self.contexts.read.clone();
-                    stream.slices.push_back(slow::read_slice(
-                        self.cache.clone(),
-                        context,
-                        stream.ticket.request,
-                        at,
-                        slice,
-                        injected,
-                    ));
-                }
+            while stream.wants_slice() && !self.output.is_stream_full() {
+                self.ask_for_slice(&mut stream);
             }
-            if stream.framed < stream.end {
+            if !stream.is_whole() {
                 self.streams.push_front(stream);
                 return Ok(());
             }
-            self.finish_stream(&stream, false);
+            self.finish_stream(&stream);
         }
         Ok(())
+    }
+
+    /// Takes the next slice of a stream from the cache, or begins to read it.
+    fn ask_for_slice(&mut self, stream: &mut ReadStream) {
+        let (at, left) = (stream.asked, stream.end - stream.asked);
+        let length = self.cache.slice_at(at, left);
+        stream.asked += length as u64;
+        let injected = fault_point!(self.contexts.read, "session:slice", [EIO, ENOMEM]);
+        if injected.is_ok() && stream.slices.is_empty() {
+            let mut pages = FrameRefs::new(self.cache.pool().clone());
+            if self.cache.try_read(at, length, &mut pages) {
+                return self.frame_slice(stream, pages);
+            }
+        }
+        stream.slices.push_back(slow::read_slice(
+            self.cache.clone(),
+            self.contexts.read.clone(),
+            stream.ticket.request,
+            at,
+            length,
+            injected,
+        ));
     }
 
     /// Whether [`Self::pump_streams`] has something to do: what stopped it was sent meanwhile.
     pub(super) fn can_pump(&self) -> bool {
         let room = !self.output.is_stream_full();
-        self.streams.front().is_some_and(|stream| {
-            stream.framed == stream.end
-                || (stream.asked < stream.end && stream.slices.len() < SLICES_AHEAD && room)
-        })
+        self.streams
+            .front()
+            .is_some_and(|stream| stream.is_whole() || (stream.wants_slice() && room))
     }
 
     /// Takes finished slices of the streamed READ.
@@ -262,96 +309,156 @@ impl Transmission<'_> {
             return Ok(false);
         };
         let mut progress = false;
-        while let Poll::Ready(Some(outcome)) = stream.slices.poll_next_unpin(task) {
+        while let Poll::Ready(Some(slice)) = stream.slices.poll_next_unpin(task) {
             progress = true;
-            match outcome {
-                Ok(pages) => {
-                    let length = pages.bytes();
-                    let staging = self.output.stream_queue().staging();
-                    let pieces = staging.len();
-                    staging.append(pages);
-                    self.frame_slice(&mut stream, pieces, length);
-                }
+            let Slice { pages, missing } = match slice {
+                Ok(slice) => slice,
                 Err(errno) => {
                     self.break_stream(&stream, errno)?;
                     return Ok(true);
                 }
+            };
+            if !pages.is_empty() {
+                self.frame_slice(&mut stream, pages);
             }
+            if missing > 0 && !self.cut_stream(&mut stream, missing) {
+                return Ok(true);
+            }
+        }
+        // The slices that are kept pin memory that those to come may be waiting for: it is only waited for the backend then.
+        if stream.kept_slices > 0 && self.cache.pool().is_short() {
+            self.promise(&mut stream);
+            progress = true;
         }
         // A finished stream is taken out by the next turn.
         self.streams.push_front(stream);
         Ok(progress)
     }
 
-    /// Frames the next `length` bytes of a stream, staged from piece `pieces` on.
-    fn frame_slice(&mut self, stream: &mut ReadStream, pieces: usize, length: usize) {
-        let request = stream.ticket.request;
-        if !stream.is_started() && stream.framing.is_contiguous() {
-            let queue = self.output.stream_queue();
-            if stream.framing == Framing::Simple {
-                queue.push_bytes(
-                    &SimpleReply {
-                        error: None,
-                        cookie: request.cookie,
-                    }
-                    .encode(),
-                );
-            } else {
-                let header = offset_data_header(
-                    ChunkFlags::DONE,
-                    request.cookie,
-                    request.offset,
-                    request.length,
-                );
-                queue.push_bytes(&header);
-            }
-            self.output.hold();
-        }
+    /// Frames the next pages of a stream.
+    fn frame_slice(&mut self, stream: &mut ReadStream, pages: FrameRefs) {
         let at = stream.framed;
-        stream.framed += length as u64;
+        stream.framed += pages.bytes() as u64;
+        if stream.framing == Framing::Simple && !stream.promised {
+            stream.kept.append(pages);
+            stream.kept_slices += 1;
+            if stream.is_whole() || stream.kept_slices >= SLICES_AHEAD {
+                self.promise(stream);
+            }
+            return;
+        }
+        if stream.framing.is_contiguous() && !stream.promised {
+            self.promise(stream);
+        }
+        let length = pages.bytes();
         let queue = self.output.stream_queue();
+        let pieces = queue.staging().len();
+        queue.staging().append(pages);
         if stream.framing.is_contiguous() {
             queue.commit_pages(length);
         } else {
-            frame_chunks(
-                queue,
-                request.cookie,
-                at,
-                pieces,
-                stream.framed == stream.end,
-            );
+            let cookie = stream.ticket.request.cookie;
+            frame_chunks(queue, cookie, at, pieces, stream.is_whole());
         }
+    }
+
+    /// Sends the header that promises all data, and what was kept until then.
+    fn promise(&mut self, stream: &mut ReadStream) {
+        let request = stream.ticket.request;
+        let queue = self.output.stream_queue();
+        if stream.framing == Framing::Simple {
+            let reply = SimpleReply {
+                error: None,
+                cookie: request.cookie,
+            };
+            queue.push_bytes(&reply.encode());
+        } else {
+            // Not the last chunk: an error may have to follow.
+            let header = offset_data_header(
+                ChunkFlags::EMPTY,
+                request.cookie,
+                request.offset,
+                request.length,
+            );
+            queue.push_bytes(&header);
+        }
+        let pool = self.cache.pool().clone();
+        let kept = std::mem::replace(&mut stream.kept, FrameRefs::new(pool));
+        let length = kept.bytes();
+        queue.staging().append(kept);
+        queue.commit_pages(length);
+        stream.kept_slices = 0;
+        stream.promised = true;
+        self.output.hold();
+    }
+
+    /// The last `missing` bytes of a slice lie beyond the end that the device has now. Says whether the stream goes on.
+    #[cold]
+    fn cut_stream(&mut self, stream: &mut ReadStream, missing: usize) -> bool {
+        if stream.framing == Framing::Simple && stream.promised {
+            self.output.stream_queue().commit_zeroes(missing);
+            stream.framed += missing as u64;
+            return true;
+        }
+        self.fail_stream(stream, NbdError::INVALID);
+        false
     }
 
     /// A slice couldn't be read.
+    #[cold]
     fn break_stream(&mut self, stream: &ReadStream, errno: Errno) -> Result<(), End> {
-        let error = wire_error(errno);
-        if !stream.is_started() {
-            self.refuse_read(&stream.ticket, error);
-            return Ok(());
-        }
-        if stream.framing.is_contiguous() {
+        if stream.framing == Framing::Simple && stream.promised {
             return Err(End::ReplyBroken(errno));
         }
-        let mut chunk = Vec::new();
-        let cookie = stream.ticket.request.cookie;
-        encode_error_offset(
-            &mut chunk,
-            ChunkFlags::DONE,
-            cookie,
-            error,
-            "",
-            stream.framed,
-        );
-        self.output.stream_queue().push_bytes(&chunk);
-        self.finish_stream(stream, true);
+        self.fail_stream(stream, wire_error(errno));
         Ok(())
     }
 
-    fn finish_stream(&mut self, stream: &ReadStream, failed: bool) {
+    /// Ends a stream with an error, which its reply has a way to say.
+    fn fail_stream(&mut self, stream: &ReadStream, error: NbdError) {
+        let request = &stream.ticket.request;
+        if !stream.promised && (stream.framing.is_contiguous() || stream.framed == request.offset) {
+            return self.refuse_read(&stream.ticket, error);
+        }
+        let queue = self.output.stream_queue();
+        if stream.promised {
+            let rest = stream.end - stream.framed;
+            queue.commit_zeroes(usize::try_from(rest).expect("at most a payload"));
+        }
+        frame_error(queue, request.cookie, error, stream.framed);
+        self.close_stream(stream, true);
+    }
+
+    /// All of a stream is framed.
+    fn finish_stream(&mut self, stream: &ReadStream) {
+        if stream.framing == Framing::OneChunk {
+            let last = none_chunk(stream.ticket.request.cookie);
+            self.output.stream_queue().push_bytes(&last);
+        }
+        self.close_stream(stream, false);
+    }
+
+    fn close_stream(&mut self, stream: &ReadStream, failed: bool) {
         self.output.resume();
         self.tally.answered(&stream.ticket, failed);
     }
+}
+
+/// Appends the last `length` staged bytes, which are all from piece `pieces` on.
+#[inline]
+fn commit(queue: &mut Queue, pieces: usize, length: u32) {
+    if length as usize <= COPIED_BYTES_MAX {
+        queue.commit_copied(pieces);
+    } else {
+        queue.commit_pages(length as usize);
+    }
+}
+
+/// Ends a reply in chunks: nothing is valid from `offset` on.
+fn frame_error(queue: &mut Queue, cookie: u64, error: NbdError, offset: u64) {
+    let mut chunk = Vec::new();
+    encode_error_offset(&mut chunk, ChunkFlags::DONE, cookie, error, "", offset);
+    queue.push_bytes(&chunk);
 }
 
 /// Frames all staged pages from piece `pieces` on, which were read at `offset`, as data and hole chunks.
@@ -366,10 +473,19 @@ fn frame_chunks(queue: &mut Queue, cookie: u64, offset: u64, pieces: usize, is_l
         let length = u32::try_from(run.length).expect("staged pages are part of one request");
         if run.zero {
             queue.push_bytes(&offset_hole(flags, cookie, at, length));
-            queue.commit_skipped(run.length);
+            if run.is_last {
+                // Nothing is staged behind them that has to stay in order.
+                queue.staging().truncate(piece);
+            } else {
+                queue.commit_skipped(run.length);
+            }
         } else {
             queue.push_bytes(&offset_data_header(flags, cookie, at, length));
-            queue.commit_pages(run.length);
+            if run.is_last {
+                commit(queue, piece, length);
+            } else {
+                queue.commit_pages(run.length);
+            }
         }
         at += u64::from(length);
         piece += run.pieces;

@@ -86,6 +86,16 @@ impl Receive {
         self.stored.as_ref().map_or(0, FuturesUnordered::len)
     }
 
+    /// Bytes of the payload that are still to come.
+    pub(super) fn remaining(&self) -> u64 {
+        self.left
+            + match &self.stage {
+                Stage::Filling(payload) => payload.remaining() as u64,
+                Stage::Waiting(_, slice) => *slice,
+                _ => 0,
+            }
+    }
+
     /// Whether it is the client's turn.
     pub(super) fn wants_input(&self) -> bool {
         matches!(
@@ -105,11 +115,7 @@ impl Receive {
     /// The rest is of no use.
     fn fail(&mut self, error: NbdError) {
         self.error.get_or_insert(error);
-        self.left += match &self.stage {
-            Stage::Filling(payload) => payload.remaining() as u64,
-            Stage::Waiting(_, slice) => *slice,
-            _ => 0,
-        };
+        self.left = self.remaining();
         self.stage = Stage::Draining;
     }
 }

@@ -24,12 +24,22 @@ pub(super) type SlowFuture = Pin<Box<dyn Future<Output = Finished> + Send>>;
 /// A part of a request under way.
 pub(super) type PartFuture<T> = Pin<Box<dyn Future<Output = Result<T, Errno>> + Send>>;
 
+/// How often a slice is read again because the device has become smaller under it.
+const SHAPE_CHANGES_MAX: usize = 4;
+
+/// A part of a READ.
+pub(super) struct Slice {
+    pub(super) pages: FrameRefs,
+    /// Bytes behind them that the device no longer has.
+    pub(super) missing: usize,
+}
+
 /// What became of a request.
 #[derive(Debug)]
 pub(super) enum Finished {
     /// An operation that returns nothing.
     Done(Ticket, Result<(), NbdError>),
-    /// A READ of one slice.
+    /// A READ of one slice, or as much of it as the device still has.
     Read(Ticket, Result<FrameRefs, NbdError>),
     /// A BLOCK_STATUS, its chunks encoded.
     Status(Ticket, Result<Vec<u8>, NbdError>),
@@ -102,8 +112,8 @@ impl FaultContexts {
 pub(super) fn read(cache: Arc<PageCache>, context: FaultContext, ticket: Ticket) -> SlowFuture {
     Box::pin(async move {
         let Request { offset, length, .. } = ticket.request;
-        let pages = read_part(&cache, &context, &ticket.request, offset, length as usize).await;
-        Finished::Read(ticket, pages.map_err(wire_error))
+        let slice = read_there(&cache, &context, &ticket.request, offset, length as usize).await;
+        Finished::Read(ticket, slice.map(|slice| slice.pages).map_err(wire_error))
     })
 }
 
@@ -115,10 +125,41 @@ pub(super) fn read_slice(
     offset: u64,
     length: usize,
     injected: Result<(), Errno>,
-) -> PartFuture<FrameRefs> {
+) -> PartFuture<Slice> {
     Box::pin(async move {
         injected?;
-        read_part(&cache, &context, &request, offset, length).await
+        read_there(&cache, &context, &request, offset, length).await
+    })
+}
+
+/// As [`read_part`], but what lies beyond the end of a device that has become smaller is missing instead of an error.
+async fn read_there(
+    cache: &Arc<PageCache>,
+    context: &FaultContext,
+    request: &Request,
+    offset: u64,
+    length: usize,
+) -> Result<Slice, Errno> {
+    let mut there = length;
+    let mut shape_changes = 0;
+    while there > 0 {
+        match read_part(cache, context, request, offset, there).await {
+            Ok(pages) => {
+                let missing = length - there;
+                return Ok(Slice { pages, missing });
+            }
+            Err(Errno::EINVAL) if shape_changes < SHAPE_CHANGES_MAX => {
+                // It may have been made larger again; what lay beyond the end in between is zeroes then.
+                shape_changes += 1;
+                let room = cache.size().saturating_sub(offset);
+                there = usize::try_from(room).map_or(length, |room| room.min(length));
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(Slice {
+        pages: FrameRefs::new(cache.pool().clone()),
+        missing: length,
     })
 }
 

@@ -10,10 +10,11 @@
 //! blocked, and keeps the count. This is what tokio's own `poll_read` does; it isn't offered for vectored or shared use.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::task::{Context, Poll};
 
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -60,6 +61,30 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(task),
             Self::Unix(stream) => stream.poll_write_ready(task),
+        }
+    }
+
+    /// Returns when the client has sent its last byte, read or not, or when the connection is broken.
+    pub(super) async fn ended(&self) {
+        // The end belongs to this interest, too, and nothing else does: out-of-band data isn't registered for. Waiting to read
+        // would return for all that is unread.
+        let announced = match self {
+            Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
+            Self::Unix(stream) => stream.ready(Interest::PRIORITY).await,
+        };
+        // An error is the end of the runtime, or of the socket.
+        drop(announced);
+    }
+
+    /// Reads what is there and leaves it there.
+    pub(super) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        };
+        match recv(socket, buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EWOULDBLOCK) => Ok(0),
+            outcome => outcome.map_err(io::Error::from),
         }
     }
 

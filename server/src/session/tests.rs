@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use weir_cache::{CacheOptions, PageCache};
+use weir_cache::{CacheMode, CacheOptions, PageCache};
 use weir_faults::Faults;
 use weir_protocol::constants::{REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC};
 use weir_protocol::{Command, CommandFlags, Request};
@@ -19,12 +19,14 @@ use crate::connection::ConnectionTable;
 use crate::export::{Export, ExportTable};
 use crate::limits::Timeouts;
 
+mod gone;
 mod hostile;
 mod injected;
 mod lifetime;
 mod losses;
 mod points;
 mod requests;
+mod shrunk;
 mod streamed;
 
 /// The device's size: a few slices, and no whole number of pages.
@@ -41,6 +43,8 @@ struct Server {
 /// What a test wants to be different.
 struct Setup {
     read_only: bool,
+    size: u64,
+    mode: CacheMode,
     cache_bytes: u64,
     timeouts: Timeouts,
 }
@@ -49,6 +53,8 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             read_only: false,
+            size: SIZE,
+            mode: CacheMode::default(),
             cache_bytes: 64 << 20,
             timeouts: Timeouts::default(),
         }
@@ -64,9 +70,10 @@ impl Server {
         let faults = Faults::new();
         let options = CacheOptions {
             cache_bytes: setup.cache_bytes,
+            mode: setup.mode,
             ..CacheOptions::default()
         };
-        let backend = Arc::new(MemoryBackend::new(SIZE));
+        let backend = Arc::new(MemoryBackend::new(setup.size));
         let cache = PageCache::open(backend, &options, &faults).expect("a cache over memory");
         let export = Export {
             name: String::new(),

@@ -18,6 +18,7 @@ use weir_protocol::constants::MAX_PAYLOAD;
 use weir_protocol::handshake::server::Negotiated;
 
 use super::end::End;
+use super::hangup::{Hangup, goodbye_ahead};
 use super::input::{INPUT_BYTES, INPUT_BYTES_BETWEEN_PAYLOADS, Input};
 use super::linger::linger;
 use super::output::Output;
@@ -93,6 +94,9 @@ pub(super) struct Transmission<'a> {
     /// READs larger than a slice; the first one is under way.
     pub(super) streams: VecDeque<ReadStream>,
     pub(super) phase: Phase,
+    hangup: Hangup<'a>,
+    /// The client sends no more and has said NBD_CMD_DISC, which may be unread: all that it asked for is carried out.
+    goodbye_seen: bool,
     pub(super) tally: Tally,
     /// Which losses of acknowledged data the client has been told about.
     pub(super) losses: ErrorCursor,
@@ -133,6 +137,8 @@ impl<'a> Transmission<'a> {
             slow_bytes: 0,
             streams: VecDeque::new(),
             phase: Phase::Open,
+            hangup: Hangup::new(stream),
+            goodbye_seen: false,
             tally: Tally::new(Instant::now()),
             losses: cache.lost_data().sample(),
             taken: Taken::All,
@@ -184,6 +190,7 @@ impl<'a> Transmission<'a> {
 
     /// One round of work without waiting.
     fn turn(&mut self) -> Result<(), End> {
+        self.look_for_hangup()?;
         self.limits.size = self.cache.size();
         self.taken = self.take_requests()?;
         self.pump_streams()?;
@@ -200,8 +207,41 @@ impl<'a> Transmission<'a> {
     fn flush(&mut self) -> Result<(), End> {
         if self.output.can_send() {
             fault_point!(self.contexts.connect, "session:reply").map_err(|_| End::Injected)?;
-            self.output.flush(self.stream)?;
+            if let Err(error) = self.output.flush(self.stream) {
+                self.end_unless_owed(error.into())?;
+            }
         }
+        Ok(())
+    }
+
+    /// Nothing begins for a client that is gone: see [`hangup`](super::hangup).
+    #[inline]
+    fn look_for_hangup(&mut self) -> Result<(), End> {
+        if self.hangup.has_news() && !self.goodbye_seen && self.hangup.look() {
+            return self.keep_if_owed(End::ClientGone);
+        }
+        Ok(())
+    }
+
+    /// The client sends no more: that is the end, unless it has said goodbye and is owed what it asked for.
+    #[cold]
+    fn keep_if_owed(&mut self, end: End) -> Result<(), End> {
+        let payload = self.receiving.as_ref().map_or(0, Receive::remaining);
+        let is_owed = match self.phase {
+            Phase::Disconnecting => true,
+            Phase::Dropping => false,
+            _ => self.goodbye_seen || goodbye_ahead(self.stream, self.input.unread(), payload),
+        };
+        self.goodbye_seen |= is_owed;
+        if is_owed { Ok(()) } else { Err(end) }
+    }
+
+    /// The client takes no more. If it is owed what it asked for, that is carried out and the replies are thrown away.
+    #[cold]
+    fn end_unless_owed(&mut self, end: End) -> Result<(), End> {
+        self.keep_if_owed(end)?;
+        self.streams.clear();
+        self.output.mute();
         Ok(())
     }
 
@@ -254,6 +294,7 @@ impl<'a> Transmission<'a> {
 
     /// Everything that may be carrying what others wait for.
     fn poll_carried(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
+        self.look_for_hangup()?;
         let mut progress = self.poll_slow(task);
         progress |= self.poll_streams(task)?;
         progress |= self.poll_receiving(task);
@@ -338,7 +379,7 @@ impl<'a> Transmission<'a> {
     /// Input, if it is wanted.
     fn poll_input(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
         if !self.wants_input() {
-            return Ok(false);
+            return Ok(!self.goodbye_seen && self.hangup.poll_news(task));
         }
         loop {
             let announced = self.stream.poll_read_ready(task)?.is_ready();
@@ -414,8 +455,8 @@ impl<'a> Transmission<'a> {
                     self.output.release();
                 }
                 Tick::Idle => return Err(End::Idle),
-                Tick::Stalled => return Err(End::Stalled),
-                Tick::Hoarding => return Err(End::Hoarding),
+                Tick::Stalled => self.end_unless_owed(End::Stalled)?,
+                Tick::Hoarding => self.end_unless_owed(End::Hoarding)?,
             }
         }
         Ok(false)

@@ -5,6 +5,7 @@ mod admin;
 mod backend;
 mod device;
 mod events;
+mod gone;
 mod inject;
 mod order;
 mod points;
