@@ -18,6 +18,7 @@ pub use activation::inherited;
 pub use address::{Address, AddressError};
 pub use allow::AllowList;
 pub use unix::SocketFile;
+pub(crate) use unix::{SocketState, socket_state};
 
 /// A socket that listens.
 #[derive(Debug)]

@@ -77,6 +77,9 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
     let listeners = bind(settings).await?;
     let admin = AdminListener::bind(settings).await?;
     let server = open(settings).await?;
+    if let Some(remark) = admin.as_ref().and_then(AdminListener::remark) {
+        tracing::warn!("{remark}");
+    }
     let admin_url = admin.as_ref().map(|admin| admin.url().to_owned());
     let announcement = Announcement::new(&listeners, &server, admin_url).map_err(Error::System)?;
     let sessions = TaskTracker::new();

@@ -23,8 +23,17 @@ use crate::source::Source;
 const FIRST_TRY_PATH: &str = "weir.img";
 /// The port that is registered for NBD, on loopback: serving others takes a word.
 const LISTEN_DEFAULT: &str = "127.0.0.1:10809";
-/// The port after it.
-const ADMIN_DEFAULT: &str = "127.0.0.1:10810";
+
+/// Where the admin port is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminPort {
+    /// There is none.
+    Closed,
+    /// A socket of its owner's, where the commands look for it.
+    OwnersSocket,
+    /// Where it was told to be.
+    At(Address),
+}
 
 /// A server.
 #[derive(Clone, Debug)]
@@ -45,8 +54,8 @@ pub struct Settings {
     pub run: Option<String>,
     /// Where the default of `--cache-size` came from, if any export uses it.
     pub memory: Option<MachineMemory>,
-    /// Where the admin port listens, or that there is none.
-    pub admin: Option<Address>,
+    /// Where the admin port listens.
+    pub admin: AdminPort,
     /// The admin port's token.
     pub admin_token_file: Option<PathBuf>,
 }
@@ -137,8 +146,10 @@ impl Settings {
             run: options.run,
             memory,
             admin: match options.no_admin {
-                Some(true) => None,
-                _ => Some(options.admin.unwrap_or_else(Self::admin_default)),
+                Some(true) => AdminPort::Closed,
+                _ => options
+                    .admin
+                    .map_or(AdminPort::OwnersSocket, AdminPort::At),
             },
             admin_token_file: options.admin_token_file,
         };
@@ -152,12 +163,6 @@ impl Settings {
     #[must_use]
     pub fn listen_default() -> Address {
         LISTEN_DEFAULT.parse().expect("a good constant")
-    }
-
-    /// Where the admin port listens, and is looked for, when nobody says it.
-    #[must_use]
-    pub fn admin_default() -> Address {
-        ADMIN_DEFAULT.parse().expect("a good constant")
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
+use super::place::Surroundings;
 use super::token::{Token, TokenError};
 use super::{AdminState, ApiError, BODY_BYTES_MAX, router};
 use crate::limits::ACCEPT_RETRY_DELAY;
 use crate::listener::{Address, BindError, Listener};
 use crate::serve::Server;
-use crate::settings::Settings;
+use crate::settings::{AdminPort, Settings};
 
 /// Connections at a time: many scripts and followers of events, and a small share of a process' descriptors.
 const CONNECTIONS_MAX: usize = 64;
@@ -50,11 +52,15 @@ pub enum AdminError {
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(
-        "--admin {0} can be reached from other machines and needs --admin-token-file; or listen on 127.0.0.1 or unix:PATH"
+        "the admin port {0} can be reached from other machines and needs --admin-token-file; or listen on 127.0.0.1 or unix:PATH"
     )]
-    TokenNeeded(Address),
+    TokenNeeded(String),
     #[error("the admin port's address isn't known: {0}; give another --admin")]
     Address(#[source] io::Error),
+    #[error(
+        "no folder can be had for the admin port's socket, {} neither: {reason}; give --admin unix:PATH, or --no-admin", folder.display()
+    )]
+    NoPlace { folder: PathBuf, reason: String },
 }
 
 /// An admin port that listens and answers nobody yet.
@@ -71,21 +77,36 @@ impl AdminListener {
     /// # Errors
     /// An address that can't be had, or one that needs a token and has none.
     pub async fn bind(settings: &Settings) -> Result<Option<Self>, AdminError> {
-        let Some(address) = &settings.admin else {
+        if settings.admin == AdminPort::Closed {
             return Ok(None);
-        };
+        }
         let token = settings.admin_token_file.as_deref().map(Token::read);
         let token = token.transpose()?;
-        let listener = bind_private(address).await?;
+        let (listener, name) = match &settings.admin {
+            AdminPort::At(address) => {
+                let listener = bind_private(address).await?;
+                let name = match address {
+                    Address::Tcp { host, .. } => Some(host.clone()),
+                    Address::Unix(_) => None,
+                };
+                (listener, name)
+            }
+            AdminPort::OwnersSocket | AdminPort::Closed => {
+                let bound = Surroundings::of_process().bind(bind_private).await;
+                let refused = |(folder, reason)| AdminError::NoPlace { folder, reason };
+                (bound.map_err(refused)?, None)
+            }
+        };
         let (url, local) = describe(&listener).map_err(AdminError::Address)?;
         if !local && token.is_none() {
-            return Err(AdminError::TokenNeeded(address.clone()));
+            return Err(AdminError::TokenNeeded(url));
         }
-        let name = match address {
-            Address::Tcp { host, .. } => Some(host.clone()),
-            Address::Unix(_) => None,
+        let guard = Guard {
+            name,
+            local,
+            owners: matches!(listener, Listener::Unix(..)),
+            token,
         };
-        let guard = Guard { name, local, token };
         Ok(Some(Self {
             listener,
             guard,
@@ -97,6 +118,18 @@ impl AdminListener {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What its user should know about it.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        let locked = !self.guard.owners && self.guard.token.is_none();
+        locked.then(|| {
+            format!(
+                "admin port {}: other users of this machine reach it too, so it only shows things; to change things give --admin-token-file or --admin unix:PATH",
+                self.url
+            )
+        })
     }
 
     /// Answers until `stop`. The socket closes with the end of this; connections end with it.

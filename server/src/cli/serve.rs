@@ -42,7 +42,9 @@ pub struct ServeOptions {
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<Address>,
 
-    /// Where the admin port listens [default: 127.0.0.1:10810]
+    /// Where the admin port listens: unix:PATH or HOST:PORT [default: a Unix socket of this user's alone, where the commands look]
+    ///
+    /// On TCP, loopback included, it only shows things unless there is an --admin-token-file.
     #[arg(long, value_name = "ADDR", conflicts_with = "no_admin")]
     pub admin: Option<Address>,
 
@@ -91,8 +93,8 @@ pub struct ServeOptions {
     #[arg(long, value_name = "CMD")]
     pub run: Option<String>,
 
-    /// A file with the token that the admin port asks for; compulsory when it isn't on loopback or a Unix socket
-    #[arg(long, value_name = "FILE")]
+    /// A file with the token that the admin port asks for; on TCP nothing can be changed without, and only loopback be used
+    #[arg(long, value_name = "FILE", env = "WEIR_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
 
     /// How many connections are served at a time [default: 512]

@@ -1,5 +1,6 @@
 //! The command line: every refusal names what is at fault and what to do, and damages nothing.
 
+mod admin;
 mod full_disk;
 mod refusals;
 mod resize;
