@@ -7,6 +7,7 @@
 //! so it is asked for before there are any.
 #![allow(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
@@ -14,6 +15,7 @@ use std::process::{ExitCode, ExitStatus};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
+use tokio::process::Command;
 
 /// `PR_SET_IO_FLUSHER` of linux/prctl.h, which the libc crate doesn't name for every target.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
@@ -39,14 +41,38 @@ pub fn prepare() {
             tracing::debug!("not an I/O flusher ({error}): don't swap to a disk that it serves")
         }
     }
-    // SAFETY: ignoring a signal installs no handler that could run.
-    if let Err(error) = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) } {
+    // A handler, as what is ignored stays so in every program that is started from here.
+    // SAFETY: the handler does nothing, so it may run at any place.
+    if let Err(error) = unsafe { signal(Signal::SIGXFSZ, SigHandler::Handler(do_nothing)) } {
         // Else a file beyond the limit of its size would kill the server instead of failing one write.
         tracing::debug!("SIGXFSZ stays deadly: {error}");
     }
     if let Err(error) = raise_descriptor_limit() {
         tracing::debug!("the limit of descriptors stays as it is: {error}");
     }
+}
+
+extern "C" fn do_nothing(_: libc::c_int) {}
+
+/// What the service manager says to this process alone. Another that believed it would speak for this one: say that it is
+/// ready, or alive, or listen on its sockets.
+const SERVICE_VARIABLES: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
+
+/// A program that a user wants to be run, which inherits nothing that is this process' own. The standard library leaves
+/// it no signal blocked, and SIGPIPE deadly; handlers end with exec(2).
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for name in SERVICE_VARIABLES {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Runs `start`, which starts another program from this thread, without handing down what [`prepare`] asked for.
