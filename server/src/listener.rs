@@ -6,11 +6,15 @@
 use std::io;
 use std::path::PathBuf;
 
+use nix::sys::stat::{Mode, umask};
+
+use crate::cli::socket_mode::SocketMode;
+
 mod accept;
 mod activation;
 mod address;
 mod allow;
-mod tcp;
+pub(crate) mod tcp;
 mod unix;
 
 pub use accept::{Gate, accept_loop};
@@ -80,6 +84,23 @@ impl Listener {
                 Ok(Self::Unix(listener, Some(file)))
             }
         }
+    }
+
+    /// As [`Listener::bind`]; a Unix socket has this mode from the moment on at which it exists. No other thread may make files
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Listener::bind`].
+    pub async fn bind_with_mode(
+        address: &Address,
+        option: &'static str,
+        SocketMode(mode): SocketMode,
+    ) -> Result<Self, BindError> {
+        let left_out = Mode::from_bits_truncate(!mode & 0o777);
+        let before = matches!(address, Address::Unix(_)).then(|| umask(left_out));
+        let outcome = Self::bind(address, option).await;
+        before.map(umask);
+        outcome
     }
 
     /// Where clients find it, as an NBD URI without an export's name.

@@ -13,6 +13,7 @@ use crate::backend::file::Engine;
 use crate::cli::Switch;
 use crate::cli::export_spec::ExportSpec;
 use crate::cli::serve::ServeOptions;
+use crate::cli::socket_mode::SocketMode;
 use crate::limits::{CACHE_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, FIRST_TRY_SIZE, Timeouts};
 use crate::listener::Address;
 use crate::resources::MachineMemory;
@@ -40,6 +41,8 @@ pub enum AdminPort {
 pub struct Settings {
     /// Where clients connect; empty: where the service manager listens, else the default.
     pub listen: Vec<Address>,
+    /// The mode of the Unix sockets there; by the umask if it isn't said.
+    pub socket_mode: Option<SocketMode>,
     /// Names are distinct.
     pub exports: Vec<ExportSettings>,
     /// Connections served at a time.
@@ -141,6 +144,7 @@ impl Settings {
                 write: options.write_timeout.map_or(timeouts.write, |time| time.0),
             },
             listen: options.listen,
+            socket_mode: options.socket_mode,
             allow: options.allow,
             faults: options.fault,
             run: options.run,

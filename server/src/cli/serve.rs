@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::export_spec::ExportSpec;
+use super::socket_mode::SocketMode;
 use super::time::Time;
 use super::{CacheModeName, IoEngineName, Switch};
 use crate::listener::Address;
@@ -41,6 +42,10 @@ pub struct ServeOptions {
     /// Where to listen: HOST:PORT, [::1]:PORT or unix:PATH; may be repeated; port 0 picks a free one [default: 127.0.0.1:10809]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<Address>,
+
+    /// Who may connect to the Unix sockets of --listen: their mode, such as 0660 [default: by the umask]
+    #[arg(long, value_name = "MODE")]
+    pub socket_mode: Option<SocketMode>,
 
     /// Where the admin port listens: unix:PATH or HOST:PORT [default: a Unix socket of this user's alone, where the commands look]
     ///
@@ -161,6 +166,7 @@ impl ServeOptions {
             no_admin,
             size: self.size.or(file.size),
             listen: list(self.listen, file.listen),
+            socket_mode: self.socket_mode.or(file.socket_mode),
             cache_size: self.cache_size.or(file.cache_size),
             cache: self.cache.or(file.cache),
             read_only: self.read_only.or(file.read_only),
