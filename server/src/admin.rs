@@ -44,6 +44,7 @@ mod listen;
 mod metrics;
 pub(crate) mod place;
 mod points;
+pub(crate) mod slots;
 mod status;
 pub mod token;
 pub mod wire;
@@ -98,6 +99,7 @@ fn router(state: Arc<AdminState>, guard: Guard) -> Router {
         .fallback(|| async { ApiError::not_found("there is nothing at that path; see /v1/status") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(slots::admit))
         .layer(middleware::from_fn(listen::bound_body))
         .layer(middleware::from_fn_with_state(
             Arc::new(guard),

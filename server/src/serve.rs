@@ -19,10 +19,10 @@ use crate::error::Error;
 use crate::export::{self, ExportTable, OpenExportError};
 use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
 use crate::session::SessionContext;
-use crate::settings::Settings;
+use crate::settings::{AdminPort, Settings};
 use crate::shutdown::{StopSignals, finish};
 use crate::size::Size;
-use crate::{config, logging, process};
+use crate::{config, descriptors, logging, process};
 
 mod announce;
 mod command;
@@ -109,7 +109,10 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
 async fn bind(settings: &Settings) -> Result<Vec<Listener>, Error> {
     let mut listeners = inherited()?;
     for address in &settings.listen {
-        listeners.push(Listener::bind(address, "listen").await?);
+        listeners.push(match settings.socket_mode {
+            Some(mode) => Listener::bind_with_mode(address, "listen", mode).await?,
+            None => Listener::bind(address, "listen").await?,
+        });
     }
     if listeners.is_empty() {
         listeners.push(Listener::bind(&Settings::listen_default(), "listen").await?);
@@ -184,9 +187,15 @@ fn accept(
     listeners: Vec<Listener>,
     sessions: &TaskTracker,
 ) -> TaskTracker {
+    let has_admin_port = settings.admin != AdminPort::Closed;
+    let (connections_max, remark) =
+        descriptors::connections_max(settings.max_connections, has_admin_port);
+    if let Some(remark) = remark {
+        tracing::warn!("{remark}");
+    }
     let gate = Arc::new(Gate::new(
         AllowList::new(settings.allow.clone()),
-        settings.max_connections,
+        connections_max,
     ));
     let context = Arc::new(SessionContext {
         exports: Arc::clone(&server.exports),
