@@ -163,12 +163,18 @@ fn a_created_image_is_its_owners_alone() {
     let folder = folder();
     let path = folder.path().join("new.img");
     try_open(&path, Some(1 << 20), Access::ReadWrite).expect("created");
-    let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+    let mode = std::fs::metadata(&path)
+        .expect("there")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o7777, 0o600);
     // What was there before keeps what its owner gave it.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("changed");
     try_open(&path, None, Access::ReadWrite).expect("opened");
-    let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+    let mode = std::fs::metadata(&path)
+        .expect("there")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o7777, 0o640);
 }
 
