@@ -18,7 +18,7 @@ pub(crate) mod tcp;
 mod unix;
 
 pub use accept::{Gate, accept_loop};
-pub use activation::inherited;
+pub use activation::{Inherited, inherited};
 pub use address::{Address, AddressError};
 pub use allow::AllowList;
 pub use unix::SocketFile;
@@ -55,9 +55,17 @@ pub enum BindError {
     #[error("{} is there already and no socket; remove it, or give another --{option} unix:PATH", path.display())]
     NotASocket { path: PathBuf, option: &'static str },
     #[error(
-        "the sockets handed over by the service manager can't be used: {0}; check the socket unit"
+        "socket {index} {name:?} of those that the service manager hands over (counted from 0) can't be used: {source}; check the socket unit"
     )]
-    Inherited(io::Error),
+    Inherited {
+        index: usize,
+        name: String,
+        source: io::Error,
+    },
+    #[error(
+        "the service manager hands over two sockets that are called admin; there is one admin port"
+    )]
+    InheritedTwice,
 }
 
 impl Listener {

@@ -26,6 +26,7 @@ use crate::{config, descriptors, logging, process};
 
 mod announce;
 mod command;
+mod watchdog;
 
 use announce::Announcement;
 use command::RunningCommand;
@@ -74,8 +75,9 @@ fn with_file(options: ServeOptions) -> Result<ServeOptions, Error> {
 
 async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
     let mut signals = StopSignals::install().map_err(Error::System)?;
-    let listeners = bind(settings).await?;
-    let admin = AdminListener::bind(settings).await?;
+    let inherited = inherited()?;
+    let listeners = bind(settings, inherited.listeners).await?;
+    let admin = AdminListener::bind(settings, inherited.admin).await?;
     let server = open(settings).await?;
     if let Some(remark) = admin.as_ref().and_then(AdminListener::remark) {
         tracing::warn!("{remark}");
@@ -88,6 +90,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
         acceptors.spawn(admin.serve(&server, server.stop.clone()));
     }
     announcement.print();
+    watchdog::start(&server.connections);
     notify_service_manager(&[sd_notify::NotifyState::Ready]);
 
     let outcome = work(settings, &announcement, &mut signals).await;
@@ -106,8 +109,7 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
 }
 
 /// Listens on every address: those said, those of the service manager, or the default.
-async fn bind(settings: &Settings) -> Result<Vec<Listener>, Error> {
-    let mut listeners = inherited()?;
+async fn bind(settings: &Settings, mut listeners: Vec<Listener>) -> Result<Vec<Listener>, Error> {
     for address in &settings.listen {
         listeners.push(match settings.socket_mode {
             Some(mode) => Listener::bind_with_mode(address, "listen", mode).await?,

@@ -151,9 +151,7 @@ impl Settings {
             memory,
             admin: match options.no_admin {
                 Some(true) => AdminPort::Closed,
-                _ => options
-                    .admin
-                    .map_or(AdminPort::OwnersSocket, AdminPort::At),
+                _ => options.admin.map_or(AdminPort::OwnersSocket, AdminPort::At),
             },
             admin_token_file: options.admin_token_file,
         };

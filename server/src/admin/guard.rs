@@ -5,9 +5,10 @@
 //!   name), `localhost`, and the name that the port was told to listen on. On loopback, addresses of loopback only.
 //! - `Origin`: browsers add it to what a page posts. Let in is the port's own origin only.
 //!
-//! Every user of this machine can reach loopback as well. A Unix socket is its owner's alone, by its mode.
+//! Every user of this machine can reach loopback as well. A Unix socket is its owner's alone, by its mode, unless it comes from
+//! the service manager with another.
 //!
-//! So what changes something takes a bearer token everywhere but on a Unix socket; where there is none it is refused. Where
+//! So what changes something takes a bearer token everywhere but on such a socket; where there is none it is refused. Where
 //! other machines can reach the port everything takes one; anywhere else if there is one.
 
 use std::net::IpAddr;
@@ -50,7 +51,7 @@ const NO_TOKEN: Refusal = (
 );
 const SHOWS_ONLY: Refusal = (
     StatusCode::FORBIDDEN,
-    "over TCP this admin port changes nothing, as every user of its machine reaches it; start the server with --admin-token-file or --admin unix:PATH",
+    "this admin port only shows things, as every user of its machine reaches it; start the server with --admin-token-file, or on a Unix socket that is its owner's alone",
 );
 const WRONG_TOKEN: Refusal = (
     StatusCode::UNAUTHORIZED,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +61,10 @@ pub enum AdminError {
     #[error("the admin port's address isn't known: {0}; give another --admin")]
     Address(#[source] io::Error),
     #[error(
+        "the service manager hands over a socket that is called admin: leave --admin and --no-admin out, or give the socket another name"
+    )]
+    InheritedToo,
+    #[error(
         "no folder can be had for the admin port's socket, {} neither: {reason}; give --admin unix:PATH, or --no-admin", folder.display()
     )]
     NoPlace { folder: PathBuf, reason: String },
@@ -74,18 +79,26 @@ pub struct AdminListener {
 }
 
 impl AdminListener {
-    /// Opens the port that `settings` ask for, if they do. Needs a runtime.
+    /// Opens the port that `settings` ask for, if they do, unless the service manager has `inherited` it to us. Needs a runtime.
     ///
     /// # Errors
     /// An address that can't be had, or one that needs a token and has none.
-    pub async fn bind(settings: &Settings) -> Result<Option<Self>, AdminError> {
-        if settings.admin == AdminPort::Closed {
-            return Ok(None);
+    pub async fn bind(
+        settings: &Settings,
+        inherited: Option<Listener>,
+    ) -> Result<Option<Self>, AdminError> {
+        match &settings.admin {
+            AdminPort::Closed | AdminPort::At(_) if inherited.is_some() => {
+                return Err(AdminError::InheritedToo);
+            }
+            AdminPort::Closed => return Ok(None),
+            AdminPort::At(_) | AdminPort::OwnersSocket => {}
         }
         let token = settings.admin_token_file.as_deref().map(Token::read);
         let token = token.transpose()?;
-        let (listener, name) = match &settings.admin {
-            AdminPort::At(address) => {
+        let (listener, name) = match (inherited, &settings.admin) {
+            (Some(listener), _) => (listener, None),
+            (None, AdminPort::At(address)) => {
                 let listener = bind_private(address).await?;
                 let name = match address {
                     Address::Tcp { host, .. } => Some(host.clone()),
@@ -93,7 +106,7 @@ impl AdminListener {
                 };
                 (listener, name)
             }
-            AdminPort::OwnersSocket | AdminPort::Closed => {
+            (None, AdminPort::OwnersSocket | AdminPort::Closed) => {
                 let bound = Surroundings::of_process().bind(bind_private).await;
                 let refused = |(folder, reason)| AdminError::NoPlace { folder, reason };
                 (bound.map_err(refused)?, None)
@@ -106,7 +119,7 @@ impl AdminListener {
         let guard = Guard {
             name,
             local,
-            owners: matches!(listener, Listener::Unix(..)),
+            owners: is_closed_to_others(&listener).map_err(AdminError::Address)?,
             token,
         };
         Ok(Some(Self {
@@ -128,7 +141,7 @@ impl AdminListener {
         let locked = !self.guard.owners && self.guard.token.is_none();
         locked.then(|| {
             format!(
-                "admin port {}: other users of this machine reach it too, so it only shows things; to change things give --admin-token-file or --admin unix:PATH",
+                "admin port {}: other users of this machine reach it too, so it only shows things; to change things give --admin-token-file, or a Unix socket that is its owner's alone",
                 self.url
             )
         })
@@ -175,6 +188,21 @@ async fn accept_loop(listener: Listener, router: Router, stop: CancellationToken
 
 async fn bind_private(address: &Address) -> Result<Listener, BindError> {
     Listener::bind_with_mode(address, "admin", SOCKET_MODE).await
+}
+
+/// Whether the system lets only those connect whom its owner has chosen. A socket unit's mode is 0666 unless it says otherwise.
+fn is_closed_to_others(listener: &Listener) -> io::Result<bool> {
+    match listener {
+        Listener::Tcp(_) => Ok(false),
+        Listener::Unix(listener, _) => {
+            let address = listener.local_addr()?;
+            let path = address
+                .as_pathname()
+                .ok_or(io::ErrorKind::AddrNotAvailable)?;
+            // To connect takes the right to write.
+            Ok(std::fs::metadata(path)?.mode() & 0o002 == 0)
+        }
+    }
 }
 
 /// Where clients find it, and whether only this machine can reach it.

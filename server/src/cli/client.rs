@@ -36,7 +36,12 @@ pub struct AdminOptions {
     admin: Option<Address>,
 
     /// A file with the token that the server asks for
-    #[arg(long, value_name = "FILE", env = "WEIR_ADMIN_TOKEN_FILE", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEIR_ADMIN_TOKEN_FILE",
+        global = true
+    )]
     admin_token_file: Option<PathBuf>,
 
     /// Prints JSON, for programs

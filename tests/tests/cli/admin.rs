@@ -60,7 +60,13 @@ fn servers_of_one_user_are_found_and_told_apart() {
     let (first, one) = serve(dir.path(), &[]);
     let socket = dir.path().join("weir/admin.sock");
     assert_eq!(one, format!("unix:{}", socket.display()));
-    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o7777;
+    let mode = |path: &Path| {
+        fs::metadata(path)
+            .expect("it is there")
+            .permissions()
+            .mode()
+            & 0o7777
+    };
     assert_eq!(mode(&socket), 0o600);
     assert_eq!(mode(&dir.path().join("weir")), 0o700);
     control(dir.path(), &["fault", "add", "read", "error=EIO"]).expect_code(0);
@@ -130,13 +136,21 @@ fn over_tcp_what_changes_something_takes_the_token() {
         &["connection", "kill", "1"],
     ] {
         let done = on_it(words).expect_code(1);
-        assert!(done.stderr.contains("--admin-token-file"), "{}", done.stderr);
+        assert!(
+            done.stderr.contains("--admin-token-file"),
+            "{}",
+            done.stderr
+        );
     }
     let done = on_it(&["fault", "list", "--json"]).expect_code(0);
     assert_eq!(done.stdout.trim(), "[]");
     server.signal(Signal::SIGTERM);
     let done = server.wait(SOON).expect_code(0);
-    assert!(done.stderr.contains("--admin-token-file"), "{}", done.stderr);
+    assert!(
+        done.stderr.contains("--admin-token-file"),
+        "{}",
+        done.stderr
+    );
 
     let token = dir.path().join("token");
     fs::write(&token, "secret\n").expect("a file");

@@ -4,4 +4,6 @@ mod admin;
 mod full_disk;
 mod refusals;
 mod resize;
+mod rights;
+mod service;
 mod start_stop;

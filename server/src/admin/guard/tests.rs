@@ -15,11 +15,7 @@ fn admit(guard: &Guard, headers: &[(HeaderName, &str)]) -> Result<(), u16> {
     admit_method(guard, &Method::GET, headers)
 }
 
-fn admit_method(
-    guard: &Guard,
-    method: &Method,
-    headers: &[(HeaderName, &str)],
-) -> Result<(), u16> {
+fn admit_method(guard: &Guard, method: &Method, headers: &[(HeaderName, &str)]) -> Result<(), u16> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.append(name, value.parse().unwrap());

@@ -208,11 +208,7 @@ async fn servers_that_start_together_all_listen() {
         let mut machine = Machine::new();
         machine.around.xdg_runtime_dir = Some(machine.path("session"));
         fs::create_dir(machine.path("session/weir")).unwrap();
-        fs::set_permissions(
-            machine.path("session/weir"),
-            Permissions::from_mode(0o700),
-        )
-        .unwrap();
+        fs::set_permissions(machine.path("session/weir"), Permissions::from_mode(0o700)).unwrap();
         drop(UnixListener::bind(machine.path("session/weir/admin.sock")).unwrap());
         let machine = std::sync::Arc::new(machine);
         let start = std::sync::Arc::new(tokio::sync::Barrier::new(2));

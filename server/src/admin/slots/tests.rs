@@ -59,7 +59,7 @@ impl Port {
             connections: Arc::default(),
             stop: CancellationToken::new(),
         };
-        let listener = AdminListener::bind(&settings).await.unwrap().unwrap();
+        let listener = AdminListener::bind(&settings, None).await.unwrap().unwrap();
         tokio::spawn(listener.serve(&server, server.stop.clone()));
         Self {
             server,
