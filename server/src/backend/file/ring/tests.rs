@@ -411,6 +411,48 @@ async fn what_the_kernel_has_taken_completes_in_a_broken_ring() {
     assert!(whole && buffer.page(0)[..] == [7; PAGE_SIZE]);
 }
 
+/// What came while one was told that it is broken.
+#[tokio::test]
+async fn what_is_queued_when_a_ring_breaks_is_handed_back() {
+    let Some((_folder, file, ring, pool)) = bench(2) else {
+        return;
+    };
+    let mut first = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(ring.shared.push_to_tell(&mut ring.shared.lock()));
+    let mut second = Box::pin(ring.read(&file, PAGE_BYTES, frames(&pool, 1)));
+    assert!(poll_once(second.as_mut()).is_pending());
+    ring.shared.refusal.store(libc::EPERM, Ordering::SeqCst);
+    ring.shared.refusals.store(1, Ordering::SeqCst);
+    assert!(ring.shared.tell_kernel());
+    for read in [first.as_mut(), second.as_mut()] {
+        assert!(matches!(poll_once(read), Poll::Ready((_, false))));
+    }
+}
+
+/// One is told that it is broken while another is in the kernel, which takes what both have pushed: that isn't theirs any more.
+#[tokio::test]
+async fn nothing_is_handed_back_under_somebody_in_the_kernel() {
+    let Some((_folder, file, ring, pool)) = bench(2) else {
+        return;
+    };
+    let mut first = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(ring.shared.push_to_tell(&mut ring.shared.lock()));
+    let mut second = Box::pin(ring.read(&file, PAGE_BYTES, frames(&pool, 1)));
+    assert!(poll_once(second.as_mut()).is_pending());
+    assert!(ring.shared.push_to_tell(&mut ring.shared.lock()));
+    ring.shared.refusal.store(libc::EPERM, Ordering::SeqCst);
+    ring.shared.refusals.store(1, Ordering::SeqCst);
+    assert!(ring.shared.tell_kernel());
+    assert!(ring.shared.lock().broken);
+    for read in [first.as_mut(), second.as_mut()] {
+        assert!(poll_once(read).is_pending());
+    }
+    assert!(ring.shared.tell_kernel());
+    assert!(first.await.1 && second.await.1);
+}
+
 /// It breaks while several workers are in the kernel: each read is whole and right, or handed back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_ring_that_breaks_among_many_tasks() {
