@@ -377,10 +377,11 @@ async fn a_ring_that_breaks_hands_everything_back() {
         // The kernel would take them again: what is given up stays so.
         assert!(reads.expect("handed back").iter().all(|(_, whole)| !whole));
     }
-    let state = ring.shared.lock();
-    assert!(state.operations.is_empty() && state.queued.is_empty());
-    assert_eq!((state.under_way, state.telling), (0, 0));
-    drop(state);
+    {
+        let state = ring.shared.lock();
+        assert!(state.operations.is_empty() && state.queued.is_empty());
+        assert_eq!((state.under_way, state.telling), (0, 0));
+    }
     let shared = Arc::downgrade(&ring.shared);
     drop(ring);
     while shared.upgrade().is_some() {
