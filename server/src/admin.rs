@@ -1,4 +1,5 @@
-//! The admin port: HTTP and JSON, on loopback or a Unix socket, for scripts, Prometheus and the `weir` program itself.
+//! The admin port: HTTP and JSON, for scripts, Prometheus and the `weir` program itself. On a Unix socket of its owner's
+//! ([`place`]) unless told otherwise.
 //!
 //! | path | |
 //! | --- | --- |
@@ -16,7 +17,8 @@
 //!
 //! Names are percent-encoded; the default export's is empty. Errors are `{"error": "..."}` with a status code.
 //!
-//! Loopback is not trust: see the guard. Nothing here is on the path of an NBD request.
+//! Loopback is not trust: every user of the machine reaches it, and so do web pages. See the guard. GET changes nothing, and
+//! POST and DELETE may; the guard relies on that. Nothing here is on the path of an NBD request.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,7 +42,9 @@ mod faults;
 mod guard;
 mod listen;
 mod metrics;
+pub(crate) mod place;
 mod points;
+pub(crate) mod slots;
 mod status;
 pub mod token;
 pub mod wire;
@@ -95,6 +99,7 @@ fn router(state: Arc<AdminState>, guard: Guard) -> Router {
         .fallback(|| async { ApiError::not_found("there is nothing at that path; see /v1/status") })
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(slots::admit))
         .layer(middleware::from_fn(listen::bound_body))
         .layer(middleware::from_fn_with_state(
             Arc::new(guard),

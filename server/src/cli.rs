@@ -18,6 +18,7 @@ mod fault;
 mod inject;
 mod point;
 pub mod serve;
+pub mod socket_mode;
 mod status;
 mod table;
 pub mod time;

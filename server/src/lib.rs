@@ -6,12 +6,14 @@
 //!   are served.
 //! - [`admin`] is the port for scripts, statistics and faults.
 //! - [`backend`] has the stores behind the cache.
+//! - [`limits`], [`resources`] and [`descriptors`] say how much of anything there may be.
 
 pub mod admin;
 pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod descriptors;
 pub mod error;
 pub mod export;
 pub mod limits;

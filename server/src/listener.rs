@@ -6,18 +6,23 @@
 use std::io;
 use std::path::PathBuf;
 
+use nix::sys::stat::{Mode, umask};
+
+use crate::cli::socket_mode::SocketMode;
+
 mod accept;
 mod activation;
 mod address;
 mod allow;
-mod tcp;
+pub(crate) mod tcp;
 mod unix;
 
 pub use accept::{Gate, accept_loop};
-pub use activation::inherited;
+pub use activation::{Inherited, inherited};
 pub use address::{Address, AddressError};
 pub use allow::AllowList;
 pub use unix::SocketFile;
+pub(crate) use unix::{SocketState, socket_state};
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -50,9 +55,17 @@ pub enum BindError {
     #[error("{} is there already and no socket; remove it, or give another --{option} unix:PATH", path.display())]
     NotASocket { path: PathBuf, option: &'static str },
     #[error(
-        "the sockets handed over by the service manager can't be used: {0}; check the socket unit"
+        "socket {index} {name:?} of those that the service manager hands over (counted from 0) can't be used: {source}; check the socket unit"
     )]
-    Inherited(io::Error),
+    Inherited {
+        index: usize,
+        name: String,
+        source: io::Error,
+    },
+    #[error(
+        "the service manager hands over two sockets that are called admin; there is one admin port"
+    )]
+    InheritedTwice,
 }
 
 impl Listener {
@@ -79,6 +92,23 @@ impl Listener {
                 Ok(Self::Unix(listener, Some(file)))
             }
         }
+    }
+
+    /// As [`Listener::bind`]; a Unix socket has this mode from the moment on at which it exists. No other thread may make files
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Listener::bind`].
+    pub async fn bind_with_mode(
+        address: &Address,
+        option: &'static str,
+        SocketMode(mode): SocketMode,
+    ) -> Result<Self, BindError> {
+        let left_out = Mode::from_bits_truncate(!mode & 0o777);
+        let before = matches!(address, Address::Unix(_)).then(|| umask(left_out));
+        let outcome = Self::bind(address, option).await;
+        before.map(umask);
+        outcome
     }
 
     /// Where clients find it, as an NBD URI without an export's name.

@@ -7,6 +7,7 @@
 //! so it is asked for before there are any.
 #![allow(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::process::ExitStatusExt;
@@ -14,6 +15,7 @@ use std::process::{ExitCode, ExitStatus};
 
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::process::Command;
 
 /// `PR_SET_IO_FLUSHER` of linux/prctl.h, which the libc crate doesn't name for every target.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
@@ -42,6 +44,27 @@ pub fn prepare() {
     if let Err(error) = raise_descriptor_limit() {
         tracing::debug!("the limit of descriptors stays as it is: {error}");
     }
+}
+
+/// What the service manager says to this process alone. Another that believed it would speak for this one: say that it is
+/// ready, or alive, or listen on its sockets.
+const SERVICE_VARIABLES: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
+
+/// A program that a user wants to be run, which inherits nothing that is this process' own. The standard library leaves
+/// it no signal blocked, and SIGPIPE deadly; handlers end with exec(2).
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    for name in SERVICE_VARIABLES {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Runs `start`, which starts another program from this thread, without handing down what [`prepare`] asked for.

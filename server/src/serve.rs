@@ -20,15 +20,16 @@ use crate::error::Error;
 use crate::export::{self, ExportTable, OpenExportError};
 use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
 use crate::session::SessionContext;
-use crate::settings::Settings;
+use crate::settings::{AdminPort, Settings};
 use crate::shutdown::finish;
 use crate::signals::Signals;
 use crate::size::Size;
-use crate::{config, logging, process};
+use crate::{config, descriptors, logging, process};
 
 mod announce;
 mod attend;
 mod command;
+mod watchdog;
 
 use announce::Announcement;
 use attend::Attendant;
@@ -79,9 +80,13 @@ fn with_file(options: ServeOptions) -> Result<ServeOptions, Error> {
 
 async fn serve(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, Error> {
     let signals = Signals::install(config.is_some()).map_err(Error::System)?;
-    let listeners = bind(settings).await?;
-    let admin = AdminListener::bind(settings).await?;
+    let inherited = inherited()?;
+    let listeners = bind(settings, inherited.listeners).await?;
+    let admin = AdminListener::bind(settings, inherited.admin).await?;
     let server = open(settings).await?;
+    if let Some(remark) = admin.as_ref().and_then(AdminListener::remark) {
+        tracing::warn!("{remark}");
+    }
     let mut attendant = Attendant::new(signals, config, &server);
     let admin_url = admin.as_ref().map(|admin| admin.url().to_owned());
     let announcement = Announcement::new(&listeners, &server, admin_url).map_err(Error::System)?;
@@ -91,6 +96,7 @@ async fn serve(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, E
         acceptors.spawn(admin.serve(&server, server.stop.clone()));
     }
     announcement.print();
+    watchdog::start(&server.connections);
     notify_service_manager(&[sd_notify::NotifyState::Ready]);
 
     let outcome = work(settings, &announcement, &mut attendant).await;
@@ -109,10 +115,12 @@ async fn serve(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, E
 }
 
 /// Listens on every address: those said, those of the service manager, or the default.
-async fn bind(settings: &Settings) -> Result<Vec<Listener>, Error> {
-    let mut listeners = inherited()?;
+async fn bind(settings: &Settings, mut listeners: Vec<Listener>) -> Result<Vec<Listener>, Error> {
     for address in &settings.listen {
-        listeners.push(Listener::bind(address, "listen").await?);
+        listeners.push(match settings.socket_mode {
+            Some(mode) => Listener::bind_with_mode(address, "listen", mode).await?,
+            None => Listener::bind(address, "listen").await?,
+        });
     }
     if listeners.is_empty() {
         listeners.push(Listener::bind(&Settings::listen_default(), "listen").await?);
@@ -187,9 +195,15 @@ fn accept(
     listeners: Vec<Listener>,
     sessions: &TaskTracker,
 ) -> TaskTracker {
+    let has_admin_port = settings.admin != AdminPort::Closed;
+    let (connections_max, remark) =
+        descriptors::connections_max(settings.max_connections, has_admin_port);
+    if let Some(remark) = remark {
+        tracing::warn!("{remark}");
+    }
     let gate = Arc::new(Gate::new(
         AllowList::new(settings.allow.clone()),
-        settings.max_connections,
+        connections_max,
     ));
     let context = Arc::new(SessionContext {
         exports: Arc::clone(&server.exports),

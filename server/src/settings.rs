@@ -13,6 +13,7 @@ use crate::backend::file::Engine;
 use crate::cli::Switch;
 use crate::cli::export_spec::ExportSpec;
 use crate::cli::serve::ServeOptions;
+use crate::cli::socket_mode::SocketMode;
 use crate::limits::{CACHE_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, FIRST_TRY_SIZE, Timeouts};
 use crate::listener::Address;
 use crate::resources::MachineMemory;
@@ -23,14 +24,25 @@ use crate::source::Source;
 const FIRST_TRY_PATH: &str = "weir.img";
 /// The port that is registered for NBD, on loopback: serving others takes a word.
 const LISTEN_DEFAULT: &str = "127.0.0.1:10809";
-/// The port after it.
-const ADMIN_DEFAULT: &str = "127.0.0.1:10810";
+
+/// Where the admin port is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminPort {
+    /// There is none.
+    Closed,
+    /// A socket of its owner's, where the commands look for it.
+    OwnersSocket,
+    /// Where it was told to be.
+    At(Address),
+}
 
 /// A server.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where clients connect; empty: where the service manager listens, else the default.
     pub listen: Vec<Address>,
+    /// The mode of the Unix sockets there; by the umask if it isn't said.
+    pub socket_mode: Option<SocketMode>,
     /// Names are distinct.
     pub exports: Vec<ExportSettings>,
     /// Connections served at a time.
@@ -45,8 +57,8 @@ pub struct Settings {
     pub run: Option<String>,
     /// Where the default of `--cache-size` came from, if any export uses it.
     pub memory: Option<MachineMemory>,
-    /// Where the admin port listens, or that there is none.
-    pub admin: Option<Address>,
+    /// Where the admin port listens.
+    pub admin: AdminPort,
     /// The admin port's token.
     pub admin_token_file: Option<PathBuf>,
 }
@@ -132,13 +144,14 @@ impl Settings {
                 write: options.write_timeout.map_or(timeouts.write, |time| time.0),
             },
             listen: options.listen,
+            socket_mode: options.socket_mode,
             allow: options.allow,
             faults: options.fault,
             run: options.run,
             memory,
             admin: match options.no_admin {
-                Some(true) => None,
-                _ => Some(options.admin.unwrap_or_else(Self::admin_default)),
+                Some(true) => AdminPort::Closed,
+                _ => options.admin.map_or(AdminPort::OwnersSocket, AdminPort::At),
             },
             admin_token_file: options.admin_token_file,
         };
@@ -152,12 +165,6 @@ impl Settings {
     #[must_use]
     pub fn listen_default() -> Address {
         LISTEN_DEFAULT.parse().expect("a good constant")
-    }
-
-    /// Where the admin port listens, and is looked for, when nobody says it.
-    #[must_use]
-    pub fn admin_default() -> Address {
-        ADMIN_DEFAULT.parse().expect("a good constant")
     }
 }
 

@@ -1,7 +1,7 @@
 # Power cuts under load: after each, the journal is replayed and every file whose fsync had returned is whole.
 # $SEEDS: which cuts. $LOAD: the program that writes and verifies.
 
-export WEIR_ADMIN=127.0.0.1:10810
+export WEIR_ADMIN=unix:/run/admin.sock
 systems=(ext4 xfs btrfs)
 
 for seed in $SEEDS; do

@@ -1,6 +1,6 @@
 # Writes that fail: ext4 hears of them, and is fine once they are over.
 
-export WEIR_ADMIN=127.0.0.1:10810
+export WEIR_ADMIN=unix:/run/admin.sock
 
 step "start"
 serve "$disk/image" --size 512M --cache-size 64M --admin "$WEIR_ADMIN"

@@ -102,10 +102,11 @@ impl ServerBuilder {
         self
     }
 
-    /// Opens the admin port, on a port of the system's choice.
+    /// Opens the admin port, on a Unix socket in the server's own folder.
     #[must_use]
     pub fn admin(self) -> Self {
-        self.admin_at("127.0.0.1:0")
+        let socket = self.dir.join("admin.sock");
+        self.admin_at(format!("unix:{}", socket.display()))
     }
 
     /// Opens the admin port at `address`.

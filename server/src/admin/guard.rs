@@ -5,13 +5,17 @@
 //!   name), `localhost`, and the name that the port was told to listen on. On loopback, addresses of loopback only.
 //! - `Origin`: browsers add it to what a page posts. Let in is the port's own origin only.
 //!
-//! Where other machines can reach the port a bearer token is asked for as well; anywhere else if there is one.
+//! Every user of this machine can reach loopback as well. A Unix socket is its owner's alone, by its mode, unless it comes from
+//! the service manager with another.
+//!
+//! So what changes something takes a bearer token everywhere but on such a socket; where there is none it is refused. Where
+//! other machines can reach the port everything takes one; anywhere else if there is one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -25,6 +29,8 @@ pub(super) struct Guard {
     pub(super) name: Option<String>,
     /// Whether only this machine can reach the port.
     pub(super) local: bool,
+    /// Whether only its owner can.
+    pub(super) owners: bool,
     pub(super) token: Option<Token>,
 }
 
@@ -43,6 +49,10 @@ const NO_TOKEN: Refusal = (
     StatusCode::UNAUTHORIZED,
     "this admin port asks for a token; give the server's --admin-token-file",
 );
+const SHOWS_ONLY: Refusal = (
+    StatusCode::FORBIDDEN,
+    "this admin port only shows things, as every user of its machine reaches it; start the server with --admin-token-file, or on a Unix socket that is its owner's alone",
+);
 const WRONG_TOKEN: Refusal = (
     StatusCode::UNAUTHORIZED,
     "a wrong token; give the server's --admin-token-file",
@@ -54,7 +64,7 @@ pub(super) async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    match guard.admit(request.uri(), request.headers()) {
+    match guard.admit(request.method(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err((status, reason)) => {
             let mut response = ApiError::new(status, reason).into_response();
@@ -70,7 +80,7 @@ pub(super) async fn check(
 }
 
 impl Guard {
-    fn admit(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn admit(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let host = single(headers, header::HOST).ok_or(FOREIGN_HOST)?;
         let target = uri.authority().map(|authority| authority.as_str());
         let mut hosts = [Some(host), target].into_iter().flatten();
@@ -83,12 +93,16 @@ impl Guard {
                 return Err(FOREIGN_ORIGIN);
             }
         }
-        self.authenticate(headers)
+        self.authenticate(method, headers)
     }
 
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn authenticate(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
         let Some(token) = &self.token else {
-            return Ok(());
+            return if self.owners || method.is_safe() {
+                Ok(())
+            } else {
+                Err(SHOWS_ONLY)
+            };
         };
         let offered = single(headers, header::AUTHORIZATION).and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;

@@ -1,7 +1,9 @@
-//! The admin port's socket, and the connections on it.
+//! The admin port's socket, and the connections on it. How many there may be is said in [`super::slots`].
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,23 +13,23 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use nix::sys::stat::{Mode, umask};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
+use super::place::Surroundings;
+use super::slots::{SlotHandle, Slots};
 use super::token::{Token, TokenError};
 use super::{AdminState, ApiError, BODY_BYTES_MAX, router};
+use crate::cli::socket_mode::SocketMode;
 use crate::limits::ACCEPT_RETRY_DELAY;
-use crate::listener::{Address, BindError, Listener};
+use crate::listener::{Address, BindError, Listener, tcp};
 use crate::serve::Server;
-use crate::settings::Settings;
-
-/// Connections at a time: many scripts and followers of events, and a small share of a process' descriptors.
-const CONNECTIONS_MAX: usize = 64;
+use crate::settings::{AdminPort, Settings};
 
 /// How long a client may take to send a request's head, and how long it may stay silent between two.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -35,11 +37,14 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may take to send a body: even the longest over a slow network.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The longest body of what only asks: none needs any, and who asks needs no token everywhere.
+const ASKING_BODY_BYTES_MAX: usize = 4 << 10;
+
 /// Bytes of a request's head, and of what hyper reads ahead.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-/// What a new Unix socket's mode leaves out: all but its owner's read and write.
-const SOCKET_UMASK: Mode = Mode::from_bits_truncate(0o177);
+/// A Unix socket is its owner's alone.
+const SOCKET_MODE: SocketMode = SocketMode(0o600);
 
 /// Why the admin port can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -50,11 +55,19 @@ pub enum AdminError {
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error(
-        "--admin {0} can be reached from other machines and needs --admin-token-file; or listen on 127.0.0.1 or unix:PATH"
+        "the admin port {0} can be reached from other machines and needs --admin-token-file; or listen on 127.0.0.1 or unix:PATH"
     )]
-    TokenNeeded(Address),
+    TokenNeeded(String),
     #[error("the admin port's address isn't known: {0}; give another --admin")]
     Address(#[source] io::Error),
+    #[error(
+        "the service manager hands over a socket that is called admin: leave --admin and --no-admin out, or give the socket another name"
+    )]
+    InheritedToo,
+    #[error(
+        "no folder can be had for the admin port's socket, {} neither: {reason}; give --admin unix:PATH, or --no-admin", folder.display()
+    )]
+    NoPlace { folder: PathBuf, reason: String },
 }
 
 /// An admin port that listens and answers nobody yet.
@@ -66,26 +79,49 @@ pub struct AdminListener {
 }
 
 impl AdminListener {
-    /// Opens the port that `settings` ask for, if they do. Needs a runtime.
+    /// Opens the port that `settings` ask for, if they do, unless the service manager has `inherited` it to us. Needs a runtime.
     ///
     /// # Errors
     /// An address that can't be had, or one that needs a token and has none.
-    pub async fn bind(settings: &Settings) -> Result<Option<Self>, AdminError> {
-        let Some(address) = &settings.admin else {
-            return Ok(None);
-        };
+    pub async fn bind(
+        settings: &Settings,
+        inherited: Option<Listener>,
+    ) -> Result<Option<Self>, AdminError> {
+        match &settings.admin {
+            AdminPort::Closed | AdminPort::At(_) if inherited.is_some() => {
+                return Err(AdminError::InheritedToo);
+            }
+            AdminPort::Closed => return Ok(None),
+            AdminPort::At(_) | AdminPort::OwnersSocket => {}
+        }
         let token = settings.admin_token_file.as_deref().map(Token::read);
         let token = token.transpose()?;
-        let listener = bind_private(address).await?;
+        let (listener, name) = match (inherited, &settings.admin) {
+            (Some(listener), _) => (listener, None),
+            (None, AdminPort::At(address)) => {
+                let listener = bind_private(address).await?;
+                let name = match address {
+                    Address::Tcp { host, .. } => Some(host.clone()),
+                    Address::Unix(_) => None,
+                };
+                (listener, name)
+            }
+            (None, AdminPort::OwnersSocket | AdminPort::Closed) => {
+                let bound = Surroundings::of_process().bind(bind_private).await;
+                let refused = |(folder, reason)| AdminError::NoPlace { folder, reason };
+                (bound.map_err(refused)?, None)
+            }
+        };
         let (url, local) = describe(&listener).map_err(AdminError::Address)?;
         if !local && token.is_none() {
-            return Err(AdminError::TokenNeeded(address.clone()));
+            return Err(AdminError::TokenNeeded(url));
         }
-        let name = match address {
-            Address::Tcp { host, .. } => Some(host.clone()),
-            Address::Unix(_) => None,
+        let guard = Guard {
+            name,
+            local,
+            owners: is_closed_to_others(&listener).map_err(AdminError::Address)?,
+            token,
         };
-        let guard = Guard { name, local, token };
         Ok(Some(Self {
             listener,
             guard,
@@ -97,6 +133,18 @@ impl AdminListener {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What its user should know about it.
+    #[must_use]
+    pub fn remark(&self) -> Option<String> {
+        let locked = !self.guard.owners && self.guard.token.is_none();
+        locked.then(|| {
+            format!(
+                "admin port {}: other users of this machine reach it too, so it only shows things; to change things give --admin-token-file, or a Unix socket that is its owner's alone",
+                self.url
+            )
+        })
     }
 
     /// Answers until `stop`. The socket closes with the end of this; connections end with it.
@@ -111,13 +159,8 @@ impl AdminListener {
 }
 
 async fn accept_loop(listener: Listener, router: Router, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let slots = Arc::new(Slots::default());
     loop {
-        // Before accepting: whoever is too many waits in the kernel's queue.
-        let permit = tokio::select! {
-            permit = Arc::clone(&permits).acquire_owned() => permit.expect("never closed"),
-            () = stop.cancelled() => return,
-        };
         let accepted = tokio::select! {
             accepted = accept(&listener) => accepted,
             () = stop.cancelled() => return,
@@ -126,25 +169,40 @@ async fn accept_loop(listener: Listener, router: Router, stop: CancellationToken
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!("admin port: {error}");
+                // Out of descriptors, most likely.
+                slots.close_oldest();
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };
         let (router, over) = (router.clone(), stop.clone());
+        let slot = slots.enter();
         tokio::spawn(async move {
-            let _permit = permit;
+            let answering = stream.answer(router, slot.handle());
+            let answering = slot.close().run_until_cancelled(answering);
             // Who is gone or talks nonsense is nobody's concern.
-            let _ = over.run_until_cancelled(stream.answer(router)).await;
+            let _ = over.run_until_cancelled(answering).await;
         });
     }
 }
 
-/// As [`Listener::bind`]; a Unix socket is its owner's from the moment on at which it exists.
 async fn bind_private(address: &Address) -> Result<Listener, BindError> {
-    let before = matches!(address, Address::Unix(_)).then(|| umask(SOCKET_UMASK));
-    let outcome = Listener::bind(address, "admin").await;
-    before.map(umask);
-    outcome
+    Listener::bind_with_mode(address, "admin", SOCKET_MODE).await
+}
+
+/// Whether the system lets only those connect whom its owner has chosen. A socket unit's mode is 0666 unless it says otherwise.
+fn is_closed_to_others(listener: &Listener) -> io::Result<bool> {
+    match listener {
+        Listener::Tcp(_) => Ok(false),
+        Listener::Unix(listener, _) => {
+            let address = listener.local_addr()?;
+            let path = address
+                .as_pathname()
+                .ok_or(io::ErrorKind::AddrNotAvailable)?;
+            // To connect takes the right to write.
+            Ok(std::fs::metadata(path)?.mode() & 0o002 == 0)
+        }
+    }
 }
 
 /// Where clients find it, and whether only this machine can reach it.
@@ -179,34 +237,44 @@ async fn accept(listener: &Listener) -> io::Result<Stream> {
 }
 
 impl Stream {
-    async fn answer(self, router: Router) -> Result<(), hyper::Error> {
+    async fn answer(self, router: Router, slot: SlotHandle) -> Result<(), hyper::Error> {
         match self {
             Self::Tcp(stream) => {
-                // Answers are small, and go out at once.
-                let _ = stream.set_nodelay(true);
-                answer(stream, router).await
+                // Who is gone by now hears nothing anyway.
+                let _ = tcp::tune(&stream);
+                answer(stream, router, slot).await
             }
-            Self::Unix(stream) => answer(stream, router).await,
+            Self::Unix(stream) => answer(stream, router, slot).await,
         }
     }
 }
 
-async fn answer<S>(stream: S, router: Router) -> Result<(), hyper::Error>
+async fn answer<S>(stream: S, router: Router, slot: SlotHandle) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(slot.clone());
+        router.call(request)
+    });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .await
 }
 
 /// Takes the whole body, within a length and a time, before any handler starts.
 pub(super) async fn bound_body(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    let most = if parts.method.is_safe() {
+        ASKING_BODY_BYTES_MAX
+    } else {
+        BODY_BYTES_MAX
+    };
+    let body = axum::body::to_bytes(body, most);
     let refusal = match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => {
             let request = Request::from_parts(parts, Body::from(body));
@@ -214,7 +282,7 @@ pub(super) async fn bound_body(request: Request, next: Next) -> Response {
         }
         Ok(Err(_)) => ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("a body of more than {BODY_BYTES_MAX} bytes, or one that broke off"),
+            format!("a body of more than {most} bytes, or one that broke off"),
         ),
         Err(_) => ApiError::new(
             StatusCode::REQUEST_TIMEOUT,

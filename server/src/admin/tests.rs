@@ -55,6 +55,7 @@ impl Port {
         let guard = Guard {
             name: None,
             local: true,
+            owners: true,
             token: None,
         };
         let service = TowerToHyperService::new(router(Arc::clone(&state), guard));

@@ -1,10 +1,18 @@
 //! The bearer token: read from a file by both ends, compared in a time that doesn't tell where it differs.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The longest token: a key of any usual scheme, and far below what an HTTP header may hold.
 const TOKEN_BYTES_MAX: usize = 1024;
+
+/// What is read of a file: a token and white space around it, and one byte that makes more than that too much.
+const FILE_BYTES_MAX: u64 = 2 * TOKEN_BYTES_MAX as u64 + 1;
+
+/// What a token file's mode must not give to others. Its group is whom its owner has chosen, a service's user mostly.
+const MODE_OF_OTHERS: u32 = 0o007;
 
 /// Why a token can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +22,8 @@ pub enum TokenError {
     Read { path: PathBuf, source: io::Error },
     #[error("--admin-token-file {}: it must hold one line of 1 to {TOKEN_BYTES_MAX} visible ASCII characters", path.display())]
     Malformed { path: PathBuf },
+    #[error("--admin-token-file {}: every user of this machine can read or change it (its mode is {mode:04o}); chmod 600 it, and take a new token", path.display())]
+    Exposed { path: PathBuf, mode: u32 },
 }
 
 /// A secret that both ends know.
@@ -30,12 +40,23 @@ impl Token {
     /// Reads it; white space around it doesn't count.
     ///
     /// # Errors
-    /// A file that can't be read or holds no token.
+    /// A file that can't be read, that everybody can read or change, or that holds no token.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
-        let text = std::fs::read_to_string(path).map_err(|source| TokenError::Read {
+        let failed = |source| TokenError::Read {
             path: path.to_owned(),
             source,
-        })?;
+        };
+        // Of what is open, whatever is put at the path meanwhile.
+        let file = File::open(path).map_err(failed)?;
+        let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
+        if mode & MODE_OF_OTHERS != 0 {
+            let path = path.to_owned();
+            return Err(TokenError::Exposed { path, mode });
+        }
+        let mut text = String::new();
+        file.take(FILE_BYTES_MAX)
+            .read_to_string(&mut text)
+            .map_err(failed)?;
         Self::new(text.trim()).ok_or_else(|| TokenError::Malformed {
             path: path.to_owned(),
         })
@@ -64,5 +85,59 @@ impl Token {
             difference |= usize::from(byte ^ ours[index % ours.len()]);
         }
         std::hint::black_box(difference) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_others_can_read_or_change_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, " s3cret\n").unwrap();
+        for (mode, good) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, true),
+            (0o644, false),
+            (0o602, false),
+            (0o666, false),
+        ] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            match Token::read(&path) {
+                Ok(token) => assert!(good && token.matches(b"s3cret"), "{mode:o}"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(!good && text.contains("chmod 600"), "{mode:o}: {text}");
+                }
+            }
+        }
+        // The link's own mode says nothing, and the file's counts.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(matches!(
+            Token::read(&link),
+            Err(TokenError::Exposed { mode: 0o666, .. })
+        ));
+    }
+
+    #[test]
+    fn a_long_file_is_no_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, format!("x{}", " ".repeat(1 << 20))).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        // What is cut off is white space; what isn't must still be a token.
+        assert!(Token::read(&path).unwrap().matches(b"x"));
+        std::fs::write(&path, "x".repeat(1 << 20)).unwrap();
+        assert!(matches!(
+            Token::read(&path),
+            Err(TokenError::Malformed { .. })
+        ));
     }
 }

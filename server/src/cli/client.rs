@@ -19,11 +19,11 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::admin::place::{Found, Surroundings};
 use crate::admin::token::{Token, TokenError};
 use crate::admin::wire::ErrorReport;
 use crate::error::Error;
 use crate::listener::Address;
-use crate::settings::Settings;
 
 /// How long a server may take to accept a connection; its answer may take as long as the work does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,12 +31,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The options of every command that speaks to a server.
 #[derive(Args, Clone, Debug)]
 pub struct AdminOptions {
-    /// The server's admin port: HOST:PORT or unix:PATH [default: 127.0.0.1:10810]
+    /// The server's admin port: unix:PATH or HOST:PORT [default: this user's server is looked for]
     #[arg(long, value_name = "ADDR", env = "WEIR_ADMIN", value_parser = parse_address, global = true)]
     admin: Option<Address>,
 
     /// A file with the token that the server asks for
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEIR_ADMIN_TOKEN_FILE",
+        global = true
+    )]
     admin_token_file: Option<PathBuf>,
 
     /// Prints JSON, for programs
@@ -60,6 +65,12 @@ pub enum ClientError {
         "no Weir answers at {address} ({source}): is it running, or was it started with --no-admin?"
     )]
     NoServer { address: Address, source: io::Error },
+    #[error(
+        "no Weir of this user's answers (there is no live admin.sock in {}): is it running, or was it started with --no-admin or --admin? Say where with --admin, or be its user", list(.0.iter().map(|path| path.display()))
+    )]
+    NotFound(Vec<PathBuf>),
+    #[error("several servers are running; say which one with --admin: {}", list(.0))]
+    Several(Vec<Address>),
     #[error("{address} doesn't answer as Weir's admin port does ({reason}); give another --admin")]
     Nonsense { address: Address, reason: String },
     #[error(transparent)]
@@ -70,6 +81,11 @@ pub enum ClientError {
     File { what: String, source: io::Error },
     #[error("{0}")]
     Injection(String),
+}
+
+fn list(items: impl IntoIterator<Item = impl Display>) -> String {
+    let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(", ")
 }
 
 /// A server's admin port.
@@ -84,8 +100,16 @@ pub(super) struct Client {
 impl AdminOptions {
     pub(super) fn client(&self) -> Result<Client, ClientError> {
         let token = self.admin_token_file.as_deref().map(Token::read);
+        let address = match &self.admin {
+            Some(address) => address.clone(),
+            None => match Surroundings::of_process().find() {
+                Found::One(address) => address,
+                Found::Several(addresses) => return Err(ClientError::Several(addresses)),
+                Found::Nothing(folders) => return Err(ClientError::NotFound(folders)),
+            },
+        };
         Ok(Client {
-            address: self.admin.clone().unwrap_or_else(Settings::admin_default),
+            address,
             token: token.transpose()?,
             json: self.json,
         })

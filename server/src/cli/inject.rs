@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use weir_faults::PointListing;
@@ -20,7 +20,7 @@ use super::client::{AdminOptions, Client, ClientError, query, runtime};
 use super::time::Time;
 use crate::admin::wire::{Count, PointAction};
 use crate::error::Error;
-use crate::process::exit_code;
+use crate::process::{self, exit_code};
 
 /// The status of a command that took too long and ended when it was asked to, as timeout(1) has it. One that had to be
 /// killed has the status of that, 128 and 9.
@@ -126,7 +126,7 @@ impl InjectCommand {
             what: self.command[0].to_string_lossy().into_owned(),
             source,
         };
-        let mut child = Command::new(&self.command[0])
+        let mut child = process::command(&self.command[0])
             .args(&self.command[1..])
             .spawn()
             .map_err(failed)?;

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::export_spec::ExportSpec;
+use super::socket_mode::SocketMode;
 use super::time::Time;
 use super::{CacheModeName, IoEngineName, Switch};
 use crate::listener::Address;
@@ -42,7 +43,13 @@ pub struct ServeOptions {
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<Address>,
 
-    /// Where the admin port listens [default: 127.0.0.1:10810]
+    /// Who may connect to the Unix sockets of --listen: their mode, such as 0660 [default: by the umask]
+    #[arg(long, value_name = "MODE")]
+    pub socket_mode: Option<SocketMode>,
+
+    /// Where the admin port listens: unix:PATH or HOST:PORT [default: a Unix socket of this user's alone, where the commands look]
+    ///
+    /// On TCP, loopback included, it only shows things unless there is an --admin-token-file.
     #[arg(long, value_name = "ADDR", conflicts_with = "no_admin")]
     pub admin: Option<Address>,
 
@@ -91,8 +98,8 @@ pub struct ServeOptions {
     #[arg(long, value_name = "CMD")]
     pub run: Option<String>,
 
-    /// A file with the token that the admin port asks for; compulsory when it isn't on loopback or a Unix socket
-    #[arg(long, value_name = "FILE")]
+    /// A file with the token that the admin port asks for; on TCP nothing can be changed without, and only loopback be used
+    #[arg(long, value_name = "FILE", env = "WEIR_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
 
     /// How many connections are served at a time [default: 512]
@@ -159,6 +166,7 @@ impl ServeOptions {
             no_admin,
             size: self.size.or(file.size),
             listen: list(self.listen, file.listen),
+            socket_mode: self.socket_mode.or(file.socket_mode),
             cache_size: self.cache_size.or(file.cache_size),
             cache: self.cache.or(file.cache),
             read_only: self.read_only.or(file.read_only),

@@ -24,8 +24,10 @@ impl<const N: usize> Table<N> {
         }
     }
 
+    /// Adds a row. Cells hold what clients and configurations have chosen: a terminal gets nothing of it that would move its
+    /// cursor, and a line stays one.
     pub(super) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells);
+        self.rows.push(cells.map(|cell| printable(&cell)));
     }
 
     /// The heading and the rows, each on a line of its own without white space at its end.
@@ -58,6 +60,19 @@ impl<const N: usize> Table<N> {
         text.push_str(line.trim_end());
         text.push('\n');
     }
+}
+
+/// `text` with what can't be seen, or does something instead, as Rust and C write it.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '"' | '\'' => shown.push(character),
+            _ if character.is_alphanumeric() => shown.push(character),
+            _ => shown.extend(character.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// An export's name; the default export's is empty and has to be seen all the same.

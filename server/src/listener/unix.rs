@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::{Address, BindError};
@@ -64,6 +64,33 @@ pub(super) fn tune(stream: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
+/// What is at the path of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SocketState {
+    /// Nothing.
+    Missing,
+    /// A socket that nobody listens on.
+    Stale,
+    /// Somebody listens, or may do so.
+    Live,
+}
+
+/// Whether somebody listens on `path`; waits for nobody.
+pub(crate) fn socket_state(path: &Path) -> SocketState {
+    let connected = SockAddr::unix(path).and_then(|address| {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // Else a listener whose queue is full, as that of a stopped process, would be waited for.
+        socket.set_nonblocking(true)?;
+        socket.connect(&address)
+    });
+    match connected {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => SocketState::Stale,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => SocketState::Missing,
+        // Connected, or not allowed to, or its queue is full: somebody is there.
+        _ => SocketState::Live,
+    }
+}
+
 /// Removes a socket that nobody listens on.
 fn remove_stale(path: &Path, option: &'static str) -> Result<(), BindError> {
     let path = path.to_owned();
@@ -73,11 +100,10 @@ fn remove_stale(path: &Path, option: &'static str) -> Result<(), BindError> {
         }
         _ => {}
     }
-    match std::os::unix::net::UnixStream::connect(&path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // Connected, or not allowed to, or its queue is full: somebody is there.
-        _ => return Err(BindError::Live { path, option }),
+    match socket_state(&path) {
+        SocketState::Stale => {}
+        SocketState::Missing => return Ok(()),
+        SocketState::Live => return Err(BindError::Live { path, option }),
     }
     std::fs::remove_file(&path).map_err(|source| BindError::Bind {
         address: Address::Unix(path),

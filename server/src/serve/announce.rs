@@ -108,7 +108,33 @@ fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
     if word.bytes().all(plain) {
         word.to_owned()
+    } else if word.chars().any(char::is_control) {
+        // As bash and others read it; nothing of it reaches the terminal as it is.
+        let bytes = word.bytes();
+        let escaped = bytes.map(|byte| match byte {
+            b'\'' | b'\\' | 0..0x20 | 0x7f.. => format!("\\x{byte:02x}"),
+            byte => char::from(byte).to_string(),
+        });
+        format!("$'{}'", escaped.collect::<String>())
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_a_shell() {
+        for (word, expected) in [
+            ("disk-1.img", "disk-1.img"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("\u{1b}[2Jit's\n", r"$'\x1b[2Jit\x27s\x0a'"),
+            ("\u{9b}1m", r"$'\xc2\x9b1m'"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
     }
 }

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 use super::announce::Announcement;
-use crate::process::{exit_code, starting_another};
+use crate::process::{self, exit_code, starting_another};
 
 /// A command that was started. Dropping it kills it.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ impl RunningCommand {
     /// # Errors
     /// The shell can't be started.
     pub(super) fn start(command: &str, announcement: &Announcement) -> io::Result<Self> {
-        let mut shell = Command::new("sh");
+        let mut shell = process::command("sh");
         shell
             .arg("-c")
             .arg(command)

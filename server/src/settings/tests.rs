@@ -135,11 +135,14 @@ fn power_cuts_are_asked_for_by_export_or_for_all() {
 }
 
 #[test]
-fn the_admin_port_is_on_loopback_unless_told_otherwise() {
-    assert_eq!(settings("").admin, Some(Settings::admin_default()));
-    assert_eq!(settings("--no-admin").admin, None);
-    let elsewhere = settings("--admin unix:/run/a").admin;
-    assert_eq!(elsewhere.unwrap().to_string(), "unix:/run/a");
+fn the_admin_port_is_its_owners_unless_told_otherwise() {
+    assert_eq!(settings("").admin, AdminPort::OwnersSocket);
+    assert_eq!(settings("--no-admin").admin, AdminPort::Closed);
+    let elsewhere = Address::Unix("/run/a".into());
+    assert_eq!(
+        settings("--admin unix:/run/a").admin,
+        AdminPort::At(elsewhere)
+    );
 }
 
 #[test]

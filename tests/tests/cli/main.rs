@@ -1,8 +1,11 @@
 //! The command line: every refusal names what is at fault and what to do, and damages nothing.
 
+mod admin;
 mod durable;
 mod full_disk;
 mod refusals;
 mod resize;
+mod rights;
+mod service;
 mod signals;
 mod start_stop;

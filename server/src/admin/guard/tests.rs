@@ -1,3 +1,5 @@
+use std::slice;
+
 use axum::http::HeaderName;
 
 use super::*;
@@ -6,16 +8,21 @@ fn guard(local: bool, token: Option<&str>) -> Guard {
     Guard {
         name: Some("storage.example".to_owned()),
         local,
+        owners: false,
         token: token.map(|text| Token::new(text).unwrap()),
     }
 }
 
 fn admit(guard: &Guard, headers: &[(HeaderName, &str)]) -> Result<(), u16> {
+    admit_method(guard, &Method::GET, headers)
+}
+
+fn admit_method(guard: &Guard, method: &Method, headers: &[(HeaderName, &str)]) -> Result<(), u16> {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.append(name, value.parse().unwrap());
     }
-    let outcome = guard.admit(&Uri::from_static("/v1/status"), &map);
+    let outcome = guard.admit(method, &Uri::from_static("/v1/status"), &map);
     outcome.map_err(|(status, _)| status.as_u16())
 }
 
@@ -62,7 +69,7 @@ fn an_absolute_target_is_a_host_too() {
     let mut headers = HeaderMap::new();
     headers.insert(header::HOST, "localhost".parse().unwrap());
     let target = Uri::from_static("http://evil.example/v1/status");
-    assert!(guard.admit(&target, &headers).is_err());
+    assert!(guard.admit(&Method::GET, &target, &headers).is_err());
 }
 
 #[test]
@@ -74,6 +81,43 @@ fn addresses_are_enough_where_a_token_is_asked_for() {
     };
     assert_eq!(with("192.0.2.1:10810"), Ok(()));
     assert_eq!(with("evil.example"), Err(403));
+}
+
+#[test]
+fn over_tcp_nothing_changes_without_a_token() {
+    let host = (header::HOST, "localhost");
+    let bearer = (header::AUTHORIZATION, "Bearer s3cret");
+    let changes = [Method::POST, Method::DELETE, Method::PUT, Method::PATCH];
+    let tcp = guard(true, None);
+    assert_eq!(
+        admit_method(&tcp, &Method::GET, slice::from_ref(&host)),
+        Ok(())
+    );
+    assert_eq!(
+        admit_method(&tcp, &Method::HEAD, slice::from_ref(&host)),
+        Ok(())
+    );
+    let with_token = guard(true, Some("s3cret"));
+    let owners = Guard {
+        owners: true,
+        ..guard(true, None)
+    };
+    for method in &changes {
+        assert_eq!(admit_method(&tcp, method, slice::from_ref(&host)), Err(403));
+        // One that nobody knows is no token.
+        let headers = [host.clone(), bearer.clone()];
+        assert_eq!(admit_method(&tcp, method, &headers), Err(403));
+        assert_eq!(admit_method(&with_token, method, &headers), Ok(()));
+        assert_eq!(
+            admit_method(&with_token, method, &headers[..1]),
+            Err(401),
+            "{method}"
+        );
+        assert_eq!(
+            admit_method(&owners, method, slice::from_ref(&host)),
+            Ok(())
+        );
+    }
 }
 
 #[test]

@@ -18,6 +18,9 @@ use super::{Abilities, Descriptor, OpenFile};
 use crate::limits::DEVICE_BYTES_MAX;
 use crate::size::Size;
 
+/// Of a created image: a disk holds what its files' modes keep from others.
+const IMAGE_MODE: u32 = 0o600;
+
 /// May the file be changed?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -74,6 +77,8 @@ pub enum OpenFileError {
     Empty { path: PathBuf },
     #[error("{} would have {size} bytes, more than the {DEVICE_BYTES_MAX} that the system can address; use a smaller --size", path.display())]
     TooLarge { path: PathBuf, size: u64 },
+    #[error("{} was replaced by another file while it was opened; find out by whom, and start again", path.display())]
+    Replaced { path: PathBuf },
     #[error("{} is being served already, by another Weir or another export of this one; stop that first", path.display())]
     InUse { path: PathBuf },
     #[error("{} is being written by QEMU (a virtual machine, qemu-nbd, qemu-img) or another program; stop that first", path.display())]
@@ -182,11 +187,15 @@ fn open_existing(path: &Path, metadata: &Metadata, writable: bool) -> Result<Fil
     }
     let mut how = OpenOptions::new();
     how.read(true).write(writable);
-    if writable && kind.is_block_device() {
+    // A pipe that has taken the file's place by now mustn't be waited for.
+    let mut flags = OFlag::O_NOCTTY;
+    if kind.is_file() {
+        flags |= OFlag::O_NONBLOCK;
+    } else if writable {
         // Without O_CREAT this claims the device: it fails while a file system on it is mounted.
-        how.custom_flags(OFlag::O_EXCL.bits());
+        flags |= OFlag::O_EXCL;
     }
-    how.open(path).map_err(|source| match source.kind() {
+    let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::ResourceBusy => OpenFileError::DeviceBusy {
             path: path.to_owned(),
         },
@@ -200,7 +209,17 @@ fn open_existing(path: &Path, metadata: &Metadata, writable: bool) -> Result<Fil
             path: path.to_owned(),
             source,
         },
-    })
+    };
+    let file = how.custom_flags(flags.bits()).open(path).map_err(failed)?;
+    // What was said of the path holds of what is open.
+    let opened = file.metadata().map_err(failed)?;
+    if same_file(metadata, &opened) && opened.file_type() == kind {
+        Ok(file)
+    } else {
+        Err(OpenFileError::Replaced {
+            path: path.to_owned(),
+        })
+    }
 }
 
 /// Creates a sparse file of the size asked for; nothing is left behind when that fails.
@@ -216,6 +235,7 @@ fn create(path: &Path, options: &FileOptions) -> Result<File, OpenFileError> {
         .read(true)
         .write(true)
         .create_new(true)
+        .mode(IMAGE_MODE)
         .open(&path)
     {
         Ok(file) => file,
@@ -229,7 +249,11 @@ fn create(path: &Path, options: &FileOptions) -> Result<File, OpenFileError> {
         Ok(()) => Ok(file),
         Err(source) => {
             // The file is ours and empty; the reason why it couldn't be made matters more than this.
-            let _ = std::fs::remove_file(&path);
+            let ours = file.metadata();
+            let there = std::fs::symlink_metadata(&path);
+            if ours.is_ok_and(|ours| there.is_ok_and(|there| same_file(&ours, &there))) {
+                let _ = std::fs::remove_file(&path);
+            }
             Err(OpenFileError::Create { path, source })
         }
     }

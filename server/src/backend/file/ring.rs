@@ -20,6 +20,13 @@
 //!
 //! What a kernel without io_uring (or a sandbox that forbids it) says at the start is [`Ring::start`]'s error; the caller goes on
 //! with threads.
+//!
+//! # When the kernel refuses for good
+//! Out of memory or of room, it takes a submission later. With any other error (a sandbox that closes in a running process, a
+//! kernel with ideas of its own) the ring is *broken*: nothing is submitted any more, what the kernel has taken completes, and
+//! all else is handed back as if it had failed, which the caller does over with threads. What was pushed and not taken may be
+//! handed back only when nobody is in the kernel to submit it, so those who are there are counted, and the last to
+//! leave does it.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -29,7 +36,7 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 #[cfg(test)]
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -62,6 +69,9 @@ struct Shared {
     /// So many submissions are yet to be refused.
     #[cfg(test)]
     refusals: AtomicUsize,
+    /// With this error.
+    #[cfg(test)]
+    refusal: AtomicI32,
 }
 
 #[derive(Default)]
@@ -71,6 +81,12 @@ struct State {
     queued: VecDeque<usize>,
     /// Transfers that are in a queue of the ring, or the kernel's.
     under_way: usize,
+    /// How many were ever pushed.
+    pushed: u64,
+    /// Threads that are telling the kernel of what was pushed, or about to.
+    telling: usize,
+    /// The kernel takes nothing any more.
+    broken: bool,
     /// The driver's, while it sleeps.
     driver: Option<Waker>,
     closed: bool,
@@ -84,6 +100,8 @@ struct Operation {
     offset: u64,
     /// When it was submitted.
     since: Option<Instant>,
+    /// The how manieth it was to be pushed, from 1.
+    number: u64,
     /// It was reported for taking long.
     reported: bool,
     outcome: Option<i32>,
@@ -148,6 +166,8 @@ impl Ring {
             state: Mutex::default(),
             #[cfg(test)]
             refusals: AtomicUsize::new(0),
+            #[cfg(test)]
+            refusal: AtomicI32::new(libc::EAGAIN),
         });
         let driver = Driver::new(Arc::clone(&shared))?;
         runtime.spawn(driver.run());
@@ -213,6 +233,7 @@ impl Ring {
             file: Arc::clone(file),
             offset,
             since: None,
+            number: 0,
             reported: false,
             outcome: None,
             waiter: None,
@@ -257,9 +278,15 @@ impl Shared {
 
     /// Enters an operation. If enough have gathered they are submitted; else the driver does it when its turn comes. The first
     /// to be entered has woken it in any case: it looks after the clock as long as anything is under way.
-    fn enter(&self, operation: Operation) -> usize {
+    ///
+    /// # Errors
+    /// The operation, if the ring is broken.
+    fn enter(&self, operation: Operation) -> Result<usize, Box<Operation>> {
         let mut state = self.lock();
         assert!(!state.closed, "I/O submitted after close");
+        if state.broken {
+            return Err(Box::new(operation));
+        }
         let key = state.operations.insert(operation);
         state.queued.push_back(key);
         if state.queued.len() >= SUBMIT_BATCH {
@@ -268,16 +295,23 @@ impl Shared {
             drop(state);
             driver.wake();
         }
-        key
+        Ok(key)
     }
 
     /// Submits as much of what is queued as the ring takes; what the kernel doesn't take now the driver tries again.
     fn submit(&self, mut state: MutexGuard<'_, State>) {
-        let pushed = self.push(&mut state);
+        let pushed = self.push_to_tell(&mut state);
         drop(state);
         if pushed && !self.tell_kernel() {
             self.wake_driver();
         }
+    }
+
+    /// [`Shared::push`], after which the kernel must be told if that says so.
+    fn push_to_tell(&self, state: &mut State) -> bool {
+        let pushed = !state.broken && self.push(state);
+        state.telling += usize::from(pushed);
+        pushed
     }
 
     fn wake_driver(&self) {
@@ -299,6 +333,8 @@ impl Shared {
         {
             let operation = &mut state.operations[key];
             operation.since = Some(*now.get_or_insert_with(Instant::now));
+            state.pushed += 1;
+            operation.number = state.pushed;
             // SAFETY: nothing in the list changes an operation's memory, vectors or file, and it stays in the list until
             // the driver has seen its completion (the drop of all this leaks the list otherwise).
             let entry = unsafe { operation.entry(key) };
@@ -309,33 +345,88 @@ impl Shared {
         !queue.is_empty()
     }
 
-    /// Tells the kernel of what was pushed, by whomever; says whether it has taken all.
+    /// Tells the kernel of what was pushed, by whomever; says whether there is nothing left to tell. Whoever calls it was
+    /// counted before.
     fn tell_kernel(&self) -> bool {
         loop {
-            let taken = match self.enter_kernel() {
-                Ok(taken) => taken,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) => return false,
-                    _ => panic!("io_uring_enter: {error}"),
-                },
-            };
-            let state = self.lock();
+            let outcome = self.enter_kernel();
+            if matches!(&outcome, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+                continue;
+            }
+            let mut state = self.lock();
             // SAFETY: under the state's lock, so it is the only one; it is dropped before the lock.
             let empty = unsafe { self.ring.submission_shared() }.is_empty();
-            drop(state);
-            if empty || taken == 0 {
-                return empty;
+            let over = match outcome {
+                Ok(taken) => empty || taken == 0 || state.broken,
+                // It may take it later.
+                Err(error) if is_passing(&error) => true,
+                Err(error) => {
+                    if !std::mem::replace(&mut state.broken, true) {
+                        tracing::warn!(
+                            "io_uring doesn't work any more ({error}); going on with threads"
+                        );
+                    }
+                    true
+                }
+            };
+            if over {
+                state.telling -= 1;
+                let broken = state.broken;
+                self.hand_back(state);
+                return empty || broken;
             }
             // It has stopped half-way, at an entry that failed at once; or somebody has pushed meanwhile.
         }
+    }
+
+    /// If the ring is broken and nobody is in the kernel: fails what that hasn't taken.
+    fn hand_back(&self, mut state: MutexGuard<'_, State>) {
+        if !state.broken || state.telling > 0 {
+            return;
+        }
+        // SAFETY: under the state's lock, so it is the only one. It reads the kernel's end of the queue anew.
+        let untaken = unsafe { self.ring.submission_shared() }.len() as u64;
+        let State {
+            operations,
+            queued,
+            under_way,
+            pushed,
+            ..
+        } = &mut *state;
+        // The kernel takes in order.
+        let taken = *pushed - untaken;
+        let mut failed = std::mem::take(queued);
+        let pushed_in_vain = operations
+            .iter()
+            .filter(|(_, operation)| operation.number > taken && operation.outcome.is_none());
+        let pushed_in_vain: Vec<_> = pushed_in_vain.map(|(key, _)| key).collect();
+        *under_way -= pushed_in_vain.len();
+        failed.extend(pushed_in_vain);
+        let mut wakers = Vec::new();
+        let mut abandoned = Vec::new();
+        for key in failed {
+            let operation = &mut operations[key];
+            operation.outcome = Some(-libc::ECANCELED);
+            if operation.abandoned {
+                abandoned.push(operations.remove(key));
+            } else {
+                wakers.extend(operation.waiter.take());
+            }
+        }
+        // The driver has less to wait for.
+        wakers.extend(state.driver.take());
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+        drop(abandoned);
     }
 
     fn enter_kernel(&self) -> io::Result<usize> {
         #[cfg(test)]
         if self.refusals.load(Ordering::SeqCst) > 0 {
             self.refusals.fetch_sub(1, Ordering::SeqCst);
-            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+            return Err(io::Error::from_raw_os_error(
+                self.refusal.load(Ordering::SeqCst),
+            ));
         }
         self.ring.submit()
     }
@@ -390,6 +481,14 @@ impl Operation {
     }
 }
 
+/// Whether the kernel may take what it has refused once something has completed.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM)
+    )
+}
+
 /// Submits nothing and waits for it: a sandbox may allow a ring to be made, and not to be used.
 fn try_out(ring: &mut IoUring) -> io::Result<()> {
     // SAFETY: a NOP refers to no memory.
@@ -440,8 +539,13 @@ impl Future for Transfer<'_> {
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(mut operation) = self.operation.take() {
             operation.waiter = Some(task.waker().clone());
-            self.key = Some(self.shared.enter(operation));
-            return Poll::Pending;
+            return match self.shared.enter(operation) {
+                Ok(key) => {
+                    self.key = Some(key);
+                    Poll::Pending
+                }
+                Err(operation) => Poll::Ready((operation.memory, -libc::ECANCELED)),
+            };
         }
         let key = self.key.expect("not polled after it was over");
         let mut state = self.shared.lock();

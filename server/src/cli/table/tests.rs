@@ -36,3 +36,33 @@ fn figures() {
     assert_eq!(percent(u64::MAX, u64::MAX), "100%");
     assert_eq!(name(""), "\"\"");
 }
+
+#[test]
+fn what_a_terminal_would_obey_is_escaped() {
+    let mut table = Table::new([("name", Align::Left), ("size", Align::Right)]);
+    let names = [
+        "\u{1b}[2J\u{1b}]0;owned\u{7}",
+        "two\nlines\r",
+        "\u{9b}31m",
+        "right\u{202e}left",
+        "back\\slash",
+        "it's \"fine\" \u{e9}-\u{4e16}",
+    ];
+    for name in names {
+        table.row([name.to_owned(), "1".to_owned()]);
+    }
+    let text = table.text();
+    assert_eq!(text.lines().count(), 1 + names.len(), "{text:?}");
+    let plain = |c: char| c == '\n' || !c.is_control() && c != '\u{202e}';
+    assert!(text.chars().all(plain), "{text:?}");
+    for part in [
+        "\\u{1b}[2J\\u{1b}]0;owned\\u{7} ",
+        "two\\nlines\\r ",
+        "\\u{9b}31m ",
+        "right\\u{202e}left ",
+        "back\\\\slash ",
+        "it's \"fine\" \u{e9}-\u{4e16} ",
+    ] {
+        assert!(text.contains(part), "{part:?} in {text:?}");
+    }
+}

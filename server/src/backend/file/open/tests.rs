@@ -156,3 +156,60 @@ fn a_dangling_link_is_not_followed() {
     let error = refusal(&link, Some(4096), Access::ReadWrite);
     assert!(matches!(error, OpenFileError::Create { .. }), "{error}");
 }
+
+#[test]
+fn a_created_image_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder();
+    let path = folder.path().join("new.img");
+    try_open(&path, Some(1 << 20), Access::ReadWrite).expect("created");
+    let mode = std::fs::metadata(&path)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    // What was there before keeps what its owner gave it.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("changed");
+    try_open(&path, None, Access::ReadWrite).expect("opened");
+    let mode = std::fs::metadata(&path)
+        .expect("there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o640);
+}
+
+#[test]
+fn what_takes_the_files_place_before_it_is_open_is_not_served() {
+    let folder = folder();
+    let path = folder.path().join("disk.img");
+    let other = folder.path().join("other.img");
+    std::fs::write(&other, [7; 4096]).expect("written");
+    let looked_at = || {
+        drop(std::fs::remove_file(&path));
+        std::fs::write(&path, [1; 4096]).expect("written");
+        let metadata = std::fs::metadata(&path).expect("there");
+        // Kept, so that its number can't be given to another.
+        std::fs::rename(&path, folder.path().join("aside")).expect("moved");
+        metadata
+    };
+    for writable in [false, true] {
+        let put: [&dyn Fn(); 3] = [
+            &|| std::fs::copy(&other, &path).map(drop).expect("copied"),
+            &|| std::os::unix::fs::symlink(&other, &path).expect("linked"),
+            &|| nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("made"),
+        ];
+        for (index, put) in put.into_iter().enumerate() {
+            let metadata = looked_at();
+            put();
+            let error = open_existing(&path, &metadata, writable).expect_err("refused");
+            assert!(
+                matches!(error, OpenFileError::Replaced { .. }),
+                "{index}: {error}"
+            );
+        }
+    }
+    // A link that is there all the time is as good as what it leads to.
+    std::fs::remove_file(&path).expect("removed");
+    std::os::unix::fs::symlink(&other, &path).expect("linked");
+    try_open(&path, None, Access::ReadWrite).expect("opened");
+}

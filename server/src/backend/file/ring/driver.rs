@@ -111,7 +111,7 @@ impl Driver {
         {
             state.driver = Some(task.waker().clone());
         }
-        self.shared.push(&mut state)
+        self.shared.push_to_tell(&mut state)
     }
 
     /// Takes the completions; says whether there were any.

@@ -354,3 +354,146 @@ fn neighbours_are_one_piece() {
     assert_eq!(merged, [(0, 16), (24, 16), (48, 16)]);
     assert_eq!(vectors.bytes(), 48);
 }
+
+/// Errors that aren't to be expected end the ring, and nothing else.
+#[tokio::test]
+async fn a_ring_that_breaks_hands_everything_back() {
+    let pages = 2 * SUBMIT_BATCH + 3;
+    let Some((_folder, file, ring, pool)) = bench(pages) else {
+        return;
+    };
+    let mut abandoned = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(abandoned.as_mut()).is_pending());
+    drop(abandoned);
+    ring.shared.refusal.store(libc::EPERM, Ordering::SeqCst);
+    ring.shared.refusals.store(1, Ordering::SeqCst);
+    for _ in 0..2 {
+        let reads = (0..pages).map(|page| {
+            let (ring, file, buffer) = (&ring, &file, frames(&pool, 1));
+            async move { ring.read(file, page as u64 * PAGE_BYTES, buffer).await }
+        });
+        let reads = futures_util::future::join_all(reads);
+        let reads = tokio::time::timeout(crate::limits::IO_REPORT_AFTER / 4, reads).await;
+        // The kernel would take them again: what is given up stays so.
+        assert!(reads.expect("handed back").iter().all(|(_, whole)| !whole));
+    }
+    {
+        let state = ring.shared.lock();
+        assert!(state.operations.is_empty() && state.queued.is_empty());
+        assert_eq!((state.under_way, state.telling), (0, 0));
+    }
+    let shared = Arc::downgrade(&ring.shared);
+    drop(ring);
+    while shared.upgrade().is_some() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_kernel_has_taken_completes_in_a_broken_ring() {
+    let Some((folder, file, ring, pool)) = bench(2) else {
+        return;
+    };
+    let other = folder.path().join("other.img");
+    std::fs::write(&other, [0; PAGE_SIZE]).unwrap();
+    let (slow_file, mut other_end) = stalled(open_file(&other));
+    let mut taken = Box::pin(ring.read(&slow_file, 0, frames(&pool, 1)));
+    assert!(poll_once(taken.as_mut()).is_pending());
+    ring.submit();
+    assert_eq!(ring.shared.lock().under_way, 1);
+    ring.shared.refusal.store(libc::EBADF, Ordering::SeqCst);
+    ring.shared.refusals.store(1, Ordering::SeqCst);
+    let (_, whole) = ring.read(&file, 0, frames(&pool, 1)).await;
+    assert!(!whole);
+    assert!(poll_once(taken.as_mut()).is_pending());
+    assert_eq!(ring.shared.lock().under_way, 1);
+    other_end.write_all(&[7; PAGE_SIZE]).unwrap();
+    let (buffer, whole) = taken.await;
+    assert!(whole && buffer.page(0)[..] == [7; PAGE_SIZE]);
+}
+
+/// What came while one was told that it is broken.
+#[tokio::test]
+async fn what_is_queued_when_a_ring_breaks_is_handed_back() {
+    let Some((_folder, file, ring, pool)) = bench(2) else {
+        return;
+    };
+    let mut first = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(ring.shared.push_to_tell(&mut ring.shared.lock()));
+    let mut second = Box::pin(ring.read(&file, PAGE_BYTES, frames(&pool, 1)));
+    assert!(poll_once(second.as_mut()).is_pending());
+    ring.shared.refusal.store(libc::EPERM, Ordering::SeqCst);
+    ring.shared.refusals.store(1, Ordering::SeqCst);
+    assert!(ring.shared.tell_kernel());
+    for read in [first.as_mut(), second.as_mut()] {
+        assert!(matches!(poll_once(read), Poll::Ready((_, false))));
+    }
+}
+
+/// One is told that it is broken while another is in the kernel, which takes what both have pushed: that isn't theirs any more.
+#[tokio::test]
+async fn nothing_is_handed_back_under_somebody_in_the_kernel() {
+    let Some((_folder, file, ring, pool)) = bench(2) else {
+        return;
+    };
+    let mut first = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
+    assert!(poll_once(first.as_mut()).is_pending());
+    assert!(ring.shared.push_to_tell(&mut ring.shared.lock()));
+    let mut second = Box::pin(ring.read(&file, PAGE_BYTES, frames(&pool, 1)));
+    assert!(poll_once(second.as_mut()).is_pending());
+    assert!(ring.shared.push_to_tell(&mut ring.shared.lock()));
+    ring.shared.refusal.store(libc::EPERM, Ordering::SeqCst);
+    ring.shared.refusals.store(1, Ordering::SeqCst);
+    assert!(ring.shared.tell_kernel());
+    assert!(ring.shared.lock().broken);
+    for read in [first.as_mut(), second.as_mut()] {
+        assert!(poll_once(read).is_pending());
+    }
+    assert!(ring.shared.tell_kernel());
+    assert!(first.await.1 && second.await.1);
+}
+
+/// It breaks while several workers are in the kernel: each read is whole and right, or handed back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_ring_that_breaks_among_many_tasks() {
+    let pages = 64;
+    for round in 0..50 {
+        let Some((_folder, file, ring, pool)) = bench(pages) else {
+            return;
+        };
+        let expected = Arc::new(pattern(3, pages * PAGE_SIZE));
+        let ring = Arc::new(ring);
+        let tasks: Vec<_> = (0..4)
+            .map(|task| {
+                let (ring, file, pool) = (Arc::clone(&ring), Arc::clone(&file), Arc::clone(&pool));
+                let expected = Arc::clone(&expected);
+                tokio::spawn(async move {
+                    for step in 0..20 {
+                        if task == 0 && step == 1 + round % 15 {
+                            ring.shared.refusal.store(libc::EPERM, Ordering::SeqCst);
+                            ring.shared.refusals.store(1, Ordering::SeqCst);
+                        }
+                        let page = (task * 31 + step * 7) % pages;
+                        let at = page as u64 * PAGE_BYTES;
+                        let reads =
+                            (0..SUBMIT_BATCH + 2).map(|_| ring.read(&file, at, frames(&pool, 1)));
+                        for (buffer, whole) in futures_util::future::join_all(reads).await {
+                            let start = page * PAGE_SIZE;
+                            let right = &expected[start..start + PAGE_SIZE];
+                            assert!(!whole || buffer.page(0)[..] == *right);
+                        }
+                    }
+                })
+            })
+            .collect();
+        let all = futures_util::future::join_all(tasks);
+        let all = tokio::time::timeout(crate::limits::IO_REPORT_AFTER, all).await;
+        for outcome in all.expect("nobody waits for ever") {
+            outcome.unwrap();
+        }
+        let state = ring.shared.lock();
+        assert!(state.broken && state.operations.is_empty());
+        assert_eq!((state.under_way, state.telling), (0, 0));
+    }
+}
