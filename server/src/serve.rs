@@ -48,7 +48,7 @@ pub struct Server {
 /// # Errors
 /// Whatever prevents the start or a clean stop.
 pub fn run(options: ServeOptions) -> Result<ExitCode, Error> {
-    logging::start(options.verbose, options.quiet);
+    logging::start(options.verbose, options.quiet).map_err(Error::System)?;
     let settings = Settings::resolve(with_file(options)?)?;
     process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -7,6 +7,7 @@ use axum::extract::State;
 
 use super::wire::{FaultSummary, StatusReport};
 use super::{AdminState, ApiError, connections, exports};
+use crate::logging;
 
 /// The state that a listing shows of a point that isn't armed.
 const OFF: &str = "off";
@@ -26,5 +27,6 @@ pub(super) async fn show(
             points_armed: points.iter().filter(|point| point.state != OFF).count(),
             events: state.faults.newest_event(),
         },
+        log_lines_dropped: logging::lines_dropped(),
     }))
 }

@@ -28,6 +28,9 @@ pub struct StatusReport {
     pub connections: Vec<ConnectionReport>,
     /// What is set to go wrong.
     pub faults: FaultSummary,
+    /// Lines of the log that nobody took.
+    #[serde(default)]
+    pub log_lines_dropped: u64,
 }
 
 /// What is set to go wrong, counted.

@@ -47,6 +47,13 @@ fn table(report: &StatusReport) -> String {
         "\nfaults: {} rules, {} points armed, {} fired",
         faults.rules, faults.points_armed, faults.events
     );
+    if report.log_lines_dropped > 0 {
+        let _ = writeln!(
+            text,
+            "{} lines of the log were dropped, as nobody reads the server's standard error",
+            report.log_lines_dropped
+        );
+    }
     for export in &report.exports {
         if export.cache.losses > 0 {
             let _ = writeln!(
@@ -68,3 +75,6 @@ fn table(report: &StatusReport) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
