@@ -15,6 +15,8 @@ use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
+pub mod parent;
+
 /// `PR_SET_IO_FLUSHER` of linux/prctl.h, which the libc crate doesn't name for every target.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 

@@ -4,7 +4,8 @@
 //! signals are taken over before anything is printed, so that whoever waits for the printed line may send one; clients are
 //! let in last.
 
-use std::io::Write;
+use std::future::pending;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::connection::ConnectionTable;
 use crate::error::Error;
 use crate::export::{self, ExportTable, OpenExportError};
 use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
+use crate::process::parent::{Parent, WatchedParent};
 use crate::session::SessionContext;
 use crate::settings::Settings;
 use crate::shutdown::{StopSignals, finish};
@@ -50,12 +52,16 @@ pub struct Server {
 pub fn run(options: ServeOptions) -> Result<ExitCode, Error> {
     logging::start(options.verbose, options.quiet).map_err(Error::System)?;
     let settings = Settings::resolve(with_file(options)?)?;
+    let parent = match settings.exit_with_parent {
+        true => Some(Parent::find()?),
+        false => None,
+    };
     process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Error::System)?;
-    let outcome = runtime.block_on(serve(&settings));
+    let outcome = runtime.block_on(serve(&settings, parent));
     // I/O that hangs must not keep the process after its last word.
     runtime.shutdown_background();
     outcome
@@ -72,8 +78,12 @@ fn with_file(options: ServeOptions) -> Result<ServeOptions, Error> {
     }
 }
 
-async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
+async fn serve(settings: &Settings, parent: Option<Parent>) -> Result<ExitCode, Error> {
     let mut signals = StopSignals::install().map_err(Error::System)?;
+    let parent = parent
+        .map(Parent::watch)
+        .transpose()
+        .map_err(Error::System)?;
     let listeners = bind(settings).await?;
     let admin = AdminListener::bind(settings).await?;
     let server = open(settings).await?;
@@ -84,10 +94,13 @@ async fn serve(settings: &Settings) -> Result<ExitCode, Error> {
     if let Some(admin) = admin {
         acceptors.spawn(admin.serve(&server, server.stop.clone()));
     }
-    announcement.print();
+    // With --run, standard output is the command's.
+    if settings.run.is_none() {
+        announcement.print();
+    }
     notify_service_manager(&[sd_notify::NotifyState::Ready]);
 
-    let outcome = work(settings, &announcement, &mut signals).await;
+    let outcome = work(settings, &announcement, &mut signals, parent).await;
     notify_service_manager(&[sd_notify::NotifyState::Stopping]);
     server.stop.cancel();
     acceptors.close();
@@ -205,25 +218,41 @@ fn accept(
     acceptors
 }
 
-/// Serves until a signal comes or the command of `--run` has ended, whose status is the outcome.
+/// Serves until a signal comes, the parent has ended or the command of `--run` has, whose status is the outcome.
 async fn work(
     settings: &Settings,
     announcement: &Announcement,
     signals: &mut StopSignals,
+    parent: Option<WatchedParent>,
 ) -> Result<ExitCode, Error> {
-    let Some(command) = &settings.run else {
-        let signal = signals.next().await;
-        tracing::info!("{signal}: stopping");
-        return Ok(ExitCode::SUCCESS);
+    let mut command = match &settings.run {
+        Some(command) => Some(RunningCommand::start(command, announcement).map_err(Error::Run)?),
+        None => None,
     };
-    let mut command = RunningCommand::start(command, announcement).map_err(Error::Run)?;
     tokio::select! {
-        outcome = command.wait() => outcome.map_err(Error::Run),
-        signal = signals.next() => {
-            tracing::info!("{signal}: stopping");
-            command.terminate();
-            Ok(ExitCode::SUCCESS)
-        }
+        outcome = ended(command.as_mut()) => return outcome.map_err(Error::Run),
+        signal = signals.next() => tracing::info!("{signal}: stopping"),
+        () = gone(parent.as_ref()) => tracing::info!("the parent process has ended: stopping"),
+    }
+    if let Some(command) = command {
+        command.terminate();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the end of a command; for ever if there is none. Cancel safe.
+async fn ended(command: Option<&mut RunningCommand>) -> io::Result<ExitCode> {
+    match command {
+        Some(command) => command.wait().await,
+        None => pending().await,
+    }
+}
+
+/// Waits for the end of the parent; for ever if nobody asked for that. Cancel safe.
+async fn gone(parent: Option<&WatchedParent>) {
+    match parent {
+        Some(parent) => parent.ended().await,
+        None => pending().await,
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Settings {
     pub faults: Vec<String>,
     /// A shell command that the server runs for.
     pub run: Option<String>,
+    /// Whether the server stops when the process that started it has ended.
+    pub exit_with_parent: bool,
     /// Where the default of `--cache-size` came from, if any export uses it.
     pub memory: Option<MachineMemory>,
     /// Where the admin port listens, or that there is none.
@@ -94,6 +96,10 @@ pub enum SettingsError {
     SmallCache(Size, String),
     #[error("--max-connections 0 lets nobody in; give at least 1")]
     NoConnections,
+    #[error(
+        "--size {0} belongs to a SOURCE, and there is none; write it beside an export's own: --export NAME=SOURCE,size={0}"
+    )]
+    SizeWithoutSource(Size),
     #[error("{0} isn't available in this version; leave it out")]
     Unavailable(&'static str),
 }
@@ -105,6 +111,11 @@ impl Settings {
     /// Options that contradict each other or the limits.
     pub fn resolve(options: ServeOptions) -> Result<Self, SettingsError> {
         refuse_unavailable(&options)?;
+        if let (Some(size), None, false) =
+            (options.size, &options.source, options.export.is_empty())
+        {
+            return Err(SettingsError::SizeWithoutSource(size));
+        }
         let specs = export_specs(&options);
         check_names(&specs)?;
         let sharing = specs
@@ -135,6 +146,7 @@ impl Settings {
             allow: options.allow,
             faults: options.fault,
             run: options.run,
+            exit_with_parent: options.exit_with_parent.unwrap_or(false),
             memory,
             admin: match options.no_admin {
                 Some(true) => None,
@@ -172,19 +184,14 @@ impl ExportSettings {
         if let Some(size) = cache_size.filter(|size| size.0 < CACHE_BYTES_MIN) {
             return Err(SettingsError::SmallCache(size, spec.name));
         }
-        let size = spec.size.or(match spec.source {
-            Source::File(_) => server.size,
-            // It says a size itself.
-            Source::Memory(_) => None,
-        });
         Ok(Self {
             create_size: first_try
                 .then_some(Size(FIRST_TRY_SIZE))
-                .filter(|_| size.is_none()),
+                .filter(|_| spec.size.is_none()),
             name: spec.name,
             description: spec.description.unwrap_or_default(),
             source: spec.source,
-            size,
+            size: spec.size,
             cache_bytes: cache_size.map_or(share, |size| size.0),
             mode: spec
                 .cache

@@ -30,6 +30,7 @@ fn every_option_has_its_name() {
         power-cut = false
         fault = ["read p=1% delay=20ms"]
         run = "true"
+        exit-with-parent = true
         max-connections = 7
         handshake-timeout = "3s"
         idle-timeout = "5m"
@@ -96,4 +97,19 @@ fn the_command_line_wins() {
         "exports on the command line replace what the file serves"
     );
     assert_eq!(both.no_admin, Some(true));
+}
+
+#[test]
+fn a_size_in_the_file_goes_with_the_source_there() {
+    let file = || parsed("source = \"f\"\nsize = \"1G\"");
+    let line = |words: &str| {
+        let (source, export) = (words.parse().ok(), Vec::new());
+        ServeOptions {
+            source,
+            export,
+            ..ServeOptions::default()
+        }
+    };
+    assert_eq!(line("g").or(file()).size, None, "another source");
+    assert_eq!(ServeOptions::default().or(file()).size, Some(Size(1 << 30)));
 }
