@@ -1,6 +1,6 @@
 //! `weir serve`: from settings to a running server and to its end.
 //!
-//! The order matters. Addresses are bound before files are opened (and created), so a busy port leaves nothing behind;
+//! The order matters. What can be found wrong without changing anything is looked for first. Addresses are bound before files are opened (and created), so a busy port leaves nothing behind;
 //! signals are taken over before anything is printed, so that whoever waits for the printed line may send one; clients are
 //! let in last.
 
@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::export::{self, ExportTable, OpenExportError};
 use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
 use crate::process::parent::{Parent, WatchedParent};
+use crate::resources::MachineMemory;
 use crate::session::SessionContext;
 use crate::settings::Settings;
 use crate::shutdown::{StopSignals, finish};
@@ -27,7 +28,9 @@ use crate::size::Size;
 use crate::{config, logging, process};
 
 mod announce;
+mod check;
 mod command;
+mod remarks;
 
 use announce::Announcement;
 use command::RunningCommand;
@@ -84,9 +87,10 @@ async fn serve(settings: &Settings, parent: Option<Parent>) -> Result<ExitCode, 
         .map(Parent::watch)
         .transpose()
         .map_err(Error::System)?;
+    let faults = check::check(settings)?;
     let listeners = bind(settings).await?;
     let admin = AdminListener::bind(settings).await?;
-    let server = open(settings).await?;
+    let server = open(settings, faults).await?;
     let admin_url = admin.as_ref().map(|admin| admin.url().to_owned());
     let announcement = Announcement::new(&listeners, &server, admin_url).map_err(Error::System)?;
     let sessions = TaskTracker::new();
@@ -127,19 +131,8 @@ async fn bind(settings: &Settings) -> Result<Vec<Listener>, Error> {
     Ok(listeners)
 }
 
-/// Arms the fault rules, then opens the exports, so that a rule that isn't understood creates no file. Logs nothing before
-/// all is open: a refusal is one line.
-async fn open(settings: &Settings) -> Result<Server, Error> {
-    let faults = Faults::new();
-    for export in &settings.exports {
-        faults.add_device(&export.name);
-    }
-    for rule in &settings.faults {
-        faults.add_rule(rule).map_err(|error| Error::Fault {
-            rule: rule.clone(),
-            reason: error.to_string(),
-        })?;
-    }
+/// Opens the exports. Logs nothing before all are open: a refusal is one line.
+async fn open(settings: &Settings, faults: Faults) -> Result<Server, Error> {
     let mut exports = Vec::new();
     for settings in &settings.exports {
         let refused = |source| Error::Export {
@@ -169,6 +162,9 @@ fn report(settings: &Settings, exports: &ExportTable) {
             memory.bytes >> 20
         );
     }
+    if let Some(remark) = remarks::of_memory(&settings.exports, MachineMemory::detect()) {
+        tracing::warn!("{remark}");
+    }
     for settings in &settings.exports {
         let Some(export) = exports.get(&settings.name) else {
             continue;
@@ -182,7 +178,7 @@ fn report(settings: &Settings, exports: &ExportTable) {
             settings.cache_bytes >> 20,
             settings.mode,
         );
-        for remark in &export.remarks {
+        for remark in remarks::of(size).iter().chain(&export.remarks) {
             tracing::warn!("{}: {remark}", export.source);
         }
     }
@@ -263,12 +259,14 @@ fn notify_service_manager(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Says on standard output that a configuration file is good.
+/// Says on standard output that a configuration file is good: that `weir serve` would not refuse it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check_config(path: &std::path::Path) -> Result<ExitCode, Error> {
     let settings = Settings::resolve(config::read(path)?)?;
+    check::check(&settings)?;
+    check::check_addresses(&settings)?;
     let exports = settings.exports.len();
     writeln!(
         std::io::stdout(),

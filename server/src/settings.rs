@@ -94,6 +94,8 @@ pub enum SettingsError {
     NulInName(String),
     #[error("a --cache-size of {0} for export {1:?} is too small; give at least {min}", min = Size(CACHE_BYTES_MIN))]
     SmallCache(Size, String),
+    #[error("{0} is to be listened on twice; leave one out")]
+    SameAddress(Address),
     #[error("--max-connections 0 lets nobody in; give at least 1")]
     NoConnections,
     #[error(
@@ -157,7 +159,20 @@ impl Settings {
         if settings.max_connections == 0 {
             return Err(SettingsError::NoConnections);
         }
+        settings.check_addresses()?;
         Ok(settings)
+    }
+
+    /// An address can be taken once, unless the system picks its port.
+    fn check_addresses(&self) -> Result<(), SettingsError> {
+        let all: Vec<_> = self.listen.iter().chain(&self.admin).collect();
+        for (index, address) in all.iter().enumerate() {
+            let picked = matches!(address, Address::Tcp { port: 0, .. });
+            if !picked && all[..index].contains(address) {
+                return Err(SettingsError::SameAddress((*address).clone()));
+            }
+        }
+        Ok(())
     }
 
     /// Where to listen when nobody says it.

@@ -1,7 +1,7 @@
 //! The admin port's socket, and the connections on it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,8 +74,7 @@ impl AdminListener {
         let Some(address) = &settings.admin else {
             return Ok(None);
         };
-        let token = settings.admin_token_file.as_deref().map(Token::read);
-        let token = token.transpose()?;
+        let token = token_of(settings)?;
         let listener = bind_private(address).await?;
         let (url, local) = describe(&listener).map_err(AdminError::Address)?;
         if !local && token.is_none() {
@@ -93,6 +92,22 @@ impl AdminListener {
         }))
     }
 
+    /// Looks for what [`AdminListener::bind`] would refuse, whoever listens there now.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn check(settings: &Settings) -> Result<(), AdminError> {
+        let Some(address) = &settings.admin else {
+            return Ok(());
+        };
+        let token = token_of(settings)?;
+        Listener::check(address, "admin")?;
+        if token.is_none() && !is_local(address) {
+            return Err(AdminError::TokenNeeded(address.clone()));
+        }
+        Ok(())
+    }
+
     /// `http://HOST:PORT` or `unix:PATH`: what `--admin` and `WEIR_ADMIN` take.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -107,6 +122,25 @@ impl AdminListener {
     ) -> impl Future<Output = ()> + Send + use<> {
         let router = router(Arc::new(AdminState::new(server)), self.guard);
         accept_loop(self.listener, router, stop)
+    }
+}
+
+fn token_of(settings: &Settings) -> Result<Option<Token>, TokenError> {
+    settings
+        .admin_token_file
+        .as_deref()
+        .map(Token::read)
+        .transpose()
+}
+
+/// Whether an address can be reached from this machine only.
+fn is_local(address: &Address) -> bool {
+    match address {
+        Address::Unix(_) => true,
+        // The first that can be had is taken: one that others reach is enough to need a token.
+        Address::Tcp { host, port } => (host.as_str(), *port)
+            .to_socket_addrs()
+            .is_ok_and(|mut addresses| addresses.all(|address| address.ip().is_loopback())),
     }
 }
 
