@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::client::AdminOptions;
+use super::table::bytes;
 use super::{connection, export};
-use crate::admin::wire::StatusReport;
+use crate::admin::wire::{ExportReport, ReplayProgress, StatusReport, TroubleReport};
 use crate::error::Error;
 
 /// `weir status`
@@ -47,6 +48,12 @@ fn table(report: &StatusReport) -> String {
         "\nfaults: {} rules, {} points armed, {} fired",
         faults.rules, faults.points_armed, faults.events
     );
+    if let Some(ReplayProgress { requests, left }) = faults.replay {
+        let _ = writeln!(
+            text,
+            "replay: {left} of {requests} requests are still to come"
+        );
+    }
     if report.log_lines_dropped > 0 {
         let _ = writeln!(
             text,
@@ -62,6 +69,9 @@ fn table(report: &StatusReport) -> String {
                 export.name, export.cache.losses
             );
         }
+        if let Some(trouble) = &export.trouble {
+            let _ = writeln!(text, "{}", in_trouble(export, trouble));
+        }
         let device = &export.device;
         let states = [
             ("offline", device.offline),
@@ -74,6 +84,22 @@ fn table(report: &StatusReport) -> String {
         }
     }
     text
+}
+
+/// That the store takes nothing, in words.
+fn in_trouble(export: &ExportReport, trouble: &TroubleReport) -> String {
+    let cache = &export.cache;
+    let waiting =
+        cache.dirty_pages + cache.in_flight_pages + cache.held_pages + cache.unstable_pages;
+    format!(
+        "export {:?} can't {} its store: {}, {} times in {:?}; {} wait",
+        export.name,
+        if trouble.syncs { "sync" } else { "write to" },
+        trouble.error,
+        trouble.failures,
+        Duration::from_secs(trouble.for_ms / 1000),
+        bytes(waiting * weir_cache::PAGE_BYTES),
+    )
 }
 
 #[cfg(test)]

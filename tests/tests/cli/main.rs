@@ -5,6 +5,7 @@ mod logs;
 mod refusals;
 mod resize;
 mod start_stop;
+mod words;
 
 fn folder() -> tempfile::TempDir {
     tempfile::Builder::new()
