@@ -77,6 +77,8 @@ pub struct ServeOptions {
     pub io_engine: Option<IoEngineName>,
 
     /// Makes `weir device power-cut` possible: what isn't flushed is kept apart, so that it can be lost
+    ///
+    /// It is kept in memory, up to 256 MiB of it beside the cache.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub power_cut: Option<bool>,
 
