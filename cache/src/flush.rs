@@ -147,6 +147,11 @@ impl Generations {
         Submitted(self.ledger().failed_syncs)
     }
 
+    /// Whether a sync has covered all that has completed.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::SeqCst) >= self.completed.load(Ordering::SeqCst)
+    }
+
     fn completed(&self) -> u64 {
         self.completed.fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -361,6 +366,7 @@ impl PageCache {
         };
         let result = result.and(pause_point!(context, "cache:sync:complete", [EIO]).await);
         self.counters.syncs.add(1);
+        self.writeback.troubles.synced(result);
         match result {
             Ok(()) => {
                 // Settled first: whoever finds that nothing needs a sync finds the pages clean.

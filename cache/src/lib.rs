@@ -89,6 +89,7 @@ pub use crate::{
     space::SpaceStats,
     stats::CacheStats,
     status::ResidencyExtent,
+    writeback::WritebackTrouble,
 };
 
 #[cfg(all(test, not(loom)))]

@@ -44,6 +44,7 @@
 //! other wait holds no guard; so there is no cycle. That rests on the rule of [`carried`](crate::carried): whoever carries a
 //! transfer polls it whatever else it waits for, or drops it, and then a task goes on with it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ use crate::reclaim::Memory;
 use crate::space::Space;
 use crate::stats::{CacheStats, Counters};
 use crate::throttle::Throttle;
-use crate::writeback::Writeback;
+use crate::writeback::{Writeback, WritebackTrouble};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A coherent write-back cache in front of one [`Backend`].
@@ -136,7 +137,7 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
     /// The final flush failed; the pages are lost with the process.
-    #[error("the final flush failed: {errno}; {dirty_bytes} bytes are not durable")]
+    #[error("the final flush failed: {errno}; {}", NotDurable(*.dirty_bytes))]
     Flush {
         /// What the backend said.
         errno: Errno,
@@ -144,7 +145,7 @@ pub enum CloseError {
         dirty_bytes: u64,
     },
     /// The final flush took too long.
-    #[error("the final flush took longer than {deadline:?}; {dirty_bytes} bytes are not durable")]
+    #[error("the final flush took longer than {deadline:?}; {}", NotDurable(*.dirty_bytes))]
     Deadline {
         /// How long it was given.
         deadline: Duration,
@@ -156,6 +157,18 @@ pub enum CloseError {
         "a sync failed earlier ({0}) and may have lost acknowledged data; no client has been told"
     )]
     Lost(Errno),
+}
+
+/// Bytes of pages that aren't durable. A flush can also fail for what no page is kept of: direct writes and zeroes.
+struct NotDurable(u64);
+
+impl fmt::Display for NotDurable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("what the store has taken since its last sync is not durable"),
+            bytes => write!(f, "{bytes} bytes are not durable"),
+        }
+    }
 }
 
 impl PageCache {
@@ -291,6 +304,18 @@ impl PageCache {
                 locks.gate_waits + locks.add_waits + locks.block_waits
             },
         }
+    }
+
+    /// Why the store doesn't take what is dirty, if that is so and something still waits for it.
+    #[must_use]
+    pub fn trouble(&self) -> Option<WritebackTrouble> {
+        self.writeback.troubles.worst(self.unclean_pages() > 0)
+    }
+
+    /// Whether a sync has covered everything that the backend has taken.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.generations.is_synced()
     }
 
     /// Pages that the backend may not durably have.

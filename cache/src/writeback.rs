@@ -20,6 +20,7 @@
 mod failures;
 mod halves;
 mod operations;
+mod trouble;
 
 use std::future::{Future as _, poll_fn};
 use std::ops::Range;
@@ -34,6 +35,7 @@ use weir_faults::{Errno, FaultContext, pause_point};
 pub(crate) use self::failures::{Evidence, Seen, Tries, Watch};
 use self::halves::Failed;
 pub(crate) use self::operations::{Operation, OperationKind, Writeback};
+pub use self::trouble::WritebackTrouble;
 use crate::carried::{Carried, Carrier};
 use crate::flush::Submitted;
 use crate::frame::{FrameRefs, PAGE_BYTES};
@@ -405,8 +407,12 @@ impl PageCache {
         self.counters
             .writeback_pages
             .add(pages.end - pages.start - failed_pages);
+        if failed.is_empty() {
+            self.writeback.troubles.written(pages);
+        }
         for (part, errno) in &failed {
             self.counters.writeback_errors.add(1);
+            self.writeback.troubles.failed(part, *errno);
             // Of a sync that has failed each page has its own share.
             let evidence = if part.end - part.start == 1 || !known {
                 Evidence::Alone

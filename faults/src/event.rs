@@ -1,4 +1,4 @@
-//! What happened: every firing of rules and points, in a bounded ring, with followers.
+//! What happened: every firing of rules and points and every power cut, in a bounded ring, with followers.
 //!
 //! A follower keeps the number of the last event that it has seen and fetches what came after; one that is too slow finds
 //! a gap in the numbers, and holds up nobody.
@@ -49,6 +49,8 @@ pub enum Firing {
     Rule(RuleFiring),
     /// A point in code.
     Point(PointFiring),
+    /// A device that was made to fail at that moment.
+    Device(DeviceFiring),
 }
 
 /// A rule's firing at one request.
@@ -94,6 +96,15 @@ pub struct PointFiring {
     /// Which of the point's firings it was, from 1.
     pub fire: u64,
     /// What was armed.
+    pub action: String,
+}
+
+/// What was done to a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceFiring {
+    /// The export's name.
+    pub export: String,
+    /// The words that do it again, without the name: `power-cut keep=random tear=512 seed=7`.
     pub action: String,
 }
 
@@ -189,6 +200,9 @@ impl fmt::Display for Event {
         match &self.firing {
             Firing::Rule(rule) => write!(f, "{rule}"),
             Firing::Point(point) => write!(f, "{point}"),
+            Firing::Device(DeviceFiring { export, action }) => {
+                write!(f, "device={}: {action}", Escaped(export))
+            }
         }
     }
 }
@@ -285,6 +299,11 @@ impl FromStr for Event {
         let time_us = duration_us(fields.needed("time")?)?;
         let firing = if fields.get("rule").is_some() {
             Firing::Rule(rule_firing(&fields, tail)?)
+        } else if let Some(export) = fields.get("device") {
+            Firing::Device(DeviceFiring {
+                export: unescape(export)?,
+                action: tail.to_owned(),
+            })
         } else {
             Firing::Point(point_firing(&fields, tail)?)
         };

@@ -32,7 +32,9 @@ pub mod words;
 
 pub use device::{BAD_RANGES_MAX, Device, DeviceListing, SECTOR, TooManyBadRanges};
 pub use errno::Errno;
-pub use event::{EVENTS_KEPT, Event, Firing, PointFiring, REPLAY, RuleFiring, Script};
+pub use event::{
+    DeviceFiring, EVENTS_KEPT, Event, Firing, PointFiring, REPLAY, RuleFiring, Script,
+};
 pub use kind::{RequestKind, RequestKinds};
 pub use point::{ArmedPoints, FaultContext, FaultPoint, PointKind};
 pub use power_cut::{

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 use crate::device::Device;
-use crate::event::{EventLog, Firing, PointFiring};
+use crate::event::{DeviceFiring, EventLog, Firing, PointFiring};
 use crate::kind::RequestKinds;
 use crate::point::{FaultContext, FaultPoint};
 
@@ -52,6 +52,11 @@ impl Faults {
 
     pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// Notes what was done to a device at this moment.
+    pub fn record_device(&self, firing: DeviceFiring) {
+        self.shared.events.push(Firing::Device(firing));
     }
 
     /// What code under those kinds of work needs to reach this registry's points.

@@ -159,6 +159,15 @@ impl Rule {
         self.filters.export.as_deref()
     }
 
+    /// Where it stores instead, in bytes, if that is what it does.
+    #[must_use]
+    pub fn misdirect(&self) -> Option<u64> {
+        match self.action {
+            Some(Action::Misdirect(offset)) => Some(offset),
+            _ => None,
+        }
+    }
+
     /// The commands that it is about.
     pub(crate) fn kinds(&self) -> RequestKinds {
         match self.commands {
@@ -168,7 +177,8 @@ impl Rule {
     }
 
     /// Whether it is about the requests of an export of that name.
-    pub(crate) fn covers_export(&self, name: &str) -> bool {
+    #[must_use]
+    pub fn covers_export(&self, name: &str) -> bool {
         let glob = self.filters.export.as_ref();
         glob.is_none_or(|glob| glob_matches(glob, name))
     }

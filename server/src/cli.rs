@@ -87,7 +87,7 @@ pub enum Command {
 /// What can be done to a configuration file.
 #[derive(Subcommand, Debug)]
 pub enum ConfigCommand {
-    /// Says whether `weir serve --config FILE` would understand it; opens nothing
+    /// Says whether `weir serve --config FILE` would refuse it; changes nothing
     Check {
         /// The file
         #[arg(value_name = "FILE")]

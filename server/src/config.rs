@@ -52,6 +52,7 @@ fn parse(path: &Path, text: &str) -> Result<ServeOptions, ConfigError> {
             + 1;
         // An error is one line; the parser's may be several.
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
+        let message = words::plain(&message);
         ConfigError::Parse {
             path: path.to_owned(),
             line,
@@ -59,6 +60,8 @@ fn parse(path: &Path, text: &str) -> Result<ServeOptions, ConfigError> {
         }
     })
 }
+
+mod words;
 
 #[cfg(test)]
 mod tests;

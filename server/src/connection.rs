@@ -90,6 +90,7 @@ impl Connection {
             peer: self.peer.clone(),
             export: self.export.get().cloned(),
             since: self.since,
+            under_way: self.counters.under_way(),
             counts: self.counters.load(),
         }
     }
@@ -106,6 +107,8 @@ pub struct ConnectionInfo {
     pub export: Option<String>,
     /// When it was accepted.
     pub since: SystemTime,
+    /// Requests that are being worked on.
+    pub under_way: usize,
     /// What it has done so far, at most one batch behind.
     pub counts: Counts,
 }

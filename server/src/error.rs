@@ -7,6 +7,7 @@ use crate::cli::client::ClientError;
 use crate::config::ConfigError;
 use crate::export::OpenExportError;
 use crate::listener::BindError;
+use crate::process::parent::ParentError;
 use crate::settings::SettingsError;
 use crate::shutdown::StopError;
 
@@ -35,6 +36,8 @@ pub enum Error {
         "the system refuses what a server needs at its start: {0}; check the limits of tasks and descriptors"
     )]
     System(#[source] io::Error),
+    #[error(transparent)]
+    Parent(#[from] ParentError),
     #[error("--run: the shell can't be started: {0}")]
     Run(#[source] io::Error),
     #[error(transparent)]

@@ -10,9 +10,11 @@ use weir_protocol::{MetaContextSet, TransmissionFlags};
 
 use crate::backend::power_cut::PowerCutBackend;
 
+mod misdirect;
 mod open;
 
-pub use open::{OpenExportError, open};
+pub use misdirect::misdirected;
+pub use open::{OpenExportError, check, known_size, open};
 
 /// A device under a name.
 #[derive(Debug)]

@@ -111,6 +111,22 @@ impl Listener {
         outcome
     }
 
+    /// Looks for what is wrong with `address`, and listens on nothing. One that is in use now is fine.
+    ///
+    /// # Errors
+    /// Why that address could never be had.
+    pub fn check(address: &Address, option: &'static str) -> Result<(), BindError> {
+        match address {
+            Address::Tcp { host, port } => tcp::check(host, *port),
+            Address::Unix(path) => unix::check(path, option)?,
+        }
+        .map_err(|source| BindError::Bind {
+            address: address.clone(),
+            option,
+            source,
+        })
+    }
+
     /// Where clients find it, as an NBD URI without an export's name.
     ///
     /// # Errors

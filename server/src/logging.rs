@@ -1,25 +1,109 @@
 //! Logs, on standard error.
+//!
+//! # Nobody waits for the log
+//! Whoever reads standard error may stop reading, and a pipe or a terminal that is full makes a write wait for ever. So
+//! whoever logs only leaves a line in a [`Queue`] that has a bound, and one thread writes. What doesn't fit is dropped and
+//! counted; the count is in the log once it is read again, in `weir status` and in the metrics. At the end the
+//! process waits [`FINISH_TIMEOUT`] for the thread and no longer.
+//!
+//! # Floods
+//! A store that fails and clients that come and go can cause thousands of lines a second. Of each kind, which is a
+//! place in the code, a few a second are written and the rest is counted: `... and 3977 more like "..." in the last second`.
+//! Kinds don't share that allowance, nor room in the queue, so a flood of one never hides another.
+//! What `-v` asks for isn't limited that way.
 
-use std::io::IsTerminal;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use tracing_subscriber::EnvFilter;
+use tracing::callsite::Identifier;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::{EnvFilter, Registry};
+
+mod kind;
+mod queue;
+mod writer;
+
+use queue::Queue;
+
+/// How long the end of the process may wait until what was logged is written. A reader that lives takes milliseconds.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The log of this process, once it was started.
+static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Logs what `RUST_LOG` says; without it what `-v` and `-q` (each counted) say.
-pub fn start(verbose: u8, quiet: u8) {
+///
+/// # Errors
+/// The thread that writes can't be started.
+pub fn start(verbose: u8, quiet: u8) -> io::Result<()> {
     let filter = std::env::var("RUST_LOG")
         .ok()
         .and_then(|text| EnvFilter::try_new(text).ok());
     let filter = filter.unwrap_or_else(|| EnvFilter::new(directives(verbose, quiet)));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(verbose > 0)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        // It would say on a standard error that has gone that standard error has gone, and panic.
-        .log_internal_errors(false)
-        .finish();
+    let queue = QUEUE.get_or_init(Queue::default);
+    thread::Builder::new()
+        .name("log".to_owned())
+        .spawn(move || writer::run(queue, io::stderr()))?;
+    let subscriber = subscriber(queue, filter, verbose > 0, io::stderr().is_terminal());
     // Only a second start in one process could be refused, and then the first one logs.
     let _ = tracing::subscriber::set_global_default(subscriber);
+    Ok(())
+}
+
+fn subscriber(
+    queue: &'static Queue,
+    filter: EnvFilter,
+    with_target: bool,
+    in_colour: bool,
+) -> impl Subscriber + Send + Sync {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_target(with_target)
+        .with_ansi(in_colour)
+        .with_writer(Log(queue))
+        // It would say on a standard error that has gone that standard error has gone, and panic.
+        .log_internal_errors(false);
+    Registry::default()
+        .with(filter)
+        .with(FloodGate(queue))
+        .with(lines)
+}
+
+/// Says `text` as the last thing, behind all that was logged, whatever the level; waits for that as [`finish`] does.
+pub fn last_words(text: &str) {
+    match QUEUE.get() {
+        Some(queue) => {
+            queue.push_always(&format!("{text}\n"));
+            finish();
+        }
+        None => {
+            // Nobody has to listen: the exit status says it too.
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+}
+
+/// Waits until everything is written, [`FINISH_TIMEOUT`] at most.
+pub fn finish() {
+    if let Some(queue) = QUEUE.get() {
+        queue.finish(Instant::now() + FINISH_TIMEOUT);
+    }
+}
+
+/// Whether [`start`] was called, so that nobody else writes to standard error.
+pub fn is_started() -> bool {
+    QUEUE.get().is_some()
+}
+
+/// Lines that were dropped so far because nobody read standard error, or because it can't be written.
+#[must_use]
+pub fn lines_dropped() -> u64 {
+    QUEUE.get().map_or(0, Queue::lines_dropped)
 }
 
 /// Detail is wanted of Weir, not of the libraries under it.
@@ -32,3 +116,80 @@ fn directives(verbose: u8, quiet: u8) -> &'static str {
         (2.., 0) => "info,weir=trace,weir_cache=trace,weir_faults=trace,weir_protocol=trace",
     }
 }
+
+/// Holds back what there is too much of, before any work is done for it.
+struct FloodGate(&'static Queue);
+
+impl<S: Subscriber> Layer<S> for FloodGate {
+    fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
+        let metadata = event.metadata();
+        // What says more than that was asked for with `-v`.
+        if *metadata.level() > Level::INFO {
+            return true;
+        }
+        self.0
+            .admit(metadata, Instant::now(), || Message::of(event))
+    }
+}
+
+/// The text of an event without its fields.
+#[derive(Default)]
+struct Message(String);
+
+impl Message {
+    fn of(event: &Event<'_>) -> String {
+        let mut message = Self::default();
+        event.record(&mut message);
+        message.0
+    }
+}
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            // A string takes everything.
+            let _ = write!(self.0, "{value:?}");
+        }
+    }
+}
+
+/// Where formatted lines go.
+struct Log(&'static Queue);
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        unreachable!("every line belongs to an event")
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line {
+        Line {
+            queue: self.0,
+            kind: metadata.callsite(),
+            level: *metadata.level(),
+        }
+    }
+}
+
+/// One line on its way into the queue.
+struct Line {
+    queue: &'static Queue,
+    kind: Identifier,
+    level: Level,
+}
+
+impl io::Write for Line {
+    /// Takes a whole line, as the formatter hands it over.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.queue.push(&self.kind, self.level, line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

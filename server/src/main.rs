@@ -1,29 +1,40 @@
 //! The `weir` program: parses its words, does one thing, and says in one line what went wrong.
 
-use std::io::Write as _;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
 
 use clap::Parser;
 use weir::cli::{Cli, Command, ConfigCommand, print_completions, print_manual};
 use weir::error::Error;
-use weir::serve;
+use weir::{logging, serve};
 
 fn main() -> ExitCode {
     abort_on_panic();
     // Ends the process with 2 when the words can't be parsed.
     let cli = Cli::parse();
-    run(cli.command).unwrap_or_else(|error| {
-        // Nobody has to listen: the status says it too.
-        let _ = writeln!(std::io::stderr(), "weir: {error}");
+    let status = run(cli.command).unwrap_or_else(|error| {
+        logging::last_words(&format!("weir: {error}"));
         ExitCode::FAILURE
-    })
+    });
+    logging::finish();
+    status
 }
 
 /// A panic ends the process, in every profile: one that a task swallowed would leave pages filling for ever.
 fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        report(info);
+        if logging::is_started() {
+            // What the usual report says, by a way that can't wait for ever for whoever reads it.
+            let backtrace = Backtrace::capture();
+            let mut text = format!("weir: {info}");
+            if backtrace.status() == BacktraceStatus::Captured {
+                text += &format!("\n{backtrace}");
+            }
+            logging::last_words(&text);
+        } else {
+            report(info);
+        }
         std::process::abort();
     }));
 }

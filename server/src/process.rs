@@ -17,6 +17,8 @@ use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::process::Command;
 
+pub mod parent;
+
 /// `PR_SET_IO_FLUSHER` of linux/prctl.h, which the libc crate doesn't name for every target.
 const PR_SET_IO_FLUSHER: libc::c_int = 57;
 

@@ -1,10 +1,11 @@
 //! `weir serve`: from settings to a running server and to its end.
 //!
-//! The order matters. Addresses are bound before files are opened (and created), so a busy port leaves nothing behind;
+//! The order matters. What can be found wrong without changing anything is looked for first. Addresses are bound before files are opened (and created), so a busy port leaves nothing behind;
 //! signals are taken over before anything is printed, so that whoever waits for the printed line may send one; clients are
 //! let in last.
 
-use std::io::Write;
+use std::future::pending;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::connection::ConnectionTable;
 use crate::error::Error;
 use crate::export::{self, ExportTable, OpenExportError};
 use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
+use crate::process::parent::{Parent, WatchedParent};
+use crate::resources::MachineMemory;
 use crate::session::SessionContext;
 use crate::settings::{AdminPort, Settings};
 use crate::shutdown::finish;
@@ -28,7 +31,9 @@ use crate::{config, descriptors, logging, process};
 
 mod announce;
 mod attend;
+mod check;
 mod command;
+mod remarks;
 mod watchdog;
 
 use announce::Announcement;
@@ -53,15 +58,19 @@ pub struct Server {
 /// # Errors
 /// Whatever prevents the start or a clean stop.
 pub fn run(options: ServeOptions) -> Result<ExitCode, Error> {
-    logging::start(options.verbose, options.quiet);
+    logging::start(options.verbose, options.quiet).map_err(Error::System)?;
     let config = options.config.clone();
     let settings = Settings::resolve(with_file(options)?)?;
+    let parent = match settings.exit_with_parent {
+        true => Some(Parent::find()?),
+        false => None,
+    };
     process::prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Error::System)?;
-    let outcome = runtime.block_on(serve(&settings, config.as_deref()));
+    let outcome = runtime.block_on(serve(&settings, config.as_deref(), parent));
     // I/O that hangs must not keep the process after its last word.
     runtime.shutdown_background();
     outcome
@@ -78,12 +87,21 @@ fn with_file(options: ServeOptions) -> Result<ServeOptions, Error> {
     }
 }
 
-async fn serve(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, Error> {
+async fn serve(
+    settings: &Settings,
+    config: Option<&Path>,
+    parent: Option<Parent>,
+) -> Result<ExitCode, Error> {
     let signals = Signals::install(config.is_some()).map_err(Error::System)?;
+    let parent = parent
+        .map(Parent::watch)
+        .transpose()
+        .map_err(Error::System)?;
+    let faults = check::check(settings)?;
     let inherited = inherited()?;
     let listeners = bind(settings, inherited.listeners).await?;
     let admin = AdminListener::bind(settings, inherited.admin).await?;
-    let server = open(settings).await?;
+    let server = open(settings, faults).await?;
     if let Some(remark) = admin.as_ref().and_then(AdminListener::remark) {
         tracing::warn!("{remark}");
     }
@@ -95,11 +113,14 @@ async fn serve(settings: &Settings, config: Option<&Path>) -> Result<ExitCode, E
     if let Some(admin) = admin {
         acceptors.spawn(admin.serve(&server, server.stop.clone()));
     }
-    announcement.print();
+    // With --run, standard output is the command's.
+    if settings.run.is_none() {
+        announcement.print();
+    }
     watchdog::start(&server.connections);
     notify_service_manager(&[sd_notify::NotifyState::Ready]);
 
-    let outcome = work(settings, &announcement, &mut attendant).await;
+    let outcome = work(settings, &announcement, &mut attendant, parent).await;
     notify_service_manager(&[sd_notify::NotifyState::Stopping]);
     server.stop.cancel();
     acceptors.close();
@@ -128,19 +149,8 @@ async fn bind(settings: &Settings, mut listeners: Vec<Listener>) -> Result<Vec<L
     Ok(listeners)
 }
 
-/// Arms the fault rules, then opens the exports, so that a rule that isn't understood creates no file. Logs nothing before
-/// all is open: a refusal is one line.
-async fn open(settings: &Settings) -> Result<Server, Error> {
-    let faults = Faults::new();
-    for export in &settings.exports {
-        faults.add_device(&export.name);
-    }
-    for rule in &settings.faults {
-        faults.add_rule(rule).map_err(|error| Error::Fault {
-            rule: rule.clone(),
-            reason: error.to_string(),
-        })?;
-    }
+/// Opens the exports. Logs nothing before all are open: a refusal is one line.
+async fn open(settings: &Settings, faults: Faults) -> Result<Server, Error> {
     let mut exports = Vec::new();
     for settings in &settings.exports {
         let refused = |source| Error::Export {
@@ -170,6 +180,9 @@ fn report(settings: &Settings, exports: &ExportTable) {
             memory.bytes >> 20
         );
     }
+    if let Some(remark) = remarks::of_memory(&settings.exports, MachineMemory::detect()) {
+        tracing::warn!("{remark}");
+    }
     for settings in &settings.exports {
         let Some(export) = exports.get(&settings.name) else {
             continue;
@@ -183,7 +196,7 @@ fn report(settings: &Settings, exports: &ExportTable) {
             settings.cache_bytes >> 20,
             settings.mode,
         );
-        for remark in &export.remarks {
+        for remark in remarks::of(size).iter().chain(&export.remarks) {
             tracing::warn!("{}: {remark}", export.source);
         }
     }
@@ -225,25 +238,41 @@ fn accept(
     acceptors
 }
 
-/// Serves until a signal comes or the command of `--run` has ended, whose status is the outcome.
+/// Serves until a signal comes, the parent has ended or the command of `--run` has, whose status is the outcome.
 async fn work(
     settings: &Settings,
     announcement: &Announcement,
     attendant: &mut Attendant,
+    parent: Option<WatchedParent>,
 ) -> Result<ExitCode, Error> {
-    let Some(command) = &settings.run else {
-        let signal = attendant.stop().await;
-        tracing::info!("{signal}: stopping");
-        return Ok(ExitCode::SUCCESS);
+    let mut command = match &settings.run {
+        Some(command) => Some(RunningCommand::start(command, announcement).map_err(Error::Run)?),
+        None => None,
     };
-    let mut command = RunningCommand::start(command, announcement).map_err(Error::Run)?;
     tokio::select! {
-        outcome = command.wait() => outcome.map_err(Error::Run),
-        signal = attendant.stop() => {
-            tracing::info!("{signal}: stopping");
-            command.terminate();
-            Ok(ExitCode::SUCCESS)
-        }
+        outcome = ended(command.as_mut()) => return outcome.map_err(Error::Run),
+        signal = attendant.stop() => tracing::info!("{signal}: stopping"),
+        () = gone(parent.as_ref()) => tracing::info!("the parent process has ended: stopping"),
+    }
+    if let Some(command) = command {
+        command.terminate();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the end of a command; for ever if there is none. Cancel safe.
+async fn ended(command: Option<&mut RunningCommand>) -> io::Result<ExitCode> {
+    match command {
+        Some(command) => command.wait().await,
+        None => pending().await,
+    }
+}
+
+/// Waits for the end of the parent; for ever if nobody asked for that. Cancel safe.
+async fn gone(parent: Option<&WatchedParent>) {
+    match parent {
+        Some(parent) => parent.ended().await,
+        None => pending().await,
     }
 }
 
@@ -254,12 +283,14 @@ fn notify_service_manager(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Says on standard output that a configuration file is good.
+/// Says on standard output that a configuration file is good: that `weir serve` would not refuse it.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn check_config(path: &Path) -> Result<ExitCode, Error> {
     let settings = Settings::resolve(config::read(path)?)?;
+    check::check(&settings)?;
+    check::check_addresses(&settings)?;
     let exports = settings.exports.len();
     writeln!(
         std::io::stdout(),

@@ -55,6 +55,8 @@ pub struct Settings {
     pub faults: Vec<String>,
     /// A shell command that the server runs for.
     pub run: Option<String>,
+    /// Whether the server stops when the process that started it has ended.
+    pub exit_with_parent: bool,
     /// Where the default of `--cache-size` came from, if any export uses it.
     pub memory: Option<MachineMemory>,
     /// Where the admin port listens.
@@ -104,8 +106,14 @@ pub enum SettingsError {
     NulInName(String),
     #[error("a --cache-size of {0} for export {1:?} is too small; give at least {min}", min = Size(CACHE_BYTES_MIN))]
     SmallCache(Size, String),
+    #[error("{0} is to be listened on twice; leave one out")]
+    SameAddress(Address),
     #[error("--max-connections 0 lets nobody in; give at least 1")]
     NoConnections,
+    #[error(
+        "--size {0} belongs to a SOURCE, and there is none; write it beside an export's own: --export NAME=SOURCE,size={0}"
+    )]
+    SizeWithoutSource(Size),
     #[error("{0} isn't available in this version; leave it out")]
     Unavailable(&'static str),
 }
@@ -117,6 +125,11 @@ impl Settings {
     /// Options that contradict each other or the limits.
     pub fn resolve(options: ServeOptions) -> Result<Self, SettingsError> {
         refuse_unavailable(&options)?;
+        if let (Some(size), None, false) =
+            (options.size, &options.source, options.export.is_empty())
+        {
+            return Err(SettingsError::SizeWithoutSource(size));
+        }
         let specs = export_specs(&options);
         check_names(&specs)?;
         let sharing = specs
@@ -148,6 +161,7 @@ impl Settings {
             allow: options.allow,
             faults: options.fault,
             run: options.run,
+            exit_with_parent: options.exit_with_parent.unwrap_or(false),
             memory,
             admin: match options.no_admin {
                 Some(true) => AdminPort::Closed,
@@ -158,7 +172,24 @@ impl Settings {
         if settings.max_connections == 0 {
             return Err(SettingsError::NoConnections);
         }
+        settings.check_addresses()?;
         Ok(settings)
+    }
+
+    /// An address can be taken once, unless the system picks its port.
+    fn check_addresses(&self) -> Result<(), SettingsError> {
+        let admin = match &self.admin {
+            AdminPort::At(address) => Some(address),
+            AdminPort::Closed | AdminPort::OwnersSocket => None,
+        };
+        let all: Vec<_> = self.listen.iter().chain(admin).collect();
+        for (index, address) in all.iter().enumerate() {
+            let picked = matches!(address, Address::Tcp { port: 0, .. });
+            if !picked && all[..index].contains(address) {
+                return Err(SettingsError::SameAddress((*address).clone()));
+            }
+        }
+        Ok(())
     }
 
     /// Where to listen when nobody says it.
@@ -179,19 +210,14 @@ impl ExportSettings {
         if let Some(size) = cache_size.filter(|size| size.0 < CACHE_BYTES_MIN) {
             return Err(SettingsError::SmallCache(size, spec.name));
         }
-        let size = spec.size.or(match spec.source {
-            Source::File(_) => server.size,
-            // It says a size itself.
-            Source::Memory(_) => None,
-        });
         Ok(Self {
             create_size: first_try
                 .then_some(Size(FIRST_TRY_SIZE))
-                .filter(|_| size.is_none()),
+                .filter(|_| spec.size.is_none()),
             name: spec.name,
             description: spec.description.unwrap_or_default(),
             source: spec.source,
-            size,
+            size: spec.size,
             cache_bytes: cache_size.map_or(share, |size| size.0),
             mode: spec
                 .cache

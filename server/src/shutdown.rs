@@ -17,6 +17,8 @@ use crate::export::{Export, ExportTable};
 use crate::limits::{DRAIN_TIMEOUT, FINAL_FLUSH_TIMEOUT};
 use crate::size::Size;
 
+mod waiting;
+
 /// Why a stop wasn't clean.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
@@ -47,16 +49,21 @@ impl fmt::Display for Failures {
     }
 }
 
-/// What isn't durable, by export.
+/// What isn't durable, by export: bytes of pages, and whether the store has taken something since its last sync.
 #[derive(Debug)]
-pub struct Dirty(Vec<(String, u64)>);
+pub struct Dirty(Vec<(String, u64, bool)>);
 
 impl Dirty {
     fn of(exports: &ExportTable) -> Self {
-        let dirty = exports
-            .iter()
-            .map(|export| (export.name.clone(), dirty_bytes(&export.cache)));
-        Self(dirty.filter(|(_, bytes)| *bytes > 0).collect())
+        let dirty = exports.iter().map(|export| {
+            let (name, cache) = (export.name.clone(), &export.cache);
+            (name, dirty_bytes(cache), !cache.is_synced())
+        });
+        Self(
+            dirty
+                .filter(|(_, bytes, unsynced)| *bytes > 0 || *unsynced)
+                .collect(),
+        )
     }
 }
 
@@ -66,13 +73,20 @@ impl fmt::Display for Dirty {
             return f.write_str("nothing was dirty");
         }
         f.write_str("not durable:")?;
-        for (index, (name, bytes)) in self.0.iter().enumerate() {
+        for (index, (name, bytes, _)) in self.0.iter().enumerate() {
             let separator = if index > 0 { "," } else { "" };
-            write!(
-                f,
-                "{separator} {bytes} bytes ({}) of export {name:?}",
-                Size(*bytes)
-            )?;
+            match bytes {
+                // Without pages of it nobody knows how much.
+                0 => write!(
+                    f,
+                    "{separator} what the store of export {name:?} has taken since its last sync"
+                )?,
+                bytes => write!(
+                    f,
+                    "{separator} {bytes} bytes ({}) of export {name:?}",
+                    Size(*bytes)
+                )?,
+            }
         }
         Ok(())
     }
@@ -99,6 +113,7 @@ pub async fn finish(
     tokio::select! {
         outcome = finish_in_order(sessions, connections, exports) => outcome,
         signal = insistence => Err(StopError::Forced { signal, dirty: Dirty::of(exports) }),
+        never = waiting::report(connections, exports) => match never {},
     }
 }
 

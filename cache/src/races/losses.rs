@@ -240,3 +240,55 @@ async fn in_writethrough_a_shift_can_still_be_lost() {
     race.fail_own_sync().await;
     assert_eq!(race.told(), Some(Errno::EIO));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_final_flush_that_fails_says_what_it_is_about() {
+    let failing = || Behaviour {
+        failures_per_mille: BTreeMap::from([("sync", 1000)]),
+        ..Behaviour::default()
+    };
+    for (direct, wanted) in [
+        (false, "4096 bytes are not durable"),
+        (
+            true,
+            "what the store has taken since its last sync is not durable",
+        ),
+    ] {
+        let race = Race::new(64, 7);
+        assert!(race.cache.is_synced());
+        match direct {
+            true => done(race.write_direct(0, &[1; PAGE_SIZE])).await,
+            false => done(race.write(0, &[1; PAGE_SIZE])).await,
+        }
+        race.backend.behave(failing());
+        let closed = race.cache.close(Duration::from_secs(60)).await;
+        let told = closed.expect_err("it fails").to_string();
+        assert!(told.ends_with(wanted), "{told}");
+        assert!(!race.cache.is_synced());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_is_known_until_it_takes_what_waits() {
+    let race = Race::new(64, 7);
+    for operation in ["write", "sync"] {
+        assert_eq!(race.cache.trouble(), None);
+        race.backend.behave(Behaviour {
+            failures_per_mille: BTreeMap::from([(operation, 1000)]),
+            ..Behaviour::default()
+        });
+        done(race.write(0, &[1; PAGE_SIZE])).await;
+        let context = race.context(RequestKinds::FLUSH);
+        assert_eq!(race.cache.flush(&context).await, Err(Errno::EIO));
+        let trouble = race.cache.trouble().expect("it fails");
+        assert_eq!(
+            (trouble.errno, trouble.syncs),
+            (Errno::EIO, operation == "sync")
+        );
+        assert!(trouble.failures > 0);
+        race.backend.behave(Behaviour::default());
+        done(race.flush()).await;
+    }
+    assert_eq!(race.cache.trouble(), None);
+    race.check_quiescent().await;
+}

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::event::Event;
 use crate::options::WRITEBACK_RUNS;
 use crate::writeback::failures::Failures;
+use crate::writeback::trouble::Troubles;
 
 /// What an operation does with the pages of its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(crate) struct Writeback {
     pub(super) permit_wanted: AtomicBool,
     /// Who is to be told when pages become dirty again.
     pub(crate) failures: Failures,
+    /// What fails at present, for people.
+    pub(crate) troubles: Troubles,
     /// Runs that were written in halves: the bits say in which order.
     halvings: AtomicU64,
 }
@@ -62,6 +65,7 @@ impl Default for Writeback {
             runs: Arc::new(Semaphore::new(WRITEBACK_RUNS)),
             permit_wanted: AtomicBool::new(false),
             failures: Failures::default(),
+            troubles: Troubles::default(),
             halvings: AtomicU64::new(0),
         }
     }

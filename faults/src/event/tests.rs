@@ -1,4 +1,4 @@
-use super::{EVENTS_KEPT, Event, EventLog, Firing, PointFiring, RuleFiring, Script};
+use super::{DeviceFiring, EVENTS_KEPT, Event, EventLog, Firing, PointFiring, RuleFiring, Script};
 use crate::kind::RequestKind;
 use crate::rule::{Fate, Layer};
 
@@ -39,6 +39,26 @@ fn point_event() -> Event {
     }
 }
 
+fn device_event(export: &str) -> Event {
+    let firing = DeviceFiring {
+        export: export.to_owned(),
+        action: "power-cut keep=random tear=512 seed=7".to_owned(),
+    };
+    Event {
+        number: 0,
+        time_us: 9,
+        firing: Firing::Device(firing),
+    }
+}
+
+#[test]
+fn a_power_cut_is_an_event_that_no_request_is_recognised_by() {
+    let text = "time=9us device=db: power-cut keep=random tear=512 seed=7";
+    assert_eq!(device_event("db").to_string(), text);
+    let script = Script::parse(text).expect("parsed");
+    assert_eq!((script.len(), script.skipped()), (0, 1));
+}
+
 #[test]
 fn events_print_what_parses_back() {
     let event = rule_event("db");
@@ -50,6 +70,8 @@ fn events_print_what_parses_back() {
         rule_event(""),
         rule_event("a b: %=\n\u{e9}"),
         point_event(),
+        device_event(""),
+        device_event("a b: %"),
     ] {
         assert_eq!(event.to_string().parse().as_ref(), Ok(&event), "{event}");
         let json = serde_json::to_value(&event).expect("json");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::event::{Event, Script};
+use crate::event::{Event, REPLAY, Script};
 use crate::registry::Faults;
 use crate::rule::{BackendView, Layer, RequestView, Rule, glob_matches};
 use crate::words::LanguageError;
@@ -106,12 +106,18 @@ impl Faults {
         Ok(id)
     }
 
-    /// Removes a rule; its hangs and delays end.
+    /// Removes a rule, or what is replayed; its hangs and delays end.
     ///
     /// # Errors
     /// [`NoSuchRule`].
     pub fn remove_rule(&self, id: u64) -> Result<(), NoSuchRule> {
-        if self.shared.rules.layers().iter().any(|set| set.remove(id)) {
+        let layers = self.shared.rules.layers();
+        let removed = match id {
+            // Both layers have a part of it.
+            REPLAY => layers.map(RuleSet::end_replay).contains(&true),
+            id => layers.iter().any(|set| set.remove(id)),
+        };
+        if removed {
             return Ok(());
         }
         Err(NoSuchRule(id))
@@ -132,6 +138,24 @@ impl Faults {
         }
         listings.sort_by_key(|rule| rule.id);
         listings
+    }
+
+    /// What is replayed, as if it were a rule of the number [`REPLAY`]: its hits are the requests that it is about, its fires those
+    /// that have come.
+    #[must_use]
+    pub fn replaying(&self) -> Option<RuleListing> {
+        let layers = self.shared.rules.layers();
+        let (total, left) = layers
+            .into_iter()
+            .filter_map(RuleSet::replaying)
+            .reduce(|(total, left), other| (total + other.0, left + other.1))?;
+        Some(RuleListing {
+            id: REPLAY,
+            text: format!("replay: {left} of {total} requests are still to come"),
+            seed: 0,
+            hits: total as u64,
+            fires: (total - left) as u64,
+        })
     }
 
     /// Makes the requests of that script meet their fates again, in place of any script before it; says how many they are.

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use weir_faults::{Device, DeviceListing, PowerCutOptions, RequestKinds, words};
+use weir_faults::{Device, DeviceFiring, DeviceListing, PowerCutOptions, RequestKinds, words};
 
 use super::exports::find;
 use super::extract::{Body, NameQuery, Words};
@@ -76,6 +76,10 @@ async fn cut_power(
         )));
     }
     tracing::info!("export {:?}: power cut, {options}", export.name);
+    state.faults.record_device(DeviceFiring {
+        export: export.name.clone(),
+        action: format!("power-cut {options}"),
+    });
     let work = tokio::spawn(async move {
         let cut = lose(&state, &export, power, &device, options);
         tokio::select! {

@@ -148,6 +148,7 @@ fn report(state: &AdminState, export: &Export) -> ExportReport {
         size: export.cache.size(),
         read_only: export.read_only,
         power_cut: export.power_cut.is_some(),
+        trouble: export.cache.trouble().map(Into::into),
         connections: connections
             .iter()
             .filter(|connection| connection.export.as_ref().is_some_and(ours))

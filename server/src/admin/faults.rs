@@ -4,20 +4,30 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use weir_faults::{RuleListing, Script};
+use weir_faults::{Rule, RuleListing, Script};
 
 use super::extract::{Body, Number};
 use super::wire::{Count, NewRule, ReplayReport, ReplayScript, RuleAdded};
 use super::{AdminState, ApiError};
+use crate::export::misdirected;
 
 pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Json<Vec<RuleListing>> {
-    Json(state.faults.rules())
+    let replaying = state.faults.replaying();
+    let all = state.faults.rules().into_iter().chain(replaying);
+    Json(all.collect())
 }
 
 pub(super) async fn add(
     State(state): State<Arc<AdminState>>,
     Body(new): Body<NewRule>,
 ) -> Result<Json<RuleAdded>, ApiError> {
+    let rule = Rule::parse(&new.rule)?;
+    let sizes: Vec<_> = state
+        .exports
+        .iter()
+        .map(|export| (export.name.as_str(), Some(export.cache.size())))
+        .collect();
+    misdirected(&rule, &sizes).map_err(ApiError::bad_request)?;
     let id = state.faults.add_rule(&new.rule)?;
     tracing::info!("fault rule {id}: {}", new.rule);
     Ok(Json(RuleAdded { id }))

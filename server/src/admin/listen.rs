@@ -1,7 +1,7 @@
 //! The admin port's socket, and the connections on it. How many there may be is said in [`super::slots`].
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -94,8 +94,7 @@ impl AdminListener {
             AdminPort::Closed => return Ok(None),
             AdminPort::At(_) | AdminPort::OwnersSocket => {}
         }
-        let token = settings.admin_token_file.as_deref().map(Token::read);
-        let token = token.transpose()?;
+        let token = token_of(settings)?;
         let (listener, name) = match (inherited, &settings.admin) {
             (Some(listener), _) => (listener, None),
             (None, AdminPort::At(address)) => {
@@ -129,6 +128,25 @@ impl AdminListener {
         }))
     }
 
+    /// Looks for what [`AdminListener::bind`] would refuse, whoever listens there now.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn check(settings: &Settings) -> Result<(), AdminError> {
+        if settings.admin == AdminPort::Closed {
+            return Ok(());
+        }
+        let token = token_of(settings)?;
+        let AdminPort::At(address) = &settings.admin else {
+            return Ok(());
+        };
+        Listener::check(address, "admin")?;
+        if token.is_none() && !is_local(address) {
+            return Err(AdminError::TokenNeeded(address.to_string()));
+        }
+        Ok(())
+    }
+
     /// `http://HOST:PORT` or `unix:PATH`: what `--admin` and `WEIR_ADMIN` take.
     #[must_use]
     pub fn url(&self) -> &str {
@@ -155,6 +173,25 @@ impl AdminListener {
     ) -> impl Future<Output = ()> + Send + use<> {
         let router = router(Arc::new(AdminState::new(server)), self.guard);
         accept_loop(self.listener, router, stop)
+    }
+}
+
+fn token_of(settings: &Settings) -> Result<Option<Token>, TokenError> {
+    settings
+        .admin_token_file
+        .as_deref()
+        .map(Token::read)
+        .transpose()
+}
+
+/// Whether an address can be reached from this machine only.
+fn is_local(address: &Address) -> bool {
+    match address {
+        Address::Unix(_) => true,
+        // The first that can be had is taken: one that others reach is enough to need a token.
+        Address::Tcp { host, port } => (host.as_str(), *port)
+            .to_socket_addrs()
+            .is_ok_and(|mut addresses| addresses.all(|address| address.ip().is_loopback())),
     }
 }
 

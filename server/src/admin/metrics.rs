@@ -17,6 +17,7 @@ use super::connections::COMMANDS;
 use super::wire::{CacheReport, SpaceReport};
 use super::{AdminState, ApiError};
 use crate::connection::{CommandCounts, Counts, LATENCY_BUCKETS};
+use crate::logging;
 
 /// What the text is: Prometheus asks for it under this name.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -126,6 +127,10 @@ impl Collector for Figures {
         let help = "Fault rules in force";
         let one = encoder.encode_descriptor("fault_rules", help, None, MetricType::Gauge)?;
         gauge(one, state.faults.rules().len() as u64)?;
+        let help = "Lines of the log that nobody took";
+        let one =
+            encoder.encode_descriptor("log_lines_dropped", help, None, MetricType::Counter)?;
+        counter(one, logging::lines_dropped())?;
         let help = "Firings of fault rules and points";
         let one = encoder.encode_descriptor("faults_fired", help, None, MetricType::Counter)?;
         counter(one, state.faults.newest_event())

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 
-use super::wire::{FaultSummary, StatusReport};
+use super::wire::{FaultSummary, ReplayProgress, StatusReport};
 use super::{AdminState, ApiError, connections, exports};
+use crate::logging;
 
 /// The state that a listing shows of a point that isn't armed.
 const OFF: &str = "off";
@@ -23,8 +24,13 @@ pub(super) async fn show(
         connections: connections::reports(&state),
         faults: FaultSummary {
             rules: state.faults.rules().len(),
+            replay: state.faults.replaying().map(|replay| ReplayProgress {
+                requests: replay.hits,
+                left: replay.hits - replay.fires,
+            }),
             points_armed: points.iter().filter(|point| point.state != OFF).count(),
             events: state.faults.newest_event(),
         },
+        log_lines_dropped: logging::lines_dropped(),
     }))
 }

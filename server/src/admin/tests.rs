@@ -357,6 +357,7 @@ async fn metrics_are_what_prometheus_reads() {
         "weir_cache_resident_bytes{export=\"a b\"} 0\n",
         "weir_cache_hits_total{export=\"\"} 0\n",
         "weir_faults_fired_total 0\n",
+        "weir_log_lines_dropped_total 0\n",
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }

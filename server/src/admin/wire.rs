@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weir_cache::{CacheStats, SpaceStats};
+use weir_cache::{CacheStats, SpaceStats, WritebackTrouble};
 use weir_faults::DeviceListing;
 
 /// What went wrong.
@@ -28,6 +28,9 @@ pub struct StatusReport {
     pub connections: Vec<ConnectionReport>,
     /// What is set to go wrong.
     pub faults: FaultSummary,
+    /// Lines of the log that nobody took.
+    #[serde(default)]
+    pub log_lines_dropped: u64,
 }
 
 /// What is set to go wrong, counted.
@@ -35,10 +38,46 @@ pub struct StatusReport {
 pub struct FaultSummary {
     /// Rules in force.
     pub rules: usize,
+    /// Requests of a replay, and those of them that have not come yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayProgress>,
     /// Points that are armed.
     pub points_armed: usize,
     /// Firings so far.
     pub events: u64,
+}
+
+/// How far a replay is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayProgress {
+    /// Requests that it is about.
+    pub requests: u64,
+    /// Those that have not come yet.
+    pub left: u64,
+}
+
+/// What the store refuses at present.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleReport {
+    /// The last error's name.
+    pub error: String,
+    /// Whether syncs fail; else writes do.
+    pub syncs: bool,
+    /// Milliseconds since it began.
+    pub for_ms: u64,
+    /// How often it has failed.
+    pub failures: u64,
+}
+
+impl From<WritebackTrouble> for TroubleReport {
+    fn from(trouble: WritebackTrouble) -> Self {
+        Self {
+            error: trouble.errno.to_string(),
+            syncs: trouble.syncs,
+            for_ms: u64::try_from(trouble.lasting.as_millis()).unwrap_or(u64::MAX),
+            failures: trouble.failures,
+        }
+    }
 }
 
 /// One export.
@@ -56,6 +95,9 @@ pub struct ExportReport {
     pub read_only: bool,
     /// Whether `weir device power-cut` is possible.
     pub power_cut: bool,
+    /// What its store refuses, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<TroubleReport>,
     /// Open connections to it.
     pub connections: usize,
     /// What was done on all connections, closed ones too.

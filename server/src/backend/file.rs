@@ -21,6 +21,7 @@
 //!   cache that knows nothing of the other's.
 
 mod calls;
+mod container;
 mod extents;
 mod lock;
 mod open;
@@ -42,7 +43,7 @@ use weir_cache::{
 };
 use weir_faults::{Errno, FaultContext, pause_point};
 
-pub use open::{Access, Engine, FileOptions, OpenFileError};
+pub use open::{Access, Engine, FileOptions, OpenFileError, examine};
 use ring::Ring;
 use threads::IoThreads;
 

@@ -95,10 +95,27 @@ impl ExportCommand {
                 Ok(client.show(&reports, |reports| table(reports)))
             }
             Some((name, action)) => {
-                let count: Count = client.post(&named("/v1/exports", name), action).await?;
-                Ok(client.show(&count, |_| String::new()))
+                let path = named("/v1/exports", name);
+                let count: Count = client.post(&path, action).await?;
+                if matches!(action, ExportAction::Flush | ExportAction::DropCache) {
+                    return Ok(client.show(&count, |_| String::new()));
+                }
+                let now: ExportReport = client.get(&path).await?;
+                Ok(client.show(&count, |_| resized(&now)))
             }
         })
+    }
+}
+
+/// What those who are attached don't know.
+fn resized(export: &ExportReport) -> String {
+    match export.connections {
+        0 => String::new(),
+        connections => format!(
+            "export {:?} has {} bytes now; its {connections} connections keep the old size: unmount, detach \
+             (nbd-client -d), attach and mount again to see it\n",
+            export.name, export.size
+        ),
     }
 }
 
@@ -154,4 +171,4 @@ pub(super) fn table(reports: &[ExportReport]) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -28,14 +28,16 @@ pub struct ServeOptions {
     #[arg(value_name = "SOURCE")]
     pub source: Option<Source>,
 
-    /// The size of the device (512k, 10G, 1T): creates a missing file; an existing one must have it
+    /// The size of SOURCE (512k, 10G, 1T): creates a missing file; an existing one must have it
+    ///
+    /// Each --export has a key of its own for that.
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
 
     /// Serves SOURCE under NAME as well; may be repeated
     ///
     /// The keys are size, cache-size, cache, read-only, quota, direct-threshold, io-engine, power-cut and description; they
-    /// mean what the options of these names mean, which are their defaults. A comma inside a value is written twice.
+    /// mean what the options of these names mean, which are their defaults (not so the size). A comma inside a value is written twice.
     #[arg(long, value_name = "NAME=SOURCE[,key=value...]")]
     pub export: Vec<ExportSpec>,
 
@@ -82,6 +84,8 @@ pub struct ServeOptions {
     pub io_engine: Option<IoEngineName>,
 
     /// Makes `weir device power-cut` possible: what isn't flushed is kept apart, so that it can be lost
+    ///
+    /// It is kept in memory, up to 256 MiB of it beside the cache.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub power_cut: Option<bool>,
 
@@ -95,8 +99,14 @@ pub struct ServeOptions {
     pub config: Option<PathBuf>,
 
     /// Runs a shell command with $uri and $admin once the server listens, and exits with its status
+    ///
+    /// Standard output is the command's alone.
     #[arg(long, value_name = "CMD")]
     pub run: Option<String>,
+
+    /// Stops, as SIGTERM does, when the process that started it has ended
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
+    pub exit_with_parent: Option<bool>,
 
     /// A file with the token that the admin port asks for; on TCP nothing can be changed without, and only loopback be used
     #[arg(long, value_name = "FILE", env = "WEIR_ADMIN_TOKEN_FILE")]
@@ -147,10 +157,11 @@ impl ServeOptions {
         }
         // A SOURCE or an --export on the command line says what to serve, all of it.
         let says_exports = self.source.is_some() || !self.export.is_empty();
-        let (source, export) = if says_exports {
-            (self.source, self.export)
+        // A size belongs to the SOURCE beside it.
+        let (source, export, size) = if says_exports {
+            (self.source, self.export, self.size)
         } else {
-            (file.source, file.export)
+            (file.source, file.export, self.size.or(file.size))
         };
         // --admin and --no-admin contradict each other across the two as well.
         let says_admin = self.admin.is_some() || self.no_admin.is_some();
@@ -164,7 +175,7 @@ impl ServeOptions {
             export,
             admin,
             no_admin,
-            size: self.size.or(file.size),
+            size,
             listen: list(self.listen, file.listen),
             socket_mode: self.socket_mode.or(file.socket_mode),
             cache_size: self.cache_size.or(file.cache_size),
@@ -177,6 +188,7 @@ impl ServeOptions {
             fault: list(self.fault, file.fault),
             config: self.config,
             run: self.run.or(file.run),
+            exit_with_parent: self.exit_with_parent.or(file.exit_with_parent),
             admin_token_file: self.admin_token_file.or(file.admin_token_file),
             max_connections: self.max_connections.or(file.max_connections),
             handshake_timeout: self.handshake_timeout.or(file.handshake_timeout),

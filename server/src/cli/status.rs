@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::client::AdminOptions;
+use super::table::bytes;
 use super::{connection, export};
-use crate::admin::wire::StatusReport;
+use crate::admin::wire::{ExportReport, ReplayProgress, StatusReport, TroubleReport};
 use crate::error::Error;
 
 /// `weir status`
@@ -47,6 +48,19 @@ fn table(report: &StatusReport) -> String {
         "\nfaults: {} rules, {} points armed, {} fired",
         faults.rules, faults.points_armed, faults.events
     );
+    if let Some(ReplayProgress { requests, left }) = faults.replay {
+        let _ = writeln!(
+            text,
+            "replay: {left} of {requests} requests are still to come"
+        );
+    }
+    if report.log_lines_dropped > 0 {
+        let _ = writeln!(
+            text,
+            "{} lines of the log were dropped, as nobody reads the server's standard error",
+            report.log_lines_dropped
+        );
+    }
     for export in &report.exports {
         if export.cache.losses > 0 {
             let _ = writeln!(
@@ -54,6 +68,9 @@ fn table(report: &StatusReport) -> String {
                 "export {:?} may have lost acknowledged data: {} failed syncs of direct writes or zeroes",
                 export.name, export.cache.losses
             );
+        }
+        if let Some(trouble) = &export.trouble {
+            let _ = writeln!(text, "{}", in_trouble(export, trouble));
         }
         let device = &export.device;
         let states = [
@@ -68,3 +85,22 @@ fn table(report: &StatusReport) -> String {
     }
     text
 }
+
+/// That the store takes nothing, in words.
+fn in_trouble(export: &ExportReport, trouble: &TroubleReport) -> String {
+    let cache = &export.cache;
+    let waiting =
+        cache.dirty_pages + cache.in_flight_pages + cache.held_pages + cache.unstable_pages;
+    format!(
+        "export {:?} can't {} its store: {}, {} times in {:?}; {} wait",
+        export.name,
+        if trouble.syncs { "sync" } else { "write to" },
+        trouble.error,
+        trouble.failures,
+        Duration::from_secs(trouble.for_ms / 1000),
+        bytes(waiting * weir_cache::PAGE_BYTES),
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ fn every_option_has_its_name() {
         power-cut = false
         fault = ["read p=1% delay=20ms"]
         run = "true"
+        exit-with-parent = true
         max-connections = 7
         handshake-timeout = "3s"
         idle-timeout = "5m"
@@ -96,4 +97,63 @@ fn the_command_line_wins() {
         "exports on the command line replace what the file serves"
     );
     assert_eq!(both.no_admin, Some(true));
+}
+
+#[test]
+fn a_size_in_the_file_goes_with_the_source_there() {
+    let file = || parsed("source = \"f\"\nsize = \"1G\"");
+    let line = |words: &str| {
+        let (source, export) = (words.parse().ok(), Vec::new());
+        ServeOptions {
+            source,
+            export,
+            ..ServeOptions::default()
+        }
+    };
+    assert_eq!(line("g").or(file()).size, None, "another source");
+    assert_eq!(ServeOptions::default().or(file()).size, Some(Size(1 << 30)));
+}
+
+#[test]
+fn refusals_speak_of_the_file() {
+    for (text, wanted) in [
+        (
+            "sise = \"1G\"",
+            "weir.toml:1: there is no key \"sise\" here (did you mean \"size\"?); the keys are source, size, ",
+        ),
+        (
+            "read-only = \"yes\"",
+            "weir.toml:1: this must be true or false, without quotes, not \"yes\"",
+        ),
+        (
+            "listen = \"127.0.0.1:0\"",
+            "weir.toml:1: this must be a list, as in [\"first\", \"second\"], not \"127.0.0.1:0\"",
+        ),
+        (
+            "source = 5",
+            "weir.toml:1: this must be a text in quotes, not 5",
+        ),
+        (
+            "max-connections = \"7\"",
+            "weir.toml:1: this must be a whole number, without quotes, not \"7\"",
+        ),
+        (
+            "cache = \"fast\"",
+            "weir.toml:1: \"fast\" is none of writeback, writethrough, none",
+        ),
+        (
+            "[[export]]\nname = \"a\"",
+            "weir.toml:1: this table needs the key \"source\"; each [[export]] has a name and a source",
+        ),
+        (
+            "export = [1]",
+            "weir.toml:1: this must be a table, as under [[export]], not 1",
+        ),
+    ] {
+        let told = refusal(text);
+        assert!(told.starts_with(wanted), "{text}: {told}");
+        for jargon in ["field", "variant", "type:", "struct", "sequence", "usize"] {
+            assert!(!told.contains(jargon), "{text}: {told}");
+        }
+    }
 }

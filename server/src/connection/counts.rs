@@ -1,6 +1,6 @@
 //! What is counted per connection, by command.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -96,6 +96,7 @@ pub(crate) struct Counters {
 struct Cells {
     received: AtomicU64,
     sent: AtomicU64,
+    under_way: AtomicUsize,
     commands: [CommandCells; TRACKED_COMMANDS],
 }
 
@@ -123,6 +124,16 @@ impl Counters {
     pub(crate) fn set_bytes(&self, received: u64, sent: u64) {
         self.cells.received.store(received, Ordering::Relaxed);
         self.cells.sent.store(sent, Ordering::Relaxed);
+    }
+
+    /// Sets how many requests are being worked on.
+    #[inline]
+    pub(crate) fn set_under_way(&self, requests: usize) {
+        self.cells.under_way.store(requests, Ordering::Relaxed);
+    }
+
+    pub(super) fn under_way(&self) -> usize {
+        self.cells.under_way.load(Ordering::Relaxed)
     }
 
     /// Counts `requests` answered requests, each of which took `latency`.

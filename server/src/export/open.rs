@@ -8,7 +8,7 @@ use weir_faults::{Faults, RequestKinds};
 
 use super::Export;
 use crate::backend::faulted::FaultedBackend;
-use crate::backend::file::{Access, FileBackend, FileOptions, OpenFileError};
+use crate::backend::file::{Access, FileBackend, FileOptions, OpenFileError, examine};
 use crate::backend::memory::MemoryBackend;
 use crate::backend::power_cut::PowerCutBackend;
 use crate::limits::DEVICE_BYTES_MAX;
@@ -71,6 +71,42 @@ pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenEx
     })
 }
 
+/// Looks for what is wrong with the source, and changes nothing.
+///
+/// # Errors
+/// Whatever [`open`] would refuse and can be told without opening.
+pub fn check(settings: &ExportSettings) -> Result<(), OpenExportError> {
+    match &settings.source {
+        Source::File(path) => Ok(examine(path, &file_options(path, settings)).map(drop)?),
+        Source::Memory(size) => check_memory(*size, settings.size),
+    }
+}
+
+/// How large the device is or will be, as far as that can be told without opening it.
+#[must_use]
+pub fn known_size(settings: &ExportSettings) -> Option<u64> {
+    match &settings.source {
+        Source::Memory(size) => Some(size.0),
+        Source::File(path) => match path.metadata() {
+            Ok(there) => there.is_file().then_some(there.len()),
+            Err(_) => settings.size.or(settings.create_size).map(|size| size.0),
+        },
+    }
+}
+
+fn check_memory(size: Size, asked: Option<Size>) -> Result<(), OpenExportError> {
+    if let Some(asked) = asked.filter(|asked| *asked != size) {
+        return Err(OpenExportError::MemorySize {
+            source_size: size,
+            asked,
+        });
+    }
+    if size.0 == 0 || size.0 > DEVICE_BYTES_MAX {
+        return Err(OpenExportError::MemoryUnusable(size));
+    }
+    Ok(())
+}
+
 /// A store with what was put around it, and the part that can lose its power.
 type Decorated = (Arc<dyn Backend>, Option<Arc<PowerCutBackend>>);
 
@@ -96,19 +132,10 @@ fn open_backend(
     settings: &ExportSettings,
     faults: &Faults,
 ) -> Result<(Arc<dyn Backend>, Vec<String>), OpenExportError> {
-    let asked = settings.size;
     match &settings.source {
         Source::File(path) => open_file(path, settings, faults),
         Source::Memory(size) => {
-            if let Some(asked) = asked.filter(|asked| asked != size) {
-                return Err(OpenExportError::MemorySize {
-                    source_size: *size,
-                    asked,
-                });
-            }
-            if size.0 == 0 || size.0 > DEVICE_BYTES_MAX {
-                return Err(OpenExportError::MemoryUnusable(*size));
-            }
+            check_memory(*size, settings.size)?;
             Ok((Arc::new(MemoryBackend::new(size.0)), Vec::new()))
         }
     }
@@ -119,19 +146,23 @@ fn open_file(
     settings: &ExportSettings,
     faults: &Faults,
 ) -> Result<(Arc<dyn Backend>, Vec<String>), OpenExportError> {
+    let options = file_options(path, settings);
+    let context = faults.context(RequestKinds::OPEN);
+    let backend = FileBackend::open(path, &options, &context)?;
+    let remarks = backend.remarks().to_vec();
+    Ok((Arc::new(backend), remarks))
+}
+
+fn file_options(path: &Path, settings: &ExportSettings) -> FileOptions {
     let access = if settings.read_only {
         Access::ReadOnly
     } else {
         Access::ReadWrite
     };
     let create_size = settings.create_size.filter(|_| !path.exists());
-    let options = FileOptions {
+    FileOptions {
         size: settings.size.or(create_size).map(|size| size.0),
         access,
         engine: settings.engine,
-    };
-    let context = faults.context(RequestKinds::OPEN);
-    let backend = FileBackend::open(path, &options, &context)?;
-    let remarks = backend.remarks().to_vec();
-    Ok((Arc::new(backend), remarks))
+    }
 }

@@ -1,9 +1,9 @@
 //! TCP sockets: how they are bound, and what an accepted one is told.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, LISTEN_BACKLOG};
@@ -30,6 +30,24 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(LISTEN_BACKLOG)
+}
+
+/// Whether one of the host's addresses could be listened on, were it free. Nobody can connect meanwhile.
+pub(super) fn check(host: &str, port: u16) -> io::Result<()> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in (host, port).to_socket_addrs()? {
+        match bind_socket(address) {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => last = error,
+            _ => return Ok(()),
+        }
+    }
+    Err(last)
+}
+
+fn bind_socket(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
 }
 
 /// Replies go out at once, and a peer that vanished is noticed.

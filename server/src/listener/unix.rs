@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -89,6 +91,31 @@ pub(crate) fn socket_state(path: &Path) -> SocketState {
         // Connected, or not allowed to, or its queue is full: somebody is there.
         _ => SocketState::Live,
     }
+}
+
+/// Whether `path` could be listened on, were no live process there: the system's own reasons inside.
+pub(super) fn check(path: &Path, option: &'static str) -> Result<io::Result<()>, BindError> {
+    if let Ok(metadata) = std::fs::symlink_metadata(path)
+        && !metadata.file_type().is_socket()
+    {
+        let path = path.to_owned();
+        return Err(BindError::NotASocket { path, option });
+    }
+    Ok(examine_path(path))
+}
+
+fn examine_path(path: &Path) -> io::Result<()> {
+    // Its length, and what it may not contain.
+    std::os::unix::net::SocketAddr::from_pathname(path)?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    if !folder.metadata()?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(faccessat(AT_FDCWD, folder, wanted, AtFlags::AT_EACCESS)?)
 }
 
 /// Removes a socket that nobody listens on.

@@ -248,6 +248,7 @@ impl<'a> Transmission<'a> {
     fn publish(&mut self) {
         let counters = self.connection.counters();
         counters.set_bytes(self.input.received(), self.output.sent());
+        counters.set_under_way(self.slow.len() + self.streams.len());
         self.tally.publish(counters);
     }
 

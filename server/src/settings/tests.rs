@@ -72,7 +72,7 @@ fn exports_without_source_leave_the_default_out() {
 #[test]
 fn the_servers_options_are_the_exports_defaults() {
     let settings = settings(
-        "--cache-size 8M --cache none --read-only --direct-threshold 1M --size 2G \
+        "--cache-size 8M --cache none --read-only --direct-threshold 1M \
          --export a=x --export b=y,cache-size=16M,cache=writeback,read-only=false,size=3G,direct-threshold=4M",
     );
     let [a, b] = &settings.exports[..] else {
@@ -82,10 +82,7 @@ fn the_servers_options_are_the_exports_defaults() {
         (a.cache_bytes, a.mode, a.read_only),
         (8 << 20, CacheMode::None, true)
     );
-    assert_eq!(
-        (a.direct_threshold, a.size),
-        (Some(1 << 20), Some(Size(2 << 30)))
-    );
+    assert_eq!((a.direct_threshold, a.size), (Some(1 << 20), None));
     assert_eq!(
         (b.cache_bytes, b.mode, b.read_only),
         (16 << 20, CacheMode::Writeback, false)
@@ -95,6 +92,20 @@ fn the_servers_options_are_the_exports_defaults() {
         (Some(4 << 20), Some(Size(3 << 30)))
     );
     assert!(settings.memory.is_none(), "nobody uses the default");
+}
+
+#[test]
+fn a_size_belongs_to_the_source_beside_it() {
+    let sizes = |words| -> Vec<_> {
+        let exports = settings(words).exports;
+        exports.iter().map(|export| export.size).collect()
+    };
+    let (one, two) = (Some(Size(1 << 20)), Some(Size(2 << 20)));
+    assert_eq!(sizes("x --size 1M --export a=y"), [one, None]);
+    assert_eq!(sizes("x --export a=y,size=2M --size 1M"), [one, two]);
+    assert_eq!(sizes("--export a=y,size=2M"), [two]);
+    let text = refusal("--size 1M --export a=y");
+    assert!(text.contains("--export NAME=SOURCE,size=1M"), "{text}");
 }
 
 #[test]
@@ -116,6 +127,9 @@ fn contradictions_are_refused_by_name() {
     assert!(refusal("--export a=x --export a=y").contains("export \"a\" is named twice"));
     assert!(refusal("--cache-size 512k").contains("512K"));
     assert!(refusal("--export a=x,cache-size=1").contains("\"a\""));
+    assert!(refusal("--listen h:1 --listen h:1").contains("h:1 is to be listened on twice"));
+    assert!(refusal("--listen unix:s --admin unix:s").contains("unix:s"));
+    assert_eq!(settings("--listen h:0 --listen h:0").listen.len(), 2);
     assert!(refusal("--max-connections 0").contains("--max-connections"));
     assert!(refusal(&format!("--export {}=x", "n".repeat(4097))).contains("4097"));
     assert!(refusal("--sandbox on").contains("--sandbox"));

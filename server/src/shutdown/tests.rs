@@ -4,6 +4,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+#[test]
+fn what_has_no_pages_is_named_all_the_same() {
+    let dirty = |bytes, unsynced| Dirty(vec![("db".to_owned(), bytes, unsynced)]).to_string();
+    assert_eq!(
+        dirty(4096, true),
+        "not durable: 4096 bytes (4K) of export \"db\""
+    );
+    assert_eq!(
+        dirty(0, true),
+        "not durable: what the store of export \"db\" has taken since its last sync"
+    );
+    assert_eq!(Dirty(Vec::new()).to_string(), "nothing was dirty");
+}
+
 /// A connection whose client takes nothing of what it is sent would be served by a store that is closed.
 #[tokio::test(start_paused = true)]
 async fn who_does_not_end_in_time_is_closed_before_the_exports() {

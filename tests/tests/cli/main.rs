@@ -3,9 +3,18 @@
 mod admin;
 mod durable;
 mod full_disk;
+mod logs;
 mod refusals;
 mod resize;
 mod rights;
 mod service;
 mod signals;
 mod start_stop;
+mod words;
+
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("weir-cli-")
+        .tempdir()
+        .expect("a temporary folder")
+}

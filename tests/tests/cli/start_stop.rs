@@ -73,13 +73,15 @@ fn run_passes_the_uri_and_ends_with_the_commands_status() {
         script,
     ];
     let done = weir_in(dir.path(), words).expect_code(7);
+    // The command's output alone, so that it can be used.
+    assert_eq!(done.stdout.lines().count(), 1, "{}", done.stdout);
     assert!(
-        done.stdout.contains("uri=nbd+unix:///?socket="),
+        done.stdout.starts_with("uri=nbd+unix:///?socket="),
         "{}",
         done.stdout
     );
     assert!(
-        done.stdout.contains("admin=http://127.0.0.1:"),
+        done.stdout.contains(" admin=http://127.0.0.1:"),
         "{}",
         done.stdout
     );
@@ -132,4 +134,70 @@ fn both_signals_flush_and_end_with_0() {
             "the socket goes with the server"
         );
     }
+}
+
+/// A shell that starts a server with `words`, says that it runs and waits for its input's end.
+fn shell(dir: &std::path::Path, words: &str) -> std::process::Child {
+    let script = format!(
+        "'{}' serve x.img --size 1M --no-admin {words} & read -r line; exit 0",
+        weir().display()
+    );
+    std::process::Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(dir)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("a shell")
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn with_its_parent_a_server_ends_and_releases_the_image() {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    // Asked to, or killed without a word.
+    for killed in [false, true] {
+        let dir = folder();
+        let listen = format!("--listen unix:{}", dir.path().join("s").display());
+        let mut parent = shell(dir.path(), &format!("{listen} --exit-with-parent"));
+        let mut output = BufReader::new(parent.stdout.take().expect("piped"));
+        let mut uri = String::new();
+        output.read_line(&mut uri).expect("a URI");
+        let socket = weir_tests::client::Socket::connect(uri.trim_end());
+        let mut client =
+            weir_tests::client::Client::negotiate(socket, &weir_tests::client::Options::default());
+        client.write(0, &bytes(1, 4096)).expect("a write");
+        if killed {
+            parent.kill().expect("our child");
+        } else {
+            drop(parent.stdin.take());
+        }
+        parent.wait().expect("our child");
+        // The server has the other end of this pipe until it is gone.
+        let mut rest = String::new();
+        let (ended, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || ended.send(output.read_to_string(&mut rest).is_ok()));
+        let soon = Duration::from_secs(20);
+        assert_eq!(end.recv_timeout(soon), Ok(true), "the server lives on");
+        let image = std::fs::read(dir.path().join("x.img")).expect("the image");
+        assert!(image[..4096] == bytes(1, 4096), "it stopped in order");
+        ServerBuilder::new(dir.path())
+            .file(&dir.path().join("x.img"), "1M")
+            .start()
+            .stop_clean();
+    }
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn a_second_export_may_have_another_size() {
+    let dir = folder();
+    let (a, b) = (dir.path().join("a.img"), dir.path().join("b.img"));
+    std::fs::write(&b, bytes(1, 2 << 20)).expect("an image");
+    let server = ServerBuilder::new(dir.path())
+        .file(&a, "1M")
+        .option("--export", format!("b={}", b.display()))
+        .start();
+    assert_eq!(server.client().export().size, 1 << 20);
+    server.stop_clean();
 }

@@ -44,6 +44,8 @@ pub(super) struct Inner {
 }
 
 struct Replay {
+    /// How many requests it is about.
+    total: usize,
     fates: ByRequest<HashMap<u64, Fate>>,
     kinds: RequestKinds,
     gone: watch::Sender<u64>,
@@ -179,12 +181,14 @@ impl RuleSet {
             rule.late = RequestKinds::NONE;
         }
         let kinds = fates.keys().map(|key| key.kind).collect::<RequestKinds>();
+        let total = fates.values().map(HashMap::len).sum();
         let occurrences = &mut inner.occurrences;
         let fates: ByRequest<_> = fates
             .into_iter()
             .map(|(key, fates)| (occurrences.key_of_script(&key), fates))
             .collect();
         inner.script = (!fates.is_empty()).then(|| Replay {
+            total,
             fates,
             kinds,
             gone: watch::Sender::default(),
@@ -204,6 +208,24 @@ impl RuleSet {
     fn publish(&self, inner: &Inner) {
         let word = u32::from(inner.kinds().bits()) | u32::from(inner.passed.bits()) << PASSED_SHIFT;
         self.kinds.store(word, Ordering::Relaxed);
+    }
+
+    /// Ends the script; whether there was one.
+    pub(super) fn end_replay(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        let ended = inner.script.take().is_some();
+        if ended {
+            self.changed(&mut inner);
+        }
+        ended
+    }
+
+    /// How many requests the script is about, and how many of these have not come yet.
+    pub(super) fn replaying(&self) -> Option<(usize, usize)> {
+        let inner = lock(&self.inner);
+        let script = inner.script.as_ref()?;
+        let left = script.fates.values().map(HashMap::len).sum();
+        Some((script.total, left))
     }
 
     /// How many rules are in force.

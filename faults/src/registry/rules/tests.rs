@@ -361,3 +361,32 @@ async fn replayed_events_make_the_same_requests_fail() {
         again.clear_rules();
     }
 }
+
+#[test]
+fn what_is_replayed_is_listed_until_it_is_removed() {
+    let line = |at: &str, offset: u64| {
+        format!(
+            "time=1us rule=1 at={at} export= conn=1 command=read offset={offset} length=512 occurrence=1: error=EIO\n"
+        )
+    };
+    let text = line("request", 0) + &line("request", 512) + &line("backend", 0);
+    let faults = Faults::new();
+    assert_eq!(faults.replaying(), None);
+    assert_eq!(faults.replay(&Script::parse(&text).expect("parsed")), 3);
+    let request = RequestView {
+        export: "",
+        connection: 7,
+        kind: RequestKind::Read,
+        offset: 512,
+        length: 512,
+        fua: false,
+    };
+    assert!(faults.decide(&request).is_some());
+    let listing = faults.replaying().expect("listed");
+    assert_eq!((listing.id, listing.hits, listing.fires), (REPLAY, 3, 1));
+    assert_eq!(listing.text, "replay: 2 of 3 requests are still to come");
+    assert!(faults.rules().is_empty(), "it is no rule");
+    assert_eq!(faults.remove_rule(REPLAY), Ok(()));
+    assert_eq!(faults.replaying(), None);
+    assert_eq!(faults.remove_rule(REPLAY), Err(NoSuchRule(REPLAY)));
+}

@@ -9,9 +9,11 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::unistd::{AccessFlags, faccessat};
 use weir_faults::{FaultContext, fault_point};
 
+use super::container;
 use super::lock::lock;
 use super::probe::{self, Found};
 use super::{Abilities, Descriptor, OpenFile};
@@ -57,6 +59,8 @@ pub struct FileOptions {
 pub enum OpenFileError {
     #[error("{} doesn't exist; give --size SIZE to create it", path.display())]
     Missing { path: PathBuf },
+    #[error("{} doesn't exist, and no file is created in /dev; check the device's name", path.display())]
+    MissingDevice { path: PathBuf },
     #[error("{} doesn't exist, and a read-only export can't create it; leave --read-only out once", path.display())]
     MissingReadOnly { path: PathBuf },
     #[error("{} can't be created: {source}", path.display())]
@@ -103,22 +107,10 @@ pub(super) fn open(
             source: errno.into(),
         }
     })?;
-    if let Some(size) = options.size.filter(|size| *size > DEVICE_BYTES_MAX) {
-        return Err(OpenFileError::TooLarge {
-            path: path.to_owned(),
-            size,
-        });
-    }
     let writable = options.access == Access::ReadWrite;
-    let file = match std::fs::metadata(path) {
-        Ok(metadata) => open_existing(path, &metadata, writable)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, options)?,
-        Err(source) => {
-            return Err(OpenFileError::Open {
-                path: path.to_owned(),
-                source,
-            });
-        }
+    let file = match examine(path, options)? {
+        Some(metadata) => open_existing(path, &metadata, writable)?,
+        None => create(path, options)?,
     };
     let metadata = file.metadata().map_err(|source| OpenFileError::Open {
         path: path.to_owned(),
@@ -134,7 +126,8 @@ pub(super) fn open(
             source,
         })?;
     check_size(path, size, options.size)?;
-    let found = probe::probe(path, &buffered, &metadata, size, writable);
+    let mut found = probe::probe(path, &buffered, &metadata, size, writable);
+    found.remarks.extend(container::remark(&buffered));
     Ok(assemble(path, buffered, size, is_device, writable, found))
 }
 
@@ -166,7 +159,94 @@ fn assemble(
     }
 }
 
+/// Looks for what is wrong with `path`, and changes nothing; `None` if it is missing and can be created.
+///
+/// # Errors
+/// Whatever [`FileBackend::open`](super::FileBackend::open) would refuse and can be told without opening.
+pub fn examine(path: &Path, options: &FileOptions) -> Result<Option<Metadata>, OpenFileError> {
+    if let Some(size) = options.size.filter(|size| *size > DEVICE_BYTES_MAX) {
+        return Err(OpenFileError::TooLarge {
+            path: path.to_owned(),
+            size,
+        });
+    }
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return examine_missing(path, options).map(|()| None);
+        }
+        Err(source) => {
+            return Err(OpenFileError::Open {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    check_kind(path, &metadata)?;
+    if metadata.is_file() {
+        check_size(path, metadata.len(), options.size)?;
+    }
+    let writable = options.access == Access::ReadWrite;
+    let wanted = match writable {
+        true => AccessFlags::R_OK | AccessFlags::W_OK,
+        false => AccessFlags::R_OK,
+    };
+    faccessat(AT_FDCWD, path, wanted, AtFlags::AT_EACCESS)
+        .map_err(|errno| cannot_open(path, errno.into(), writable))?;
+    Ok(Some(metadata))
+}
+
+/// Whether a missing file may be created.
+fn examine_missing(path: &Path, options: &FileOptions) -> Result<(), OpenFileError> {
+    let path = path.to_owned();
+    let folder = folder_of(&path).canonicalize();
+    // Shared memory is where users put files; all else there are devices, and what is missing a name with a typing error.
+    if let Ok(folder) = &folder
+        && folder.starts_with("/dev")
+        && !folder.starts_with("/dev/shm")
+    {
+        return Err(OpenFileError::MissingDevice { path });
+    }
+    if options.access == Access::ReadOnly {
+        return Err(OpenFileError::MissingReadOnly { path });
+    }
+    if options.size.is_none() {
+        return Err(OpenFileError::Missing { path });
+    }
+    let creatable = folder.and_then(|folder| {
+        let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+        faccessat(AT_FDCWD, &folder, wanted, AtFlags::AT_EACCESS).map_err(io::Error::from)
+    });
+    creatable.map_err(|source| OpenFileError::Create { path, source })
+}
+
 fn open_existing(path: &Path, metadata: &Metadata, writable: bool) -> Result<File, OpenFileError> {
+    let kind = metadata.file_type();
+    let mut how = OpenOptions::new();
+    how.read(true).write(writable);
+    // A pipe that has taken the file's place by now mustn't be waited for.
+    let mut flags = OFlag::O_NOCTTY;
+    if kind.is_file() {
+        flags |= OFlag::O_NONBLOCK;
+    } else if writable {
+        // Without O_CREAT this claims the device: it fails while a file system on it is mounted.
+        flags |= OFlag::O_EXCL;
+    }
+    let failed = |source| cannot_open(path, source, writable);
+    let file = how.custom_flags(flags.bits()).open(path).map_err(failed)?;
+    // What was said of the path holds of what is open.
+    let opened = file.metadata().map_err(failed)?;
+    if same_file(metadata, &opened) && opened.file_type() == kind {
+        Ok(file)
+    } else {
+        Err(OpenFileError::Replaced {
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// Refuses what is neither a file nor a block device.
+fn check_kind(path: &Path, metadata: &Metadata) -> Result<(), OpenFileError> {
     let kind = metadata.file_type();
     let what = if kind.is_file() || kind.is_block_device() {
         None
@@ -185,49 +265,23 @@ fn open_existing(path: &Path, metadata: &Metadata, writable: bool) -> Result<Fil
             what,
         });
     }
-    let mut how = OpenOptions::new();
-    how.read(true).write(writable);
-    // A pipe that has taken the file's place by now mustn't be waited for.
-    let mut flags = OFlag::O_NOCTTY;
-    if kind.is_file() {
-        flags |= OFlag::O_NONBLOCK;
-    } else if writable {
-        // Without O_CREAT this claims the device: it fails while a file system on it is mounted.
-        flags |= OFlag::O_EXCL;
-    }
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::ResourceBusy => OpenFileError::DeviceBusy {
-            path: path.to_owned(),
-        },
+    Ok(())
+}
+
+fn cannot_open(path: &Path, source: io::Error, writable: bool) -> OpenFileError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::ResourceBusy => OpenFileError::DeviceBusy { path },
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if writable => {
-            OpenFileError::OpenForWriting {
-                path: path.to_owned(),
-                source,
-            }
+            OpenFileError::OpenForWriting { path, source }
         }
-        _ => OpenFileError::Open {
-            path: path.to_owned(),
-            source,
-        },
-    };
-    let file = how.custom_flags(flags.bits()).open(path).map_err(failed)?;
-    // What was said of the path holds of what is open.
-    let opened = file.metadata().map_err(failed)?;
-    if same_file(metadata, &opened) && opened.file_type() == kind {
-        Ok(file)
-    } else {
-        Err(OpenFileError::Replaced {
-            path: path.to_owned(),
-        })
+        _ => OpenFileError::Open { path, source },
     }
 }
 
 /// Creates a sparse file of the size asked for; nothing is left behind when that fails.
 fn create(path: &Path, options: &FileOptions) -> Result<File, OpenFileError> {
     let path = path.to_owned();
-    if options.access == Access::ReadOnly {
-        return Err(OpenFileError::MissingReadOnly { path });
-    }
     let Some(size) = options.size else {
         return Err(OpenFileError::Missing { path });
     };
@@ -260,11 +314,14 @@ fn create(path: &Path, options: &FileOptions) -> Result<File, OpenFileError> {
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
-    File::open(folder)?.sync_all()
+    }
 }
 
 fn check_size(path: &Path, actual: u64, asked: Option<u64>) -> Result<(), OpenFileError> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::admin::wire::{CacheReport, SpaceReport, Traffic};
 
-fn report(name: &str, space: Option<SpaceReport>) -> ExportReport {
+pub(in crate::cli) fn report(name: &str, space: Option<SpaceReport>) -> ExportReport {
     ExportReport {
         name: name.to_owned(),
         description: String::new(),
@@ -11,6 +11,7 @@ fn report(name: &str, space: Option<SpaceReport>) -> ExportReport {
         size: 10 << 30,
         read_only: false,
         power_cut: false,
+        trouble: None,
         connections: 2,
         traffic: Traffic::default(),
         space,
@@ -34,4 +35,13 @@ fn a_quota_is_shown_where_there_is_one() {
     assert_eq!(words[0][3..7], ["used", "of", "quota", "free"]);
     assert_eq!(words[1][3..5], ["-", "-"]);
     assert_eq!(words[2][3..7], ["256M", "of", "1G", "768M"]);
+}
+
+#[test]
+fn those_who_are_attached_keep_the_old_size() {
+    let text = resized(&report("db", None));
+    assert!(text.contains("2 connections keep the old size"), "{text}");
+    let mut alone = report("db", None);
+    alone.connections = 0;
+    assert_eq!(resized(&alone), "");
 }

@@ -51,7 +51,7 @@ fn run(faults: &Faults) -> Vec<Option<Fate>> {
 fn occurrences(events: &[Event]) -> Vec<Option<u64>> {
     let occurrence = |event: &Event| match &event.firing {
         Firing::Rule(rule) => rule.occurrence,
-        Firing::Point(_) => panic!("a point's event"),
+        _ => panic!("not a rule's event"),
     };
     events.iter().map(occurrence).collect()
 }

@@ -216,6 +216,6 @@ fn the_word_in_front_of_the_rules_lets_no_first_request_slip_by() {
 fn last_occurrence(faults: &Faults) -> Option<u64> {
     match &faults.events_since(0).last().expect("an event").firing {
         Firing::Rule(rule) => rule.occurrence,
-        Firing::Point(_) => panic!("a point's event"),
+        _ => panic!("not a rule's event"),
     }
 }

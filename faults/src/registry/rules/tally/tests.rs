@@ -39,7 +39,7 @@ fn pass(screen: &mut Screen, count: usize) {
 fn last_occurrence(faults: &Faults) -> Option<u64> {
     match &faults.events_since(0).last().expect("an event").firing {
         Firing::Rule(rule) => rule.occurrence,
-        Firing::Point(_) => panic!("a point's event"),
+        _ => panic!("not a rule's event"),
     }
 }
 

@@ -213,3 +213,62 @@ fn what_takes_the_files_place_before_it_is_open_is_not_served() {
     std::os::unix::fs::symlink(&other, &path).expect("linked");
     try_open(&path, None, Access::ReadWrite).expect("opened");
 }
+
+#[test]
+fn nothing_is_created_among_the_devices() {
+    let folder = folder();
+    let link = folder.path().join("devices");
+    std::os::unix::fs::symlink("/dev", &link).expect("a link");
+    let name = format!("weir-no-such-disk-{}", std::process::id());
+    for folder in [Path::new("/dev"), &link, Path::new("/dev/../dev")] {
+        let path = folder.join(&name);
+        let refused = try_open(&path, Some(1 << 20), Access::ReadWrite);
+        let there = path.exists();
+        drop(std::fs::remove_file(&path));
+        assert!(!there, "{} was created", path.display());
+        assert!(
+            matches!(refused, Err(OpenFileError::MissingDevice { .. })),
+            "{refused:?}"
+        );
+        assert!(
+            !refusal(&path, None, Access::ReadWrite)
+                .to_string()
+                .contains("--size")
+        );
+    }
+}
+
+#[test]
+fn what_is_looked_for_is_what_opening_finds() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("image"), [0; 8192]).expect("an image");
+    std::fs::write(path("empty"), []).expect("an empty file");
+    let cases = [
+        ("image", None, Access::ReadWrite),
+        ("image", Some(8192), Access::ReadOnly),
+        ("image", Some(4096), Access::ReadWrite),
+        ("empty", None, Access::ReadWrite),
+        ("missing", None, Access::ReadWrite),
+        ("missing", Some(4096), Access::ReadOnly),
+        ("missing", Some(u64::MAX), Access::ReadWrite),
+        ("no/folder", Some(4096), Access::ReadWrite),
+        (".", None, Access::ReadOnly),
+        ("image/x", None, Access::ReadOnly),
+    ];
+    for (name, size, access) in cases {
+        let options = FileOptions {
+            size,
+            access,
+            engine: Engine::Threads,
+        };
+        let found = examine(&path(name), &options).map(drop);
+        let opened = try_open(&path(name), size, access).map(drop);
+        assert_eq!(
+            found.map_err(|error| error.to_string()),
+            opened.map_err(|error| error.to_string()),
+            "{name}"
+        );
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("ours").count(), 2);
+}

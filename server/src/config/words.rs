@@ -1,0 +1,123 @@
+//! The parser's refusals in words for whoever wrote the file.
+//!
+//! They speak of fields, variants and types of the program; the file has keys and values. What isn't recognised here is
+//! passed on as it is.
+
+/// A refusal of the TOML parser in plain words.
+pub(super) fn plain(message: &str) -> String {
+    translated(message).unwrap_or_else(|| message.to_owned())
+}
+
+fn translated(message: &str) -> Option<String> {
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        let (key, known) = named_and_known(rest)?;
+        let guess = closest(key, &known)
+            .map_or(String::new(), |guess| format!(" (did you mean {guess:?}?)"));
+        return Some(format!(
+            "there is no key {key:?} here{guess}; the keys are {}",
+            known.join(", ")
+        ));
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant ") {
+        let (value, known) = named_and_known(rest)?;
+        return Some(format!("{value:?} is none of {}", known.join(", ")));
+    }
+    if let Some(rest) = message.strip_prefix("missing field ") {
+        let key = quoted(rest).next()?;
+        return Some(format!(
+            "this table needs the key {key:?}; each [[export]] has a name and a source"
+        ));
+    }
+    let rest = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))?;
+    let (found, wanted) = rest.split_once(", expected ")?;
+    Some(format!(
+        "this must be {}, not {}",
+        kind(wanted),
+        thing(found)
+    ))
+}
+
+/// The word that isn't known, and those that are.
+fn named_and_known(rest: &str) -> Option<(&str, Vec<&str>)> {
+    let (named, known) = rest.split_once(", expected ")?;
+    Some((quoted(named).next()?, quoted(known).collect()))
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// What a type of the program is in the file.
+fn kind(wanted: &str) -> &str {
+    match wanted {
+        "a boolean" => "true or false, without quotes",
+        "a string" => "a text in quotes",
+        "a sequence" => "a list, as in [\"first\", \"second\"]",
+        "usize" | "u64" | "u32" | "u16" => "a whole number, without quotes",
+        other if other.starts_with("struct ") => "a table, as under [[export]]",
+        other => other,
+    }
+}
+
+/// What the parser found, in words.
+fn thing(found: &str) -> String {
+    match found {
+        "sequence" => "a list".to_owned(),
+        "map" => "a table".to_owned(),
+        other => {
+            let types = ["integer ", "floating point ", "boolean ", "string "];
+            let value = types.iter().find_map(|kind| other.strip_prefix(kind));
+            value.unwrap_or(other).replace('`', "")
+        }
+    }
+}
+
+/// The known word that is nearest to one that isn't, if it is near enough to be meant.
+fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    /// Two letters exchanged, or two others wrong.
+    const TYPING_ERRORS_MAX: usize = 2;
+    known
+        .iter()
+        .map(|candidate| (distance(word, candidate), *candidate))
+        .min()
+        .filter(|(distance, _)| *distance <= TYPING_ERRORS_MAX)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's: letters to be inserted, removed or replaced.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (index, letter) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
+        for (at, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[at + 1];
+            row[at + 1] = replaced.min(row[at] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("sise", "size"), 1);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(closest("lsiten", &["source", "listen"]), Some("listen"));
+        assert_eq!(closest("colour", &["source", "listen"]), None);
+    }
+
+    #[test]
+    fn what_is_not_recognised_stays() {
+        assert_eq!(plain("unclosed table"), "unclosed table");
+        assert_eq!(plain("unknown field"), "unknown field");
+    }
+}

@@ -1,0 +1,64 @@
+//! What a user should know about what was asked for, though nothing forbids it.
+
+use crate::resources::MachineMemory;
+use crate::settings::ExportSettings;
+use crate::size::Size;
+
+/// Below this a size is rather a figure that lacks its unit: no file system is as small.
+const DISK_BYTES_MIN: u64 = 1 << 20;
+
+/// Remarks about an export of that size.
+pub(super) fn of(size: u64) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if size < DISK_BYTES_MIN {
+        remarks.push(format!(
+            "the device has {size} bytes only, less than a file system needs; a size may have a unit, as in 10M or 10G"
+        ));
+    }
+    remarks
+}
+
+/// A remark about all caches together.
+pub(super) fn of_memory(exports: &[ExportSettings], memory: MachineMemory) -> Option<String> {
+    let caches = exports
+        .iter()
+        .fold(0_u64, |sum, export| sum.saturating_add(export.cache_bytes));
+    (caches > memory.bytes).then(|| {
+        format!(
+            "the caches may take {} ({caches} bytes), more than the {} MiB of memory that there are; \
+             give a smaller --cache-size, which counts for each export",
+            Size(caches),
+            memory.bytes >> 20
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::serve::ServeOptions;
+    use crate::settings::Settings;
+
+    fn exports(cache: &str) -> Vec<ExportSettings> {
+        let options = ServeOptions {
+            export: vec!["a=x".parse().unwrap(), "b=y".parse().unwrap()],
+            cache_size: Some(cache.parse().unwrap()),
+            ..ServeOptions::default()
+        };
+        Settings::resolve(options).unwrap().exports
+    }
+
+    #[test]
+    fn a_size_that_lacks_its_unit_is_pointed_out() {
+        assert!(of(10)[0].contains("10 bytes only"));
+        assert!(of(DISK_BYTES_MIN).is_empty());
+    }
+
+    #[test]
+    fn caches_beyond_the_memory_are_pointed_out_together() {
+        let memory = MachineMemory { bytes: 3 << 30 };
+        assert_eq!(of_memory(&exports("1G"), memory), None);
+        let said = of_memory(&exports("2G"), memory).unwrap();
+        assert!(said.contains("4G") && said.contains("3072 MiB"), "{said}");
+    }
+}

@@ -1,0 +1,63 @@
+//! What a stop that takes its time waits for.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::connection::ConnectionTable;
+use crate::export::ExportTable;
+use crate::size::Size;
+
+use super::dirty_bytes;
+
+/// A stop that takes longer has something to say: more than clients are given to leave by themselves.
+const FIRST_AFTER: Duration = Duration::from_secs(1);
+/// And again so often.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// Says it, as long as it is polled.
+pub(super) async fn report(connections: &ConnectionTable, exports: &ExportTable) -> Infallible {
+    let mut pause = FIRST_AFTER;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = AGAIN_AFTER;
+        tracing::warn!(
+            "still stopping: {}; a second SIGTERM or Ctrl-C ends it at once, and what isn't durable is lost",
+            what(connections, exports)
+        );
+    }
+}
+
+/// For each export what is left to do.
+fn what(connections: &ConnectionTable, exports: &ExportTable) -> String {
+    let connections = connections.list();
+    let mut text = String::new();
+    for export in exports.iter() {
+        let ours = connections
+            .iter()
+            .filter(|connection| connection.export.as_ref() == Some(&export.name));
+        let requests: usize = ours.map(|connection| connection.under_way).sum();
+        let bytes = dirty_bytes(&export.cache);
+        if requests > 0 || bytes > 0 {
+            let separator = if text.is_empty() { "" } else { "; " };
+            // A string takes everything.
+            let _ = write!(
+                text,
+                "{separator}export {:?} ({}) has {requests} requests of clients to answer and {bytes} bytes ({}) to make durable",
+                export.name,
+                export.source,
+                Size(bytes)
+            );
+        }
+    }
+    if text.is_empty() {
+        text = format!(
+            "{} connections haven't ended, or a store hasn't answered its last sync",
+            connections.len()
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
