@@ -12,15 +12,17 @@
 //! What was replied to before it came in was dirty, in flight, held or on the backend, and all of these are waited for. A write that
 //! runs at the same time may be seen in part, even within a page: the store's atomicity is all that there is then. What was
 //! read while the store was resized or shifted is thrown away: it may be of neither shape, zeroes past an end that the cache
-//! doesn't know yet. So is what was read over a power cut, which may have lost it.
+//! doesn't know yet. So is what was read over a power cut, which may have lost it, and what was read while a page of it became dirty
+//! again by a failure: the store may have forgotten it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use weir_faults::{Errno, FaultContext};
 
 use crate::discard::Change;
-use crate::frame::{FrameRefs, PAGE_BYTES};
+use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES};
 use crate::page_cache::{PageCache, bytes_of, pages_of};
 use crate::payload::{Payload, within};
 use crate::writeback::Tries;
@@ -73,22 +75,38 @@ impl PageCache {
         // Whatever is dirty was replied to before.
         let watch = self.writeback.failures.watch(pages.clone(), u64::MAX);
         let mut tries = Tries::default();
-        self.settle(context, &pages, u64::MAX, &watch, &mut tries)
-            .await?;
-        drop(watch);
+        loop {
+            let settled = self
+                .settle(context, &pages, u64::MAX, &watch, &mut tries)
+                .await?;
+            let buffer = self.read_store(context, &pages).await?;
+            // Else the store may have forgotten some of it meanwhile: what a failed sync was to cover, for one.
+            if watch.seen() == settled {
+                return Ok(buffer.into_refs(within(offset), length));
+            }
+            drop(buffer);
+            tries.again(&watch, settled)?;
+        }
+    }
+
+    /// Reads whole pages into private frames.
+    async fn read_store(
+        self: &Arc<Self>,
+        context: &FaultContext,
+        pages: &Range<u64>,
+    ) -> Result<FrameBuf, Errno> {
         let frames = usize::try_from(pages.end - pages.start).expect("at most a slice");
         let buffer = self.reserve(frames).await;
-        let (cache, task_context) = (Arc::clone(self), context.clone());
+        let (cache, context, start) = (Arc::clone(self), context.clone(), pages.start * PAGE_BYTES);
         // A task of its own: the transfer must not lose its buffer half-way.
         let task = self.tasks.spawn(async move {
             cache
                 .backend
-                .read_vectored_at(&task_context, pages.start * PAGE_BYTES, buffer)
+                .read_vectored_at(&context, start, buffer)
                 .await
         });
         let (buffer, result) = task.await.expect("a panic aborts the process");
-        result?;
-        Ok(buffer.into_refs(within(offset), length))
+        result.map(|()| buffer)
     }
 
     /// Writes a received slice past the cache, its partial edges through it. Cancel safe.

@@ -39,7 +39,7 @@ use crate::page::{DIRTY, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::range_lock::RangeGuard;
 use crate::space::Turn;
-use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
+use crate::writeback::{Evidence, OLDEST_EPOCH, Operation, OperationKind};
 
 /// What the backend is to do with the blocked range.
 #[derive(Debug)]
@@ -317,6 +317,10 @@ impl PageCache {
             .change_backend(context, &pages, range.clone(), change)
             .await;
         let replaces = (!held.is_empty()).then_some(&pages);
+        let evidence = match result {
+            Ok(()) => Evidence::Together,
+            Err(_) => Evidence::Alone,
+        };
         let result = self
             .generations
             .completed_change(submitted, result, promise, replaces);
@@ -325,7 +329,7 @@ impl PageCache {
         }
         self.released(&held);
         if let Err(errno) = result {
-            self.writeback.failures.note_held(&held, errno);
+            self.writeback.failures.note_held(&held, errno, evidence);
         }
         self.writeback.end(&operation);
         match result {

@@ -47,7 +47,7 @@ use crossbeam_epoch as epoch;
 use tokio::sync::Mutex as FairMutex;
 use weir_faults::{Errno, FaultContext, error_injectable, pause_point};
 
-use crate::page::{DIRTY, UNSTABLE};
+use crate::page::{DIRTY, IN_FLIGHT, UNSTABLE};
 use crate::page_cache::{PageCache, pages_of};
 use crate::writeback::{DirtySince, Evidence, OLDEST_EPOCH, OperationKind, Seen, Tries, Watch};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -147,9 +147,10 @@ impl Generations {
         Submitted(self.ledger().failed_syncs)
     }
 
-    /// Whether a sync has covered all that has completed.
+    /// Whether a sync has covered all that has completed since the backend was opened.
     pub(crate) fn is_synced(&self) -> bool {
-        self.synced.load(Ordering::SeqCst) >= self.completed.load(Ordering::SeqCst)
+        let completed = self.completed.load(Ordering::SeqCst);
+        completed == BEFORE_US || self.synced.load(Ordering::SeqCst) >= completed
     }
 
     fn completed(&self) -> u64 {
@@ -378,9 +379,9 @@ impl PageCache {
                 // Whatever was submitted before the sync returned is unknown.
                 let unsynced = self.generations.sync_failed();
                 let failures = &self.writeback.failures;
-                let mut dirty = self.settle_unstable(unsynced.pages, result);
-                dirty.sort_unstable();
-                failures.note(&dirty, errno, Evidence::Alone);
+                let mut unwritten = self.settle_unstable(unsynced.pages, result);
+                unwritten.sort_unstable();
+                failures.note(&unwritten, errno, Evidence::Alone);
                 for (_, pages) in &unsynced.replaced {
                     failures.note_replaced(pages);
                 }
@@ -398,10 +399,10 @@ impl PageCache {
         result
     }
 
-    /// Turns unstable pages clean, or dirty again; returns those that are dirty then, each with the epoch since which it is.
+    /// Turns unstable pages clean, or dirty again; returns those that are unwritten then, each with the epoch since which it is.
     fn settle_unstable(&self, pages: Vec<(u64, u64)>, sync: Result<(), Errno>) -> Vec<(u64, u64)> {
         let (durable, of_pages) = (sync.is_ok(), !pages.is_empty());
-        let mut dirty = Vec::new();
+        let mut unwritten = Vec::new();
         for (page, generation) in pages {
             let pin = epoch::pin();
             let Some(mut slot) = self.lock_page(page, &pin) else {
@@ -415,17 +416,19 @@ impl PageCache {
                 }
                 continue;
             }
-            // One that is dirty was written again since. What it was written over may be gone, and earlier FLUSHes cover that: none
-            // of them may pass the page by for being younger.
+            // One that is dirty, in flight or held was written again since, or is about to be changed. What was there before may be
+            // gone, and earlier FLUSHes cover that: none of them may pass the page by for being younger, or end before it is stored.
             if waits || slot.state.has(DIRTY) {
                 slot.state = slot.state.without(UNSTABLE).with(DIRTY);
                 slot.set_detail(DirtySince::failed_detail(OLDEST_EPOCH));
-                dirty.push((page, OLDEST_EPOCH));
+            } else if slot.state.has(IN_FLIGHT) {
+                slot.set_detail(OLDEST_EPOCH);
             }
+            unwritten.push((page, OLDEST_EPOCH));
         }
         if of_pages {
             self.throttle.synced(sync);
         }
-        dirty
+        unwritten
     }
 }

@@ -12,78 +12,104 @@
 //! **Invariant**: no two guards that have been waited for overlap. A guard waits for those only that came before it, so waits have
 //! no cycle. Who has a guard waits for block guards, a turn at the quota and the store, and for nothing else: no client, no memory.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
-
-use slab::Slab;
 
 use crate::event::Event;
 
 /// Exclusive ranges of pages, first come first served.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RangeLock(Arc<Mutex<Slab<Arc<Held>>>>);
+pub(crate) struct RangeLock(Arc<Mutex<Ranges>>);
 
-/// One range that is held or waited for.
+/// The ranges that are held or waited for.
+#[derive(Debug, Default)]
+struct Ranges {
+    /// By arrival.
+    by_place: BTreeMap<u64, Held>,
+    /// The place of who comes next.
+    next: u64,
+}
+
+/// One of them.
 #[derive(Debug)]
 struct Held {
     pages: Range<u64>,
-    over: Event,
+    over: Arc<Event>,
+}
+
+impl Ranges {
+    /// The last that came before `place` and overlaps `pages`.
+    fn before(&self, place: u64, pages: &Range<u64>) -> Option<Arc<Event>> {
+        self.by_place
+            .range(..place)
+            .rev()
+            .map(|(_, earlier)| earlier)
+            .find(|earlier| earlier.pages.start < pages.end && pages.start < earlier.pages.end)
+            .map(|earlier| Arc::clone(&earlier.over))
+    }
 }
 
 /// A range, from its arrival on. Given back when dropped.
 #[derive(Debug)]
 pub(crate) struct RangeGuard {
     lock: RangeLock,
-    key: usize,
-    held: Arc<Held>,
+    place: u64,
 }
 
 impl RangeLock {
     /// Locks `pages`, after all that came before and overlap them. Its place in the order is that of its first poll. Cancel safe:
     /// dropped, it gives its place up.
     pub(crate) async fn lock(&self, pages: Range<u64>) -> RangeGuard {
-        let (guard, before) = self.enter(pages);
-        for earlier in before {
-            earlier.over.wait().await;
+        let guard = self.enter(pages.clone());
+        // One at a time: who remembers all that came before makes the memory grow with the square of their number.
+        loop {
+            let before = self.ranges().before(guard.place, &pages);
+            let Some(earlier) = before else {
+                return guard;
+            };
+            earlier.wait().await;
         }
-        guard
     }
 
-    fn enter(&self, pages: Range<u64>) -> (RangeGuard, Vec<Arc<Held>>) {
+    fn enter(&self, pages: Range<u64>) -> RangeGuard {
         let mut ranges = self.ranges();
-        let before = ranges
-            .iter()
-            .map(|(_, earlier)| earlier)
-            .filter(|earlier| earlier.pages.start < pages.end && pages.start < earlier.pages.end)
-            .cloned()
-            .collect();
-        let held = Arc::new(Held {
-            pages,
-            over: Event::default(),
-        });
-        let guard = RangeGuard {
+        let place = ranges.next;
+        ranges.next += 1;
+        let over = Arc::default();
+        ranges.by_place.insert(place, Held { pages, over });
+        RangeGuard {
             lock: self.clone(),
-            key: ranges.insert(Arc::clone(&held)),
-            held,
-        };
-        (guard, before)
+            place,
+        }
     }
 
-    fn ranges(&self) -> MutexGuard<'_, Slab<Arc<Held>>> {
+    fn ranges(&self) -> MutexGuard<'_, Ranges> {
         self.0.lock().expect("not poisoned")
     }
 
     /// How many ranges are held or waited for.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.ranges().len()
+        self.ranges().by_place.len()
+    }
+
+    /// References to those ranges.
+    #[cfg(test)]
+    fn references(&self) -> usize {
+        let ranges = self.ranges();
+        let counts = ranges
+            .by_place
+            .values()
+            .map(|held| Arc::strong_count(&held.over));
+        counts.sum()
     }
 }
 
 impl Drop for RangeGuard {
     fn drop(&mut self) {
-        self.lock.ranges().remove(self.key);
-        self.held.over.set();
+        let over = self.lock.ranges().by_place.remove(&self.place);
+        over.expect("entered and not over").over.set();
     }
 }
 

@@ -20,7 +20,7 @@ use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::gen_radix::Tag;
 use crate::page::{DIRTY, HELD, IN_FLIGHT, PageState};
 use crate::page_cache::{PageCache, bytes_of, page_of};
-use crate::writeback::{OLDEST_EPOCH, Operation, OperationKind};
+use crate::writeback::{Evidence, OLDEST_EPOCH, Operation, OperationKind};
 
 /// Moves what follows: fallocate's insert and collapse range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,8 +85,11 @@ impl PageCache {
             cache.released(&held);
             // Whoever waits for this must look again at what was put back.
             if result.is_err() || kept {
-                let errno = result.err().unwrap_or(Errno::EIO);
-                cache.writeback.failures.note_held(&held, errno);
+                let (errno, evidence) = match result {
+                    Err(errno) => (errno, Evidence::Alone),
+                    Ok(()) => (Errno::EIO, Evidence::Together),
+                };
+                cache.writeback.failures.note_held(&held, errno, evidence);
             }
             cache.writeback.end(&operation);
             if result.is_ok() {

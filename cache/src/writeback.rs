@@ -413,8 +413,8 @@ impl PageCache {
         for (part, errno) in &failed {
             self.counters.writeback_errors.add(1);
             self.writeback.troubles.failed(part, *errno);
-            // Of a sync that has failed each page has its own share.
-            let evidence = if part.end - part.start == 1 || !known {
+            // A sync that has failed is counted by itself, and says of no page that it can't be stored.
+            let evidence = if part.end - part.start == 1 && known {
                 Evidence::Alone
             } else {
                 Evidence::Together

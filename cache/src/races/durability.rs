@@ -201,6 +201,51 @@ async fn race_13_a_flush_sees_that_anothers_sync_failed_over_what_was_written_ag
     }
 }
 
+/// As above, and what it was written over with is on its way already: in flight, so that it fails too, or held by a change.
+#[tokio::test(start_paused = true)]
+async fn race_13_a_flush_sees_that_anothers_sync_failed_over_what_is_replaced_at_that_moment() {
+    for (point, held) in [
+        ("cache:flush:snapshot", false),
+        ("cache:flush:sync", false),
+        ("cache:flush:sync", true),
+    ] {
+        let race = Race::new(64, 7);
+        done(race.write(0, &[1; PAGE_SIZE])).await;
+        race.write_back().await;
+        race.stop_next(point);
+        let flush = race.flush();
+        race.stopped(point).await;
+        let end = if held {
+            "cache:discard:complete"
+        } else {
+            "cache:writeback:complete"
+        };
+        race.stop_next(end);
+        let replaces = if held {
+            race.zero(0..PAGE)
+        } else {
+            done(race.write(0, &[2; PAGE_SIZE])).await;
+            race.written_back()
+        };
+        race.stopped(end).await;
+        race.fail("sync");
+        let context = race.context(RequestKinds::WRITEBACK);
+        assert_eq!(race.cache.sync(&context).await, Err(Errno::EIO));
+        race.backend.behave(Behaviour::default());
+        let writes = race.backend.writes().len();
+        race.go(point);
+        waits(&flush, "a flush of a page that may be lost").await;
+        race.go(end);
+        assert_eq!(outcome(replaces).await, Err(Errno::EIO));
+        done(flush).await;
+        assert!(
+            race.backend.writes().len() > writes,
+            "a flush trusted a page over which a sync had failed, held {held}, at {point}"
+        );
+        race.check_quiescent().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn race_14_status_asks_the_backend_while_writeback_completes() {
     let race = Race::new(64, 0);
@@ -306,5 +351,27 @@ async fn a_flush_beside_zeroes_that_keep_failing_tries_again_once_and_says_so() 
         "a flush goes on for as long as zeroes fail"
     );
     race.backend.behave(Behaviour::default());
+    race.check_quiescent().await;
+}
+
+/// Each puts the page back that the end cuts, and nothing has failed.
+#[tokio::test(start_paused = true)]
+async fn a_flush_beside_changes_of_size_that_succeed_succeeds() {
+    let race = Race::sized(8 * PAGE + 512, 7);
+    done(race.write(8 * PAGE, &[9; 512])).await;
+    race.faults
+        .set_points("class cache:flush:sync pause")
+        .unwrap();
+    let flush = race.flush();
+    for round in 2..6 {
+        race.stopped("cache:flush:sync").await;
+        race.cache.resize(8 * PAGE + 512 * round).await.unwrap();
+        race.go("cache:flush:sync");
+    }
+    race.stopped("cache:flush:sync").await;
+    race.go("cache:flush:sync");
+    done(flush).await;
+    race.faults.reset_points();
+    assert_eq!(race.durable(8), 9);
     race.check_quiescent().await;
 }

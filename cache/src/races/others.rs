@@ -1,5 +1,7 @@
 //! Failures of others: a request fails for what it covers and for nothing else.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::options::CacheMode;
 use crate::testing::Behaviour;
@@ -19,7 +21,7 @@ impl Race {
         outcome(self.persist(bytes_of(&(page..page + 1)))).await
     }
 
-    fn written_back(&self) -> Running<()> {
+    pub(super) fn written_back(&self) -> Running<()> {
         let (cache, context) = (
             Arc::clone(&self.cache),
             self.context(RequestKinds::WRITEBACK),
@@ -119,6 +121,34 @@ async fn a_direct_read_sees_what_failed_to_be_written_in_anothers_run() {
     done(read).await.copy_to(&mut data);
     assert_eq!(data, [1; PAGE_SIZE], "it read what the store had before");
     race.backend.behave(Behaviour::default());
+    race.check_quiescent().await;
+}
+
+/// A store that forgets what it had when a sync fails, between the halves of a direct read.
+#[tokio::test(start_paused = true)]
+async fn a_direct_read_sees_that_anothers_sync_has_lost_what_it_reads() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[1; 16 * PAGE_SIZE])).await;
+    assert_eq!(outcome(race.written_back()).await, Ok(()));
+    race.backend.behave(Behaviour {
+        halves_apart: Some(Duration::from_millis(10)),
+        failures_per_mille: BTreeMap::from([("sync", 1000)]),
+        forgets: true,
+        ..Behaviour::default()
+    });
+    let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::READ));
+    let read: Running<FrameRefs> =
+        tokio::spawn(async move { cache.read_direct(&context, 0, 16 * PAGE_SIZE).await });
+    waits(&read, "a direct read of a slow store").await;
+    let context = race.context(RequestKinds::WRITEBACK);
+    assert_eq!(race.cache.sync(&context).await, Err(Errno::EIO));
+    race.backend.behave(Behaviour::default());
+    let mut data = vec![0; 16 * PAGE_SIZE];
+    done(read).await.copy_to(&mut data);
+    assert!(
+        data == [1; 16 * PAGE_SIZE],
+        "it read what the store had before"
+    );
     race.check_quiescent().await;
 }
 

@@ -93,3 +93,18 @@ proptest! {
         prop_assert_eq!(lock.len(), 0);
     }
 }
+
+/// Hundreds of clients may have hundreds of changes of one page under way each.
+#[test]
+fn who_waits_remembers_one_of_those_before_it() {
+    const WAITERS: usize = 100;
+    let lock = RangeLock::default();
+    let mut waiting: Vec<_> = (0..WAITERS).map(|_| Box::pin(lock.lock(0..1))).collect();
+    let first = poll(waiting[0].as_mut());
+    for future in &mut waiting[1..] {
+        assert!(poll(future.as_mut()).is_pending());
+    }
+    assert!(lock.references() <= 2 * WAITERS, "{}", lock.references());
+    drop((first, waiting));
+    assert_eq!(lock.len(), 0);
+}

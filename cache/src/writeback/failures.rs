@@ -8,7 +8,8 @@
 //! # Evidence
 //! A page that failed by itself has failed. One that failed in a run together with others may be sound; it is marked, and the
 //! next run that it is in goes in halves until the bad page stands alone (see [`halves`](super::halves)). [`Tries`] counts the
-//! two apart: the first ends a FLUSH at the second time, the second only makes it look again.
+//! two apart: the first ends a FLUSH at the second time, the second only makes it look again. What fails for nothing but a sync that has failed
+//! meanwhile is of the second kind: the sync has been counted.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
@@ -70,7 +71,7 @@ impl Seen {
 pub(crate) enum Evidence {
     /// Each of them has failed.
     Alone,
-    /// One of them has failed, or several.
+    /// One of them has failed, or several, or none: a sync has, or a change that succeeded has put them back.
     Together,
 }
 
@@ -107,9 +108,9 @@ impl Failures {
     }
 
     /// As [`Failures::note`], for pages that have been held: when they became dirty isn't known any more.
-    pub(crate) fn note_held(&self, pages: &[u64], errno: Errno) {
+    pub(crate) fn note_held(&self, pages: &[u64], errno: Errno, evidence: Evidence) {
         let pages: Vec<_> = pages.iter().map(|page| (*page, OLDEST_EPOCH)).collect();
-        self.note(&pages, errno, Evidence::Alone);
+        self.note(&pages, errno, evidence);
     }
 
     /// A change of `pages` is lost for which dirty ones may have been dropped.

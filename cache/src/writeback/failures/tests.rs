@@ -19,9 +19,9 @@ fn a_watch_sees_what_it_covers_and_nothing_else() {
     assert!(!seen(&[(5, 11)]), "a younger page");
     assert!(seen(&[(5, 10)]));
     assert!(seen(&[(0, 1), (4, 11), (7, 0), (9, 1)]));
-    failures.note_held(&[1, 9], Errno::EIO);
+    failures.note_held(&[1, 9], Errno::EIO, Evidence::Alone);
     assert_eq!(watch.last(), Errno::ENOSPC);
-    failures.note_held(&[1, 6, 9], Errno::EIO);
+    failures.note_held(&[1, 6, 9], Errno::EIO, Evidence::Alone);
     assert_eq!(watch.last(), Errno::EIO);
 }
 
