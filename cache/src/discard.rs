@@ -1,7 +1,7 @@
 //! Trim and write-zeroes: changes behind the cache's back, made coherent by blocking.
 //!
 //! The whole pages of the range go under a block guard, region by region, or in larger slices behind the gate where the range
-//! spans many regions. Others get in between two slices; a failure leaves those before it changed and those after it as they
+//! spans many regions. Reads and cached writes get in between two slices; a failure leaves those before it changed and those after it as they
 //! were. Under the guard, in a task that owns it:
 //!
 //! 1. enter the list of operations, so that a FLUSH waits for what is about to be held;
