@@ -60,12 +60,14 @@ fn who_gives_up_waiting_gives_its_place_up() {
     drop(guard);
 }
 
+type Locking = std::pin::Pin<Box<dyn Future<Output = RangeGuard>>>;
+
 proptest! {
     /// Against the plain definition: a range goes on exactly when nothing that came before it and is not over overlaps it.
     #[test]
     fn as_the_definition_says(steps in prop::collection::vec((0_u64..16, 1_u64..6, any::<prop::sample::Index>()), 1..40)) {
         let lock = RangeLock::default();
-        let mut running: Vec<(Range<u64>, std::pin::Pin<Box<dyn Future<Output = RangeGuard>>>, Option<RangeGuard>)> = Vec::new();
+        let mut running: Vec<(Range<u64>, Locking, Option<RangeGuard>)> = Vec::new();
         for (start, length, end) in steps {
             let (pages, lock) = (start..start + length, lock.clone());
             running.push((pages.clone(), Box::pin(async move { lock.lock(pages).await }), None));
