@@ -22,6 +22,7 @@ use crate::limits::Timeouts;
 mod hostile;
 mod injected;
 mod lifetime;
+mod limits;
 mod losses;
 mod points;
 mod requests;
