@@ -288,3 +288,28 @@ async fn a_connection_that_is_being_closed_can_be_killed() {
     soon(client.session).await.expect("a session never panics");
     assert!(start.elapsed() < SHUTDOWN_GRACE, "{:?}", start.elapsed());
 }
+
+/// However much it has sent, and though nothing has to be waited for.
+#[tokio::test]
+async fn a_killed_connection_is_served_no_longer() {
+    const WRITES: u64 = 4000;
+    let server = Server::new();
+    let mut client = server.client(false).await;
+    assert_eq!(client.write(0, 0, &[1; 512]).await, 0);
+    let before = received_now(&server);
+    let mut bytes = Vec::new();
+    for cookie in 1..=WRITES {
+        bytes.extend(request(Command::WRITE, cookie, 0, 1).encode());
+        bytes.push(2);
+    }
+    client.send(&bytes).await;
+    received(&server, before + bytes.len() as u64).await;
+    let id = server.context.connections.list()[0].id;
+    assert!(server.context.connections.kill(id));
+    let mut answers = Vec::new();
+    // A reset is an end as well.
+    let _ = soon(client.socket.read_to_end(&mut answers)).await;
+    soon(client.session).await.expect("a session never panics");
+    let answered = answers.len() as u64 / 16;
+    assert!(answered < WRITES / 2, "{answered} were answered");
+}
