@@ -192,6 +192,8 @@ impl PageCache {
             charge.keep();
         }
         self.note_dirty();
+        #[cfg(test)]
+        crate::testing::interleave::at("write:installed");
         if let Some(watch) = watch {
             self.persist(context, range).await?;
             // Durable is what the cache holds; what has replaced a page of ours may be lost.

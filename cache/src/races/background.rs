@@ -1,6 +1,7 @@
 //! The background task: what it must not wait for, and when it tries again.
 
 use super::*;
+use crate::options::TICK;
 use crate::testing::Behaviour;
 use std::collections::BTreeMap;
 
@@ -177,5 +178,44 @@ async fn a_page_that_keeps_failing_holds_up_no_other() {
     let took = start.elapsed();
     assert!(took < Duration::from_secs(60), "it took {took:?}");
     race.backend.behave(Behaviour::default());
+    race.check_quiescent().await;
+}
+
+/// A permit is given to a FLUSH that goes away at this moment: the background task, which wants one, gets it.
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_comes_too_late_is_passed_on() {
+    let race = Race::new(64, 7);
+    let mut permits = Vec::new();
+    while let Some(permit) = race.cache.writeback.try_permit() {
+        permits.push(permit);
+    }
+    done(race.write(0, &[1; 64 * PAGE_SIZE])).await;
+    idle().await;
+    let context = race.context(RequestKinds::FLUSH);
+    let mut pass = Box::pin(race.cache.write_back(&context, 0..64, u64::MAX));
+    let mut task = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(pass.as_mut().poll(&mut task).is_pending());
+    permits.pop();
+    drop(pass);
+    // Before its next tick.
+    idle().await;
+    assert!(!race.backend.writes().is_empty(), "nobody has it");
+    drop(permits);
+    race.check_quiescent().await;
+}
+
+/// A page that is written back again and again is one unsynced page, and an entry of the list each time.
+#[tokio::test(start_paused = true)]
+async fn the_list_of_what_waits_for_a_sync_has_an_end() {
+    let race = Race::new(64, 7);
+    let context = race.context(RequestKinds::WRITEBACK);
+    for round in 0..=race.cache.limits.frames {
+        done(race.write(0, &[(round % 251) as u8; PAGE_SIZE])).await;
+        _ = race.cache.write_back(&context, 0..1, u64::MAX).await;
+    }
+    assert_eq!(race.backend.syncs(), 0);
+    // The background task looks once a tick.
+    tokio::time::sleep(2 * TICK).await;
+    assert_eq!(race.cache.generations.listed(), 0);
     race.check_quiescent().await;
 }

@@ -364,3 +364,33 @@ async fn changes_reach_the_end_of_a_device_that_ends_inside_a_page() {
         race.check_quiescent().await;
     }
 }
+
+/// A client's request for what the device had: another's shrink has come before it.
+#[tokio::test(start_paused = true)]
+async fn what_is_past_the_end_of_a_device_is_not_brought_in() {
+    let race = Race::new(64, 7);
+    race.cache.resize(32 * PAGE).await.unwrap();
+    let context = race.context(RequestKinds::CACHE);
+    race.cache.prefetch(&context, 32 * PAGE..64 * PAGE).await;
+    assert_eq!(race.cache.stats().resident_pages, 0);
+    // A page that is there already would hide what is moved to its place.
+    race.cache.insert_range(0, PAGE).await.unwrap();
+    assert_eq!(race.bytes(32..33).await, [7]);
+    race.check_quiescent().await;
+}
+
+/// The frame for the page that a shrink cuts has held something else before.
+#[tokio::test(start_paused = true)]
+async fn nothing_shows_behind_the_end_that_a_shrink_made() {
+    let race = Race::new(1024, 7);
+    // All of the memory has been in use.
+    done(race.read(0..1024 * PAGE)).await;
+    race.evict_all();
+    done(race.write(10 * PAGE, &[1; PAGE_SIZE])).await;
+    done(race.resize(10 * PAGE + 100)).await;
+    done(race.resize(64 * PAGE)).await;
+    let page = done(race.read(10 * PAGE..11 * PAGE)).await;
+    assert_eq!(page[..100], [1; 100]);
+    assert_eq!(page[100..], [0; PAGE_SIZE - 100]);
+    race.check_quiescent().await;
+}

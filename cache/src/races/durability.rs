@@ -375,3 +375,30 @@ async fn a_flush_beside_changes_of_size_that_succeed_succeeds() {
     assert_eq!(race.durable(8), 9);
     race.check_quiescent().await;
 }
+
+/// A page is written again while it is in flight for another, after the snapshot of a FLUSH that covers what was submitted.
+#[tokio::test(start_paused = true)]
+async fn race_13_a_flush_sees_that_what_it_covers_failed_in_anothers_run_and_was_written_again() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[1; PAGE_SIZE])).await;
+    race.faults
+        .set_points("class cache:writeback:complete oneshot pause error EIO")
+        .unwrap();
+    let (cache, context) = (
+        Arc::clone(&race.cache),
+        race.context(RequestKinds::WRITEBACK),
+    );
+    let run = tokio::spawn(async move { cache.write_back(&context, 0..64, u64::MAX).await });
+    race.stopped("cache:writeback:complete").await;
+    race.stop_next("cache:flush:snapshot");
+    let flush = race.flush();
+    race.stopped("cache:flush:snapshot").await;
+    done(race.write(0, &[2; PAGE_SIZE])).await;
+    race.go("cache:flush:snapshot");
+    waits(&flush, "a FLUSH of a page that is in flight").await;
+    race.go("cache:writeback:complete");
+    assert_eq!(run.await.unwrap().error, Some(Errno::EIO));
+    done(flush).await;
+    assert_eq!(race.backend.durable()[0], 2);
+    race.check_quiescent().await;
+}

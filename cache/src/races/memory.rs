@@ -205,3 +205,37 @@ async fn the_locks_of_regions_count_within_the_cache() {
     );
     assert!(beyond > 0, "{stats:?}");
 }
+
+/// Memory that has just come free is for who waits for it, however quickly somebody else asks.
+#[tokio::test(start_paused = true)]
+async fn nobody_overtakes_who_waits_for_memory() {
+    let race = Race::new(64, 7);
+    let all = race.cache.reserve(race.cache.limits.frames as usize).await;
+    let reader = race.read(0..PAGE);
+    waits(&reader, "a miss without memory").await;
+    drop(all);
+    let context = race.context(RequestKinds::WRITE);
+    assert!(!race.cache.try_write(&context, PAGE, &[1; PAGE_SIZE]));
+    assert!(race.cache.try_payload(PAGE, PAGE_SIZE).is_none());
+    done(reader).await;
+    assert!(race.cache.try_write(&context, PAGE, &[1; PAGE_SIZE]));
+    race.check_quiescent().await;
+}
+
+/// What clients may hold in payloads leaves memory to everybody else.
+#[tokio::test(start_paused = true)]
+async fn payloads_have_a_budget() {
+    let race = Race::new(64, 7);
+    let mut hoard = Vec::new();
+    while let Some(payload) = race.cache.try_payload(0, PAGE_SIZE) {
+        hoard.push(payload);
+    }
+    assert_eq!(hoard.len(), race.cache.limits.payload_frames as usize);
+    let waiting = race.write(0, &[1; PAGE_SIZE]);
+    waits(&waiting, "a write without a share of the budget").await;
+    assert_eq!(race.bytes(0..1).await, [7]);
+    hoard.pop();
+    done(waiting).await;
+    drop(hoard);
+    race.check_quiescent().await;
+}

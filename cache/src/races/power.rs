@@ -7,8 +7,9 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::add_lock::REGION_BYTES;
 use crate::options::CacheMode;
-use crate::testing::Behaviour;
+use crate::testing::{Behaviour, interleave};
 
 /// A power cut under way.
 struct Cut {
@@ -250,5 +251,78 @@ async fn no_direct_read_returns_what_a_power_cut_has_lost() {
         done(read).await.copy_to(&mut bytes);
         assert_eq!(uniform(&bytes), Some(if before { 1 } else { 7 }));
     }
+    race.check_quiescent().await;
+}
+
+/// The parts of different regions are one request: the cut comes when the first has been done.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_several_regions_fails_when_a_power_cut_comes_between_two() {
+    type Change = fn(&Race, Range<u64>) -> Running<()>;
+    let changes: [Change; 2] = [Race::trim, Race::zero];
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        mode: CacheMode::Writethrough,
+        ..CacheOptions::default()
+    };
+    for change in changes {
+        let race = Race::with(REGION_BYTES + 16 * PAGE, 7, &options);
+        race.stop_next("cache:discard:submit");
+        let running = change(&race, REGION_BYTES - PAGE..REGION_BYTES + PAGE);
+        race.stopped("cache:discard:submit").await;
+        // Next in the queue, so it comes before the other part.
+        let cut = race.begin_cut();
+        idle().await;
+        race.go("cache:discard:submit");
+        idle().await;
+        cut.end().await;
+        assert_eq!(outcome(running).await, Err(Errno::EIO));
+        let first = REGION_BYTES / PAGE - 1;
+        assert_eq!(race.bytes(first..first + 1).await, [7], "it was lost");
+    }
+}
+
+/// On another thread the power may be cut after the pages are there and before they are looked for.
+#[tokio::test(start_paused = true)]
+async fn in_writethrough_no_write_succeeds_whose_pages_a_power_cut_has_dropped() {
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        mode: CacheMode::Writethrough,
+        ..CacheOptions::default()
+    };
+    let race = Race::with(64 * PAGE, 7, &options);
+    let (cache, backend) = (Arc::clone(&race.cache), Arc::clone(&race.backend));
+    interleave::set("write:installed", move || {
+        let (cache, backend) = (Arc::clone(&cache), Arc::clone(&backend));
+        let cut = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            runtime.block_on(cache.lose_power(async move |_| backend.lose_power()));
+        });
+        cut.join().unwrap();
+    });
+    let write = outcome(race.write(0, &[1; PAGE_SIZE])).await;
+    interleave::clear();
+    assert_eq!(write, Err(Errno::EIO));
+    assert_eq!(race.bytes(0..1).await, [7]);
+    race.check_quiescent().await;
+}
+
+/// What is on its way to the store when the power fails is the store's until it has answered.
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_waits_for_what_is_in_flight() {
+    let race = Race::new(64, 7);
+    done(race.write(0, &[1; PAGE_SIZE])).await;
+    race.stop_next("cache:writeback:complete");
+    let flush = race.flush();
+    race.stopped("cache:writeback:complete").await;
+    let cut = race.begin_cut();
+    cut.over.send(()).expect("it waits");
+    idle().await;
+    assert!(!cut.running.is_finished(), "a page is in flight");
+    race.go("cache:writeback:complete");
+    cut.running.await.expect("it doesn't panic");
+    assert_eq!(outcome(flush).await, Err(Errno::EIO));
+    assert_eq!(race.bytes(0..1).await, [7]);
     race.check_quiescent().await;
 }

@@ -146,3 +146,32 @@ async fn what_is_dirty_in_flight_or_held_is_no_hole() {
     flush.await.unwrap().unwrap();
     trim.await.unwrap().unwrap();
 }
+
+/// More is dirty than was asked for: what lies behind is not known, and so not told as a hole.
+#[tokio::test(start_paused = true)]
+async fn what_is_dirty_behind_the_last_extent_is_no_hole() {
+    let backend = TestBackend::new(64 * PAGE_SIZE, 1);
+    // Data below what is dirty first: it makes one extent of that.
+    backend.fill(&[vec![7; 8 * PAGE_SIZE], vec![0; 56 * PAGE_SIZE]].concat());
+    let faults = Faults::new();
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        ..CacheOptions::default()
+    };
+    let cache = PageCache::open(Arc::new(backend), &options, &faults).unwrap();
+    let context = faults.context(RequestKinds::STATUS);
+    for page in [0, 2, 20] {
+        let data = [9; PAGE_SIZE];
+        write(&cache, &context, page * PAGE_BYTES, &data)
+            .await
+            .unwrap();
+    }
+    let extents = cache.allocation(&context, 0..64 * PAGE_BYTES, 2).await;
+    assert_eq!(
+        extents.unwrap(),
+        [
+            extent(0..8 * PAGE_BYTES, ExtentKind::Data),
+            extent(8 * PAGE_BYTES..20 * PAGE_BYTES, ExtentKind::Hole),
+        ]
+    );
+}

@@ -8,8 +8,9 @@
 //!
 //! # How long
 //! One bad page among 256 costs 16 transfers; a store that fails everything would cost 511. After [`HALVING_TIME_MAX`] what is left counts as
-//! failed. Which half comes first is drawn anew for each level and each attempt, so every page stands alone sooner or later,
-//! also on a store that takes long to fail.
+//! failed, but for one page that is drawn anew for each attempt and written alone. So every page stands alone sooner or later, also
+//! on a store that takes so long to fail that there is no time for a second level; and a sound one that has been written cuts the
+//! next run in two.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,33 +37,51 @@ impl PageCache {
         errno: Errno,
     ) -> Failed {
         let until = Instant::now() + HALVING_TIME_MAX;
-        let upper_first = self.writeback.halvings();
+        let drawn = self.writeback.draw_page(&pages);
         let mut failed = Failed::new();
         let mut to_halve = vec![(pages, errno)];
         while let Some((part, errno)) = to_halve.pop() {
             let length = part.end - part.start;
-            if length == 1 || Instant::now() >= until {
+            if length == 1 {
                 failed.push((part, errno));
                 continue;
             }
-            let middle = part.start + length / 2;
-            let mut halves = [part.start..middle, middle..part.end];
-            if upper_first >> length.ilog2() & 1 == 1 {
-                halves.reverse();
-            }
-            // The last one pushed is halved first.
-            for half in halves.into_iter().rev() {
-                let data = self.in_flight_data(&half);
-                let written =
-                    self.backend
-                        .write_vectored_at(context, half.start * PAGE_BYTES, data);
-                if let Err(errno) = written.await {
-                    to_halve.push((half, errno));
+            if Instant::now() >= until {
+                if !part.contains(&drawn) {
+                    failed.push((part, errno));
+                    continue;
                 }
+                for rest in [part.start..drawn, drawn..drawn + 1, drawn + 1..part.end] {
+                    match rest.end - rest.start {
+                        0 => {}
+                        // Neighbours of the drawn one, too: a single page is blamed for what has failed.
+                        1 => failed.extend(self.try_part(context, rest).await),
+                        _ => failed.push((rest, errno)),
+                    }
+                }
+                continue;
+            }
+            let middle = part.start + length / 2;
+            for half in [middle..part.end, part.start..middle] {
+                to_halve.extend(self.try_part(context, half).await);
             }
         }
         failed.sort_unstable_by_key(|(part, _)| part.start);
         failed
+    }
+
+    /// Writes a part; returns it if it has failed.
+    async fn try_part(
+        &self,
+        context: &FaultContext,
+        part: Range<u64>,
+    ) -> Option<(Range<u64>, Errno)> {
+        let data = self.in_flight_data(&part);
+        let written = self
+            .backend
+            .write_vectored_at(context, part.start * PAGE_BYTES, data)
+            .await;
+        written.err().map(|errno| (part, errno))
     }
 
     /// What pages in flight hold now: what was submitted, or newer, which is written again later.

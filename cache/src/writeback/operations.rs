@@ -54,7 +54,7 @@ pub(crate) struct Writeback {
     pub(crate) failures: Failures,
     /// What fails at present, for people.
     pub(crate) troubles: Troubles,
-    /// Runs that were written in halves: the bits say in which order.
+    /// Runs that were written in halves.
     halvings: AtomicU64,
 }
 
@@ -110,8 +110,13 @@ impl Writeback {
             .collect()
     }
 
-    /// A number that no other run that is written in halves gets: each of its bits decides for one level which half comes first.
-    pub(super) fn halvings(&self) -> u64 {
-        self.halvings.fetch_add(1, Ordering::Relaxed)
+    /// One of `pages`, which are written in halves: another each time, so that each of them is drawn sooner or later.
+    pub(super) fn draw_page(&self, pages: &Range<u64>) -> u64 {
+        let drawn = self.halvings.fetch_add(1, Ordering::Relaxed);
+        // Multiples of the golden ratio, as a fraction: spread evenly, also if every so many draws are another run's.
+        let fraction = drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let length = pages.end - pages.start;
+        let index = (u128::from(fraction) * u128::from(length)) >> u64::BITS;
+        pages.start + u64::try_from(index).expect("less than the length")
     }
 }

@@ -23,6 +23,7 @@ mod gone;
 mod hostile;
 mod injected;
 mod lifetime;
+mod limits;
 mod losses;
 mod points;
 mod requests;

@@ -109,7 +109,7 @@ fn a_final_flush_that_fails_ends_with_1_and_says_what_is_dirty() {
 
 /// The words that start a program where it may mount what it likes: in a mount namespace of its own for root, in a user
 /// namespace too for anybody else. None where the machine gives users none.
-fn unshare() -> Option<[&'static str; 2]> {
+pub(crate) fn unshare() -> Option<[&'static str; 2]> {
     let root = fs::metadata("/proc/self").expect("/proc").uid() == 0;
     let words = ["unshare", if root { "-m" } else { "-rm" }];
     let mut command = Command::new(words[0]);

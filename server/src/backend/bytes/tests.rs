@@ -37,3 +37,28 @@ async fn frames_of_calls_that_were_dropped_are_waited_for() {
     assert_eq!(all[index(offset)..], second);
     assert_eq!(all[..5], [0; 5]);
 }
+
+/// Each reads the page first and then writes it back: one after the other, or one of the parts is lost.
+#[tokio::test(start_paused = true)]
+async fn calls_that_share_a_page_keep_each_others_parts() {
+    let store = Arc::new(LastingStore::new(SIZE));
+    let bytes = ByteAccess::new().unwrap();
+    let context = FaultContext::disarmed();
+    store.hold(true);
+    let written = futures_util::future::join3(
+        bytes.write(&*store, &context, 0, &[1; 100]),
+        bytes.write(&*store, &context, 100, &[2; 100]),
+        async {
+            // Until nothing moves: whoever is to come has come.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(store.held(), 1, "the second waits for the first");
+            store.hold(false);
+            store.let_newest_go();
+        },
+    );
+    let (first, second, ()) = written.await;
+    assert_eq!((first, second), (Ok(()), Ok(())));
+    let page = Bench::over(store).read(0, 1).await.unwrap();
+    assert_eq!(page[..100], [1; 100]);
+    assert_eq!(page[100..200], [2; 100]);
+}

@@ -25,6 +25,7 @@ struct State {
     holds: bool,
     held: VecDeque<oneshot::Sender<()>>,
     discard_error: Option<Errno>,
+    syncs: usize,
 }
 
 impl LastingStore {
@@ -54,6 +55,11 @@ impl LastingStore {
         let newest = self.state().held.pop_back().expect("one is held up");
         // The task waits: whether anybody waits for the task is another matter.
         newest.send(()).expect("a task");
+    }
+
+    /// How often it was synced.
+    pub(crate) fn syncs(&self) -> usize {
+        self.state().syncs
     }
 
     /// Does `change` in a task of its own, which waits first if it is held up.
@@ -146,6 +152,7 @@ impl Backend for LastingStore {
     }
 
     fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+        self.state().syncs += 1;
         self.memory.sync(context)
     }
 

@@ -211,8 +211,10 @@ async fn a_killed_connection_ends_though_a_request_hangs() {
 #[tokio::test(start_paused = true)]
 async fn silence_in_the_handshake_has_an_end() {
     let server = Server::new();
+    let start = tokio::time::Instant::now();
     let (socket, session) = server.connect();
     session.await.expect("no panic");
+    assert!(start.elapsed() < 2 * Timeouts::default().handshake);
     drop(socket);
 }
 
@@ -243,4 +245,71 @@ async fn a_client_that_never_reads_is_disconnected() {
     client.send(&reads).await;
     client.session.await.expect("no panic");
     drop(client.socket);
+}
+
+/// More than the socket holds: the client may take its time, up to the limit for writes.
+#[tokio::test(start_paused = true)]
+async fn shutting_down_waits_for_replies_that_the_client_has_not_taken() {
+    const READS: u64 = 8;
+    const READ_BYTES: u32 = 256 << 10;
+    let server = Server::new();
+    let mut client = server.client(false).await;
+    let data = pattern(0, READ_BYTES as usize);
+    assert_eq!(client.write(1, 0, &data).await, 0);
+    let before = received_now(&server);
+    let mut bytes = Vec::new();
+    for cookie in 1..=READS {
+        bytes.extend(request(Command::READ, cookie, 0, READ_BYTES).encode());
+    }
+    client.send(&bytes).await;
+    received(&server, before + bytes.len() as u64).await;
+    server.context.shutdown.cancel();
+    tokio::time::sleep(4 * SHUTDOWN_GRACE).await;
+    for cookie in 1..=READS {
+        assert_eq!(client.reply().await, (0, cookie));
+        assert!(client.take(READ_BYTES as usize).await == data);
+    }
+    expect_end(client).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_being_closed_can_be_killed() {
+    let server = Server::new();
+    let mut client = server.client(false).await;
+    let id = server.context.connections.list()[0].id;
+    let start = tokio::time::Instant::now();
+    server.context.shutdown.cancel();
+    assert_eq!(
+        soon(client.socket.read(&mut [0])).await.expect("the end"),
+        0
+    );
+    // From here on the server waits for the client to end its half.
+    assert!(server.context.connections.kill(id));
+    soon(client.session).await.expect("a session never panics");
+    assert!(start.elapsed() < SHUTDOWN_GRACE, "{:?}", start.elapsed());
+}
+
+/// However much it has sent, and though nothing has to be waited for.
+#[tokio::test]
+async fn a_killed_connection_is_served_no_longer() {
+    const WRITES: u64 = 4000;
+    let server = Server::new();
+    let mut client = server.client(false).await;
+    assert_eq!(client.write(0, 0, &[1; 512]).await, 0);
+    let before = received_now(&server);
+    let mut bytes = Vec::new();
+    for cookie in 1..=WRITES {
+        bytes.extend(request(Command::WRITE, cookie, 0, 1).encode());
+        bytes.push(2);
+    }
+    client.send(&bytes).await;
+    received(&server, before + bytes.len() as u64).await;
+    let id = server.context.connections.list()[0].id;
+    assert!(server.context.connections.kill(id));
+    let mut answers = Vec::new();
+    // A reset is an end as well.
+    let _ = soon(client.socket.read_to_end(&mut answers)).await;
+    soon(client.session).await.expect("a session never panics");
+    let answered = answers.len() as u64 / 16;
+    assert!(answered < WRITES / 2, "{answered} were answered");
 }

@@ -167,3 +167,21 @@ async fn a_trim_that_fails_at_the_store_fails_the_sync_and_is_tried_again() {
     assert_eq!(bench.sync().await, Ok(()));
     assert_eq!(abandoned.stored(1).await, vec![0; PAGE_SIZE]);
 }
+
+/// What a FLUSH has covered survives the power of the machine too: the store is synced, and only when it has all.
+#[tokio::test(start_paused = true)]
+async fn a_flush_syncs_the_store_when_that_has_all() {
+    let abandoned = over_lasting_store(SIZE);
+    let bench = &abandoned.setup.bench;
+    bench.write(0, &page_of(1)).await.unwrap();
+    bench.discard(PAGE_BYTES..2 * PAGE_BYTES).await.unwrap();
+    abandoned.store.hold(true);
+    let flush = abandoned.flush().await;
+    while abandoned.store.held() > 0 {
+        assert_eq!(abandoned.store.syncs(), 0, "something is under way");
+        abandoned.store.let_newest_go();
+        idle().await;
+    }
+    assert_eq!(flush.await.unwrap(), Ok(()));
+    assert_eq!(abandoned.store.syncs(), 1);
+}
