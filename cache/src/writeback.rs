@@ -15,11 +15,14 @@
 //!
 //! Writeback takes no add guard: a blocker waits for writeback in its range.
 //!
-//! A run that fails as a retry is written anew in [`halves`]; who is told of what has failed is in [`failures`].
+//! What becomes of a run is in [`run`]; one that fails as a retry is written anew in [`halves`]. Who is told of what has failed is in
+//! [`failures`].
 
+mod epochs;
 mod failures;
 mod halves;
 mod operations;
+mod run;
 mod trouble;
 
 use std::future::{Future as _, poll_fn};
@@ -30,84 +33,19 @@ use std::task::Poll;
 
 use crossbeam_epoch as epoch;
 use tokio::sync::OwnedSemaphorePermit;
-use weir_faults::{Errno, FaultContext, pause_point};
+use weir_faults::{Errno, FaultContext};
 
+pub(crate) use self::epochs::{DirtySince, Epochs, OLDEST_EPOCH};
 pub(crate) use self::failures::{Evidence, Seen, Tries, Watch};
-use self::halves::Failed;
 pub(crate) use self::operations::{Operation, OperationKind, Writeback};
 pub use self::trouble::WritebackTrouble;
 use crate::carried::{Carried, Carrier};
-use crate::flush::Submitted;
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::gen_radix::Tag;
 use crate::options::RUN_PAGES;
-use crate::page::{DIRTY, HELD, IN_FLIGHT, LockedPage, UNSTABLE};
-use crate::page_cache::{PageCache, bytes_of};
+use crate::page::{DIRTY, HELD, IN_FLIGHT, LockedPage};
+use crate::page_cache::PageCache;
 use std::sync::atomic::Ordering;
-
-/// Which dirty pages a pass is about, by the epoch of their first write since their last submission.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Epochs {
-    pub(crate) covered: u64,
-    failed_too: bool,
-}
-
-impl Epochs {
-    /// Those dirtied in `covered` or before.
-    pub(crate) fn up_to(covered: u64) -> Self {
-        Self {
-            covered,
-            failed_too: true,
-        }
-    }
-
-    /// But none that became dirty by a failure.
-    pub(crate) fn without_failed(self) -> Self {
-        Self {
-            failed_too: false,
-            ..self
-        }
-    }
-
-    /// These and whatever is younger.
-    fn and_later(self) -> Self {
-        Self {
-            covered: u64::MAX,
-            ..self
-        }
-    }
-
-    fn has(self, since: DirtySince) -> bool {
-        since.epoch() <= self.covered && (self.failed_too || !since.failed())
-    }
-}
-
-/// The detail word of a dirty page: the flush epoch of its first write since its last submission, and whether it is dirty
-/// because it could not be stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DirtySince(u64);
-
-impl DirtySince {
-    const FAILED: u64 = 1 << 63;
-
-    /// What `detail` says of a dirty page, or of one in flight that was not written again since it was submitted.
-    fn of(detail: u64) -> Self {
-        Self(detail)
-    }
-
-    fn epoch(self) -> u64 {
-        self.0 & !Self::FAILED
-    }
-
-    fn failed(self) -> bool {
-        self.0 & Self::FAILED != 0
-    }
-
-    /// The detail word after a failure.
-    pub(crate) fn failed_detail(epoch: u64) -> u64 {
-        epoch | Self::FAILED
-    }
-}
 
 /// What one look at the dirty tags found.
 struct Scan {
@@ -128,15 +66,6 @@ pub(crate) struct Run {
     young: Vec<u64>,
     /// Some of them have failed before.
     retry: bool,
-}
-
-/// How a run went.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RunEnd {
-    /// For the pages that its pass covers.
-    covered: Result<(), Errno>,
-    /// For all of them.
-    all: Result<(), Errno>,
 }
 
 /// Pages that the backend may not have.
@@ -376,157 +305,6 @@ impl PageCache {
         data.push(frame, 0, length, taken.zero);
     }
 
-    /// Writes a run and settles the states of its pages.
-    async fn submit(&self, context: &FaultContext, run: Run) -> RunEnd {
-        let Run {
-            operation,
-            data,
-            young,
-            retry,
-        } = run;
-        let pages = &operation.pages;
-        let submitted = self.generations.submitted();
-        let may_halve = retry || !young.is_empty();
-        let failed = self
-            .write_run(context, pages.clone(), data, may_halve)
-            .await;
-        let RunPages {
-            failed,
-            unwritten,
-            known,
-        } = self.complete_run(submitted, pages, failed);
-        let end = RunEnd {
-            all: failed.first().map_or(Ok(()), |(_, errno)| Err(*errno)),
-            covered: failed
-                .iter()
-                .find(|(part, _)| part.clone().any(|page| !young.contains(&page)))
-                .map_or(Ok(()), |(_, errno)| Err(*errno)),
-        };
-        self.counters.writeback_runs.add(1);
-        let failed_pages: u64 = failed.iter().map(|(part, _)| part.end - part.start).sum();
-        self.counters
-            .writeback_pages
-            .add(pages.end - pages.start - failed_pages);
-        if failed.is_empty() {
-            self.writeback.troubles.written(pages);
-        }
-        for (part, errno) in &failed {
-            self.counters.writeback_errors.add(1);
-            self.writeback.troubles.failed(part, *errno);
-            // A sync that has failed is counted by itself, and says of no page that it can't be stored.
-            let evidence = if part.end - part.start == 1 && known {
-                Evidence::Alone
-            } else {
-                Evidence::Together
-            };
-            let from = unwritten.partition_point(|(page, _)| *page < part.start);
-            let until = unwritten.partition_point(|(page, _)| *page < part.end);
-            self.writeback
-                .failures
-                .note(&unwritten[from..until], *errno, evidence);
-            let range = bytes_of(part);
-            tracing::warn!(%errno, start = range.start, end = range.end, "writeback failed; the pages are kept");
-        }
-        self.writeback.end(&operation);
-        self.throttle.written(end.all);
-        if self.counts.unstable.load(Ordering::Relaxed) >= self.limits.unstable_sync {
-            self.kick.notify_one();
-        }
-        end
-    }
-
-    /// Lets the backend have a run; says which of its pages it has not.
-    async fn write_run(
-        &self,
-        context: &FaultContext,
-        pages: Range<u64>,
-        data: FrameRefs,
-        may_halve: bool,
-    ) -> Failed {
-        let submit = pause_point!(context, "cache:writeback:submit", [EIO, ENOSPC, ENOMEM]).await;
-        let written = match submit {
-            Ok(()) => {
-                self.backend
-                    .write_vectored_at(context, pages.start * PAGE_BYTES, data)
-                    .await
-            }
-            Err(errno) => Err(errno),
-        };
-        let failed = match written {
-            Ok(()) => Failed::new(),
-            Err(errno) if may_halve && submit.is_ok() => {
-                self.write_in_halves(context, pages.clone(), errno).await
-            }
-            Err(errno) => vec![(pages.clone(), errno)],
-        };
-        match pause_point!(context, "cache:writeback:complete", [EIO, ENOSPC]).await {
-            Ok(()) => failed,
-            Err(errno) => vec![(pages, errno)],
-        }
-    }
-
-    /// Settles the pages of a run that has ended.
-    fn complete_run(&self, submitted: Submitted, pages: &Range<u64>, failed: Failed) -> RunPages {
-        // After the backend's completion, before the pages show it: a sync submitted from here on covers the write.
-        let mut completed = self.generations.completed_run(submitted);
-        let known = completed.known;
-        let failed = match failed.first() {
-            None if !known => vec![(pages.clone(), Errno::EIO)],
-            Some((_, errno)) if !known => vec![(pages.clone(), *errno)],
-            _ => failed,
-        };
-        let mut parts = failed.iter().map(|(part, _)| part).peekable();
-        let mut unwritten = Vec::new();
-        for page in pages.clone() {
-            parts.next_if(|part| part.end <= page);
-            let written = !parts.peek().is_some_and(|part| part.contains(&page));
-            match self.complete_page(page, written, completed.generation) {
-                Completed::Unstable => completed.unstable(page),
-                Completed::Dirty(epoch) => unwritten.push((page, epoch)),
-                Completed::Held => {}
-            }
-        }
-        RunPages {
-            failed,
-            unwritten,
-            known,
-        }
-    }
-
-    /// Settles the state of one page of a run.
-    fn complete_page(&self, page: u64, written: bool, generation: u64) -> Completed {
-        let pin = epoch::pin();
-        let mut slot = self
-            .lock_page(page, &pin)
-            .expect("a page in flight stays in its slot");
-        assert!(
-            slot.state.has(IN_FLIGHT),
-            "page {page} completed but not in flight: {:?}",
-            slot.state
-        );
-        slot.state = slot.state.without(IN_FLIGHT);
-        if slot.state.has(HELD) {
-            // Its blocker waits for this and puts it back as dirty if it fails.
-            return Completed::Held;
-        }
-        if written {
-            if !slot.state.has(DIRTY) {
-                slot.state = slot.state.with(UNSTABLE);
-                slot.set_detail(generation);
-            }
-            return Completed::Unstable;
-        }
-        let epoch = if slot.state.has(DIRTY) {
-            // Written again since: when it first became dirty is forgotten.
-            OLDEST_EPOCH
-        } else {
-            DirtySince::of(slot.detail()).epoch()
-        };
-        slot.state = slot.state.with(DIRTY);
-        slot.set_detail(DirtySince::failed_detail(epoch));
-        Completed::Dirty(epoch)
-    }
-
     /// Clears what scans would look at in vain.
     pub(crate) fn tidy_dirty_tags(&self, pages: &Range<u64>) {
         // Under the scan lock: no scan runs while tags are cleared.
@@ -548,32 +326,9 @@ impl Drop for PassOn<'_> {
     }
 }
 
-/// Older than every FLUSH: whatever comes next covers it.
-pub(crate) const OLDEST_EPOCH: u64 = 0;
-
 enum Taken {
     /// It was dirty since then.
     Yes(DirtySince),
     InFlight,
     No,
-}
-
-/// What became of the pages of a run.
-struct RunPages {
-    /// The parts that have failed.
-    failed: Failed,
-    /// Of these the pages that are dirty again, in order, each with the epoch since which it is.
-    unwritten: Vec<(u64, u64)>,
-    /// No sync has failed meanwhile.
-    known: bool,
-}
-
-/// What became of a page of a run.
-enum Completed {
-    /// What was written waits for a sync, though the page may be dirty again.
-    Unstable,
-    /// It is dirty, since this epoch.
-    Dirty(u64),
-    /// Its blocker decides.
-    Held,
 }
