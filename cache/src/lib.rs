@@ -10,6 +10,7 @@
 //!   [`two_state_lock`] is the lock under it.
 //! - [`gen_radix`]: the sparse array of page slots; [`page`] tells what a slot's bits mean.
 //! - [`frame`]: page memory, and how a reader takes a reference without a lock.
+//! - [`range_lock`]: the order of changes behind the cache's back.
 //! - [`read`] and [`fill`], [`write`], [`discard`], [`direct`], [`resize`]: the requests; [`power`]: what ends them. [`flush`] and [`writeback`]: durability.
 //! - [`reclaim`], [`throttle`], [`readahead`], [`space`], [`background`]: what keeps it within its size and ahead of its readers.
 //!

@@ -28,6 +28,8 @@ for seed in $SEEDS; do
     if wait "$load"; then fail "the load survived a power cut"; fi
     exec {load_out}<&-
     step "the load has ended"
+    # The store under it is well: what survives the cut is in it when the cut is over.
+    if grep -m 1 "isn't in the store yet" /run/server.log; then fail "a cut could not bring what survived to the store"; fi
     umount_fs
 
     step "power"
