@@ -50,6 +50,10 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// See [`KEEPALIVE_IDLE`].
 pub const KEEPALIVE_PROBES: u32 = 4;
 
+/// A signal to stop that comes so soon after another is the same one, sent twice: timeout(1) sends it to its child and then to
+/// their process group, and a person who insists has seen that the first didn't do.
+pub const INSISTENCE_AFTER: Duration = Duration::from_millis(500);
+
 /// How long sessions may take to answer what is in flight once the server stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -87,6 +91,9 @@ pub const CACHE_BYTES_DEFAULT_MAX: u64 = 2 << 30;
 pub const CACHE_BYTES_DEFAULT_MIN: u64 = 16 << 20;
 /// The least that `--cache-size` takes: below it a single request's pages don't fit.
 pub const CACHE_BYTES_MIN: u64 = 1 << 20;
+
+/// The largest cache: more than any machine's memory, and half of what frame numbers reach.
+pub const CACHE_BYTES_MAX: u64 = 8 << 40;
 
 /// How long a connection may take for what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,9 @@ use crate::cli::Switch;
 use crate::cli::export_spec::ExportSpec;
 use crate::cli::serve::ServeOptions;
 use crate::cli::socket_mode::SocketMode;
-use crate::limits::{CACHE_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, FIRST_TRY_SIZE, Timeouts};
+use crate::limits::{
+    CACHE_BYTES_MAX, CACHE_BYTES_MIN, CONNECTIONS_MAX_DEFAULT, FIRST_TRY_SIZE, Timeouts,
+};
 use crate::listener::Address;
 use crate::resources::MachineMemory;
 use crate::size::Size;
@@ -106,6 +108,8 @@ pub enum SettingsError {
     NulInName(String),
     #[error("a --cache-size of {0} for export {1:?} is too small; give at least {min}", min = Size(CACHE_BYTES_MIN))]
     SmallCache(Size, String),
+    #[error("a --cache-size of {0} for export {1:?} is more than this program can manage; give at most {max}", max = Size(CACHE_BYTES_MAX))]
+    LargeCache(Size, String),
     #[error("{0} is to be listened on twice; leave one out")]
     SameAddress(Address),
     #[error("--max-connections 0 lets nobody in; give at least 1")]
@@ -209,6 +213,9 @@ impl ExportSettings {
         let cache_size = spec.cache_size.or(server.cache_size);
         if let Some(size) = cache_size.filter(|size| size.0 < CACHE_BYTES_MIN) {
             return Err(SettingsError::SmallCache(size, spec.name));
+        }
+        if let Some(size) = cache_size.filter(|size| size.0 > CACHE_BYTES_MAX) {
+            return Err(SettingsError::LargeCache(size, spec.name));
         }
         Ok(Self {
             create_size: first_try

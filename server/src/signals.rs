@@ -23,11 +23,13 @@
 //! # Twice
 //! Only TERM, INT and QUIT are insisted on by repeating them. A closing terminal sends HUP from its shell and from
 //! the kernel, a service manager that ends a session sends TERM and HUP, and XCPU comes every second: these never
-//! stop at once, and the first TERM after one of them doesn't either.
+//! stop at once, and the first TERM after one of them doesn't either. What comes within half a second of the first is no
+//! second one: timeout(1) sends a signal to its child and then to the process group that both are in.
 //!
 //! # What was decided before
-//! A signal whose disposition at the start isn't the default is left alone, apart from TERM and INT: `nohup` ignores HUP, shells
-//! ignore QUIT for what they start in the background, and a profiler that was loaded into the process handles PROF.
+//! A signal whose disposition at the start isn't the default is left alone, apart from TERM, INT and QUIT: `nohup` ignores HUP, and a
+//! profiler that was loaded into the process handles PROF. Scripts ignore INT and QUIT for what they start in the background, so that
+//! the keys of a terminal don't reach it; who sends one of them to a server by its number wants it to stop.
 //!
 //! # Children
 //! All of these have handlers, which `execve` turns back into the default. None but what was ignored before is ignored, so
@@ -98,7 +100,7 @@ const TAKEN: [(libc::c_int, &str, Meaning); 14] = [
 ];
 
 /// Taken whatever their disposition was: whoever sends one of these to a server wants it to stop.
-const ALWAYS_TAKEN: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+const ALWAYS_TAKEN: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 
 /// A signal that comes here instead of killing.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use bytemuck::allocation::zeroed_slice_box;
+use bytemuck::Zeroable;
+use bytemuck::allocation::try_zeroed_slice_box;
 use crossbeam_utils::CachePadded;
 use memmap2::{Advice, MmapMut, MmapOptions};
 use tokio::sync::Notify;
@@ -87,6 +88,11 @@ impl TakenRef {
     }
 }
 
+/// One entry for each frame.
+fn zeroed_slice<T: Zeroable>(frames: u32) -> io::Result<Box<[T]>> {
+    try_zeroed_slice_box(frames as usize).map_err(|()| io::ErrorKind::OutOfMemory.into())
+}
+
 impl FramePool {
     /// Reserves address space for `frames` frames; memory is used only as frames are first used.
     ///
@@ -122,9 +128,9 @@ impl FramePool {
             base,
             frames,
             _map: map,
-            refs: zeroed_slice_box(frames as usize),
-            links: zeroed_slice_box(frames as usize),
-            owners: zeroed_slice_box(frames as usize),
+            refs: zeroed_slice(frames)?,
+            links: zeroed_slice(frames)?,
+            owners: zeroed_slice(frames)?,
             head: CachePadded::new(AtomicU64::new(u64::from(NO_LINK))),
             fresh: CachePadded::new(AtomicU32::new(0)),
             free: CachePadded::new(AtomicU32::new(frames)),

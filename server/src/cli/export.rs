@@ -33,7 +33,7 @@ enum Action {
         /// The export; "" is the default one
         name: String,
     },
-    /// Changes the size of the device
+    /// Changes the size of the device; what lies beyond a smaller size is lost
     Resize {
         /// The export; "" is the default one
         name: String,

@@ -4,9 +4,12 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::Server;
 use crate::connection::ConnectionTable;
 use crate::export::ExportTable;
+use crate::limits::INSISTENCE_AFTER;
 use crate::shutdown::dirty_bytes;
 use crate::signals::{Sent, Signals};
 
@@ -17,8 +20,8 @@ pub(super) struct Attendant {
     config: Option<PathBuf>,
     exports: Arc<ExportTable>,
     connections: Arc<ConnectionTable>,
-    /// Somebody has asked for a stop in a way that repeating it insists on.
-    asked: bool,
+    /// When somebody has first asked for a stop in a way that repeating it insists on.
+    asked: Option<Instant>,
 }
 
 impl Attendant {
@@ -28,7 +31,7 @@ impl Attendant {
             config: config.map(Path::to_owned),
             exports: Arc::clone(&server.exports),
             connections: Arc::clone(&server.connections),
-            asked: false,
+            asked: None,
         }
     }
 
@@ -37,7 +40,7 @@ impl Attendant {
         loop {
             match self.signals.next().await {
                 Sent::Stop { signal, counts } => {
-                    self.asked |= counts;
+                    self.note(counts);
                     return signal;
                 }
                 other => self.attend(&other),
@@ -49,14 +52,26 @@ impl Attendant {
     pub(super) async fn insistence(&mut self) -> Cow<'static, str> {
         loop {
             match self.signals.next().await {
-                Sent::Stop { signal, counts } if counts && self.asked => return signal,
+                Sent::Stop { signal, counts } if counts && self.insists() => return signal,
                 Sent::Stop { signal, counts } => {
-                    self.asked |= counts;
+                    self.note(counts);
                     tracing::info!("{signal}: stopping already");
                 }
                 other => self.attend(&other),
             }
         }
+    }
+
+    fn note(&mut self, counts: bool) {
+        if counts {
+            self.asked.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Whether another word means more than the first. One that comes with it is the same said twice.
+    fn insists(&self) -> bool {
+        self.asked
+            .is_some_and(|asked| asked.elapsed() >= INSISTENCE_AFTER)
     }
 
     fn attend(&self, sent: &Sent) {

@@ -127,6 +127,7 @@ fn contradictions_are_refused_by_name() {
     assert!(refusal("--export a=x --export a=y").contains("export \"a\" is named twice"));
     assert!(refusal("--cache-size 512k").contains("512K"));
     assert!(refusal("--export a=x,cache-size=1").contains("\"a\""));
+    assert!(refusal("--cache-size 100T").contains("at most 8T"));
     assert!(refusal("--listen h:1 --listen h:1").contains("h:1 is to be listened on twice"));
     assert!(refusal("--listen unix:s --admin unix:s").contains("unix:s"));
     assert_eq!(settings("--listen h:0 --listen h:0").listen.len(), 2);

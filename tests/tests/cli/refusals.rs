@@ -64,6 +64,27 @@ fn a_missing_file_without_a_size() {
 
 #[test]
 #[ignore = "needs the release build; run by tests/run"]
+fn no_size_at_all_creates_nothing_and_an_empty_file_is_told_as_such() {
+    let dir = folder();
+    let refused = serve(dir.path(), &["x.img", "--size", "0"]);
+    assert_refused(&refused, REFUSED, &["x.img", "--size above 0"]);
+    assert!(!dir.path().join("x.img").exists());
+    fs::write(dir.path().join("x.img"), []).expect("an empty file");
+    for words in [&["x.img", "--size", "1G"][..], &["x.img"]] {
+        assert_refused(&serve(dir.path(), words), REFUSED, &["empty", "remove it"]);
+    }
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn a_cache_that_no_machine_has() {
+    let dir = folder();
+    let words = ["memory:1M", "--cache-size", "100T"];
+    assert_refused(&serve(dir.path(), &words), REFUSED, &["100T", "at most"]);
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
 fn a_file_in_a_folder_that_is_missing() {
     let dir = folder();
     assert_refused(

@@ -77,6 +77,8 @@ pub enum OpenFileError {
         actual: u64,
         asked: u64,
     },
+    #[error("{} would have no bytes; give a --size above 0", path.display())]
+    NoSize { path: PathBuf },
     #[error("{} is empty; remove it and give --size SIZE to create it", path.display())]
     Empty { path: PathBuf },
     #[error("{} would have {size} bytes, more than the {DEVICE_BYTES_MAX} that the system can address; use a smaller --size", path.display())]
@@ -168,6 +170,11 @@ pub fn examine(path: &Path, options: &FileOptions) -> Result<Option<Metadata>, O
         return Err(OpenFileError::TooLarge {
             path: path.to_owned(),
             size,
+        });
+    }
+    if options.size == Some(0) {
+        return Err(OpenFileError::NoSize {
+            path: path.to_owned(),
         });
     }
     let metadata = match std::fs::metadata(path) {
@@ -327,12 +334,12 @@ fn folder_of(path: &Path) -> &Path {
 fn check_size(path: &Path, actual: u64, asked: Option<u64>) -> Result<(), OpenFileError> {
     let path = path.to_owned();
     match asked {
+        _ if actual == 0 => Err(OpenFileError::Empty { path }),
         Some(asked) if asked != actual => Err(OpenFileError::SizeDiffers {
             path,
             actual,
             asked,
         }),
-        _ if actual == 0 => Err(OpenFileError::Empty { path }),
         _ if actual > DEVICE_BYTES_MAX => Err(OpenFileError::TooLarge { path, size: actual }),
         _ => Ok(()),
     }
