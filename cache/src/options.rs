@@ -61,6 +61,8 @@ pub(crate) const RUN_PAGES: u64 = (SLICE_BYTES / PAGE_SIZE) as u64;
 /// Backend writes in flight at a time, per cache: twice what keeps a disk's queue busy, as disks that complete a batch at once
 /// stand still until the next comes.
 pub const WRITEBACK_RUNS: usize = 64;
+/// Searches for holes that the store is asked for at a time, for clients: each keeps a thread and a processor busy.
+pub(crate) const SEARCHES: usize = 2;
 /// Age at which a dirty page is written back though nobody asked.
 pub(crate) const DIRTY_AGE: Duration = Duration::from_secs(5);
 /// How often the background task looks at ages.

@@ -38,6 +38,7 @@
 //! | of a FLUSH for runs and blockers | nothing | the backend, and whoever carries them; a second failure of others makes it fail |
 //! | of the background task | nothing | a tick, a kick, the end of something that it started; never a transfer itself |
 //! | for the turn to sync | nothing | the backend |
+//! | of a BLOCK_STATUS for its turn to search the store | nothing | others that have theirs, which wait for the backend only |
 //! | for a slot's lock bit | nothing or an add or block guard | a few instructions elsewhere; never held across an await |
 //!
 //! Guards and turns are only ever held over waits for the backend or, guards, for a turn; the backend waits for nobody, and every
@@ -49,7 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_epoch as epoch;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use weir_faults::{ArmedPoints, Errno, FaultContext, Faults, RequestKinds, race_fault};
@@ -62,7 +63,7 @@ use crate::fill::Fills;
 use crate::flush::Generations;
 use crate::frame::{FramePool, PAGE_BYTES, PAGE_SHIFT};
 use crate::gen_radix::{GenRadix, Tag};
-use crate::options::{CacheMode, CacheOptions, Limits, MIN_CACHE_BYTES};
+use crate::options::{CacheMode, CacheOptions, Limits, MIN_CACHE_BYTES, SEARCHES};
 use crate::page::{Counts, DIRTY, LockedPage, PageSlot};
 use crate::power::PowerCuts;
 use crate::range_lock::RangeLock;
@@ -100,6 +101,8 @@ pub struct PageCache {
     /// The quota, if there is one.
     pub(crate) space: Option<Space>,
     pub(crate) readahead: Readahead,
+    /// Turns to search the store for holes.
+    pub(crate) searches: Semaphore,
     pub(crate) counters: Counters,
     pub(crate) size: AtomicU64,
     /// Odd while the store is being resized or shifted, under the exclusive gate; it changes twice for each.
@@ -223,6 +226,7 @@ impl PageCache {
             lost: ErrorSeq::new(),
             space: quota.map(|quota| Space::new(quota, allocation_unit, background.clone())),
             readahead: Readahead::default(),
+            searches: Semaphore::new(SEARCHES),
             counters: Counters::default(),
             background,
             started: Started::default(),

@@ -385,6 +385,7 @@ impl PageCache {
         // The cache first: a page that is written back between the two looks is found by the second.
         let mut kept: Vec<_> = self
             .unwritten_ranges(&range, usize::MAX)
+            .await
             .ranges
             .iter()
             .map(|bytes| space.touched(bytes))

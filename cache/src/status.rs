@@ -35,24 +35,50 @@ impl PageCache {
         most: usize,
     ) -> Result<Vec<BackendExtent>, Errno> {
         // The overlay first: a page that is written back and cleaned between the two looks would otherwise be in neither.
-        let overlay = self.unwritten_ranges(&range, most);
+        let overlay = self.unwritten_ranges(&range, most).await;
         pause_point!(context, "cache:status:overlay", [EIO]).await?;
         // The overlay may have stopped early; nothing past it may be told as a hole.
         let end = overlay.known_to;
-        let below = self
-            .backend
-            .extents(context, range.start..end, most)
-            .await?;
+        let mut below: Vec<BackendExtent> = Vec::new();
+        let mut at = range.start;
+        while at < end && below.len() < most {
+            // In small portions, and few at a time: a search takes a processor, which reads and writes want too.
+            let portion = (most - below.len()).min(EXTENTS_PER_LOOK);
+            let turn = self.searches.acquire().await.expect("never closed");
+            let found = self.backend.extents(context, at..end, portion).await?;
+            drop(turn);
+            let Some(last) = found.last() else { break };
+            at = last.range.end;
+            below.extend(found);
+        }
         let mut merged = lay_over(&below, &overlay.ranges);
         merged.truncate(most);
         Ok(merged)
     }
 
-    /// `x-weir:cache` of `range`: adjacent extents from its start, at most `most`.
-    pub fn residency(&self, range: Range<u64>, most: usize) -> Vec<ResidencyExtent> {
-        let mut extents: Vec<ResidencyExtent> = Vec::new();
+    /// `x-weir:cache` of `range`: adjacent extents from its start, at most `most`. Cancel safe.
+    pub async fn residency(&self, range: Range<u64>, most: usize) -> Vec<ResidencyExtent> {
+        let mut extents = Vec::new();
         let mut at = range.start;
-        while at < range.end {
+        while let Some(next) = self.residency_of_some(at..range.end, most, &mut extents) {
+            at = next;
+            tokio::task::yield_now().await;
+        }
+        extents
+    }
+
+    /// As far as one look goes; says where to go on.
+    fn residency_of_some(
+        &self,
+        range: Range<u64>,
+        most: usize,
+        extents: &mut Vec<ResidencyExtent>,
+    ) -> Option<u64> {
+        let mut at = range.start;
+        for _ in 0..PAGES_PER_LOOK {
+            if at >= range.end {
+                return None;
+            }
             let pin = epoch::pin();
             let page = at / crate::frame::PAGE_BYTES;
             let state = self.slots.get(page, &pin).map(crate::page::PageSlot::load);
@@ -72,7 +98,7 @@ impl PageCache {
                 Some(last) if last.cached == cached && last.dirty == dirty => {
                     last.length += end - at
                 }
-                _ if full => break,
+                _ if full => return None,
                 _ => extents.push(ResidencyExtent {
                     length: end - at,
                     cached,
@@ -81,12 +107,12 @@ impl PageCache {
             }
             at = end;
         }
-        extents
+        Some(at)
     }
 
     /// The pages of `range` that the backend may not have, as byte ranges cut to `range`. Costs what is dirty or on its way, however
     /// much is cached.
-    pub(crate) fn unwritten_ranges(&self, range: &Range<u64>, most: usize) -> Overlay {
+    pub(crate) async fn unwritten_ranges(&self, range: &Range<u64>, most: usize) -> Overlay {
         let pages = pages_of(range);
         let mut overlay = Overlay {
             ranges: Vec::new(),
@@ -113,13 +139,17 @@ impl PageCache {
                 }
             }
             next = look.next;
+            // What is written back meanwhile the backend will tell.
+            tokio::task::yield_now().await;
         }
         overlay
     }
 }
 
-/// Dirty pages that are looked for under one hold of the scan lock.
+/// Pages that are looked at before others have their turn; dirty ones under one hold of the scan lock.
 const PAGES_PER_LOOK: usize = 1024;
+/// Extents that the backend is asked for at a time: searching a file for holes takes some microseconds each.
+const EXTENTS_PER_LOOK: usize = 256;
 
 /// Ranges that hold data whatever the backend says, complete up to `known_to`.
 pub(crate) struct Overlay {

@@ -23,6 +23,14 @@ pub const BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 /// to sixteen thousand writes, or to all short reads that a turn takes; one more reply is always let in.
 pub const REPLY_BYTES_MAX: usize = 512 << 10;
 
+/// Extents of one context in the answer to a BLOCK_STATUS. The protocol lets a client ask on where an answer ends, and a request
+/// over a file in small pieces is to keep nobody else waiting: this many take the store about ten milliseconds.
+pub const STATUS_EXTENTS_MAX: usize = 1024;
+
+/// What a BLOCK_STATUS counts for while it is worked on ([`BYTES_IN_FLIGHT_MAX`]): its extents, as the store and as the cache tell
+/// them, and its answer.
+pub const STATUS_BYTES_MAX: usize = 128 * STATUS_EXTENTS_MAX;
+
 /// How far the unread input of a client that sends no more is searched for its NBD_CMD_DISC, in memory that is freed at once:
 /// more than the kernel keeps for a socket unless it was told to (6 MiB, `net.ipv4.tcp_rmem`).
 pub const LOOK_AHEAD_BYTES_MAX: usize = 16 << 20;

@@ -9,6 +9,7 @@ use super::receive::BUFFERED_PAYLOAD_MAX;
 use super::slow::{self, Finished, wire_error};
 use super::transmission::{Phase, Taken, Transmission};
 use super::{Ticket, status};
+use crate::limits::STATUS_BYTES_MAX;
 
 /// Requests taken per turn: a few hundred microseconds of work, after which other connections have theirs.
 const REQUESTS_PER_TURN: usize = 256;
@@ -101,6 +102,7 @@ impl Transmission<'_> {
         let context = self.contexts.of(ticket.request.command).clone();
         self.slow.push(match ticket.request.command {
             Command::BLOCK_STATUS => {
+                self.slow_bytes += STATUS_BYTES_MAX;
                 status::report(cache, context, self.limits.meta_contexts, ticket)
             }
             _ => slow::operate(cache, context, ticket),
@@ -168,11 +170,16 @@ impl Transmission<'_> {
                 self.answer(&ticket, outcome);
             }
             Finished::Read(ticket, outcome) => self.finish_read(&ticket, outcome),
-            Finished::Status(ticket, Ok(chunks)) => {
-                self.output.queue().push_bytes(&chunks);
-                self.tally.answered(&ticket, false);
+            Finished::Status(ticket, outcome) => {
+                self.slow_bytes -= STATUS_BYTES_MAX;
+                match outcome {
+                    Ok(chunks) => {
+                        self.output.queue().push_bytes(&chunks);
+                        self.tally.answered(&ticket, false);
+                    }
+                    Err(error) => self.answer(&ticket, Err(error)),
+                }
             }
-            Finished::Status(ticket, Err(error)) => self.answer(&ticket, Err(error)),
             Finished::Faulted(faulted) => self.finish_faulted(*faulted),
         }
     }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use weir_cache::{BackendExtent, ExtentKind, PageCache, ResidencyExtent};
 use weir_faults::{Errno, FaultContext};
-use weir_protocol::constants::MAX_EXTENTS;
 use weir_protocol::extent::{AllocationFlags, CacheFlags, ExtentList, Room};
 use weir_protocol::reply::encode_block_status;
 use weir_protocol::{ChunkFlags, CommandFlags, MetaContext, MetaContextSet, Request};
 
 use super::Ticket;
 use super::slow::{Finished, SlowFuture, range, wire_error};
+use crate::limits::STATUS_EXTENTS_MAX;
 
 /// A BLOCK_STATUS of a client that selected `contexts`.
 pub(super) fn report(
@@ -37,7 +37,7 @@ pub(super) async fn chunks(
     while let Some(context) = contexts.next() {
         let extents = match context {
             MetaContext::BASE_ALLOCATION => allocation(cache, faults, request).await?,
-            _ => residency(cache, request),
+            _ => residency(cache, request).await,
         };
         if extents.as_slice().is_empty() {
             // The protocol has no empty answer. The device was resized in between.
@@ -59,7 +59,16 @@ fn extents_max(request: &Request) -> usize {
     if request.flags.contains(CommandFlags::REQ_ONE) {
         ENOUGH_FOR_ONE
     } else {
-        MAX_EXTENTS
+        STATUS_EXTENTS_MAX
+    }
+}
+
+/// An empty list for the answer.
+fn list_for(request: &Request) -> ExtentList {
+    if request.flags.contains(CommandFlags::REQ_ONE) {
+        ExtentList::new(request)
+    } else {
+        ExtentList::with_limit(request.length, STATUS_EXTENTS_MAX)
     }
 }
 
@@ -72,7 +81,7 @@ async fn allocation(
     let found = cache
         .allocation(faults, range(request), extents_max(request))
         .await?;
-    let mut list = ExtentList::new(request);
+    let mut list = list_for(request);
     for BackendExtent { range, kind } in found {
         let flags = match kind {
             ExtentKind::Data => AllocationFlags::EMPTY,
@@ -87,13 +96,13 @@ async fn allocation(
 }
 
 /// `x-weir:cache`.
-fn residency(cache: &PageCache, request: &Request) -> ExtentList {
-    let mut list = ExtentList::new(request);
+async fn residency(cache: &PageCache, request: &Request) -> ExtentList {
+    let mut list = list_for(request);
     for ResidencyExtent {
         length,
         cached,
         dirty,
-    } in cache.residency(range(request), extents_max(request))
+    } in cache.residency(range(request), extents_max(request)).await
     {
         let mut flags = CacheFlags::EMPTY;
         if cached {

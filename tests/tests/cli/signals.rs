@@ -179,24 +179,40 @@ fn hup_with_a_configuration_file_stops_nothing_and_says_what_to_do() {
     assert_written(dir.path());
 }
 
-/// As `nohup` and shells do it for what is to outlive them.
+/// As `nohup` does it for what is to outlive a terminal.
 #[test]
 #[ignore = "needs the release build; run by tests/run"]
 fn what_was_ignored_at_the_start_stays_ignored() {
     let dir = folder();
     let server = builder(dir.path())
-        .wrapper(["env", "--default-signal", "--ignore-signal=HUP,QUIT"])
+        .wrapper(["env", "--default-signal", "--ignore-signal=HUP,USR1"])
         .start();
     let _client = write(&server);
     let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("it runs");
     let ignored = signal_set(&status, "SigIgn");
-    for signal in [Signal::SIGHUP, Signal::SIGQUIT] {
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1] {
         assert!(ignored & bit(signal) != 0, "{signal} is handled: {status}");
         server.signal(signal);
     }
     server.assert_serving();
     server.stop_clean();
     assert_written(dir.path());
+}
+
+/// A script ignores them for what it starts in the background, so that a terminal's keys don't reach it.
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn who_sends_one_by_its_number_means_the_server() {
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        let dir = folder();
+        let server = builder(dir.path())
+            .wrapper(["env", "--ignore-signal=INT,QUIT"])
+            .start();
+        let _client = write(&server);
+        server.signal(signal);
+        server.wait().expect_code(0);
+        assert_written(dir.path());
+    }
 }
 
 /// The Linux kernel hands ESHUTDOWN up as an I/O error, and has no use for a reset either.
