@@ -102,16 +102,12 @@ impl PageCache {
 
     /// What a held page holds, cut at the end of the device.
     fn held_data(&self, page: u64) -> (u64, FrameRefs) {
-        let start = page * PAGE_BYTES;
-        let length =
-            usize::try_from((self.size() - start).min(PAGE_BYTES)).expect("at most a page");
         let mut data = FrameRefs::new(Arc::clone(&self.pool));
         let pin = epoch::pin();
         let slot = self
             .lock_page(page, &pin)
             .expect("a held page stays in its slot");
-        let taken = self.pool.add_ref(slot.state.frame());
-        data.push(slot.state.frame(), 0, length, taken.zero);
-        (start, data)
+        self.push_page(&slot, page, &mut data);
+        (page * PAGE_BYTES, data)
     }
 }

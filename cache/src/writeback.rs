@@ -297,7 +297,7 @@ impl PageCache {
     }
 
     /// Appends what `page` holds now to `data`, as far as the device goes.
-    fn push_page(&self, slot: &LockedPage<'_>, page: u64, data: &mut FrameRefs) {
+    pub(crate) fn push_page(&self, slot: &LockedPage<'_>, page: u64, data: &mut FrameRefs) {
         let frame = slot.state.frame();
         let taken = self.pool.add_ref(frame);
         let room = self.size() - page * PAGE_BYTES;

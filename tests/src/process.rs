@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -284,6 +285,16 @@ pub struct Memory {
 #[track_caller]
 pub fn run(command: &mut Command, timeout: Duration) -> Finished {
     Process::start_group(command).wait(timeout)
+}
+
+/// Sets a flag when it is dropped: also when an assertion fails, as a scope waits for threads that wait for the flag.
+#[derive(Debug)]
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Polls `condition` until it holds. For what can only be asked, such as another process' memory; never in place of

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use weir_tests::client::Errno;
 use weir_tests::client::wire::{CMD_FLAG_FUA, CMD_TRIM, CMD_WRITE, CMD_WRITE_ZEROES, EIO};
 use weir_tests::pattern::{assert_same, bytes};
-use weir_tests::process::eventually;
+use weir_tests::process::{SetOnDrop, eventually};
 
 use crate::support::{Rig, SOON};
 
@@ -61,8 +61,7 @@ fn a_page_that_cant_be_written_fails_nobody_else() {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let mut client = rig.client();
-            // Also if an assertion fails here: the scope waits for its threads.
-            let _ended = Ends(&done);
+            let _ended = SetOnDrop(&done);
             let done = &done;
             let failing = scope.spawn(move || {
                 let mut failed = 0;
@@ -85,14 +84,5 @@ fn a_page_that_cant_be_written_fails_nobody_else() {
             assert!(failing.join().expect("it only asserts") > 0);
         });
         rig.finish();
-    }
-}
-
-/// Says so when it is dropped.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use weir_tests::client::wire::*;
 use weir_tests::client::{Client, Options, Socket};
+use weir_tests::process::SetOnDrop;
 use weir_tests::server::ServerBuilder;
 
 /// A piece of data, and then a hole of the same size: the most extents that a file can have.
@@ -43,15 +44,6 @@ fn flood(uri: &str, stop: &AtomicBool) -> usize {
     answered
 }
 
-/// Says so when it is dropped: also when an assertion fails, as the scope waits for its threads.
-struct Stops<'a>(&'a AtomicBool);
-
-impl Drop for Stops<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 #[ignore = "needs the release build; run by tests/run"]
 fn questions_about_small_extents_keep_nobody_waiting() {
@@ -78,7 +70,7 @@ fn questions_about_small_extents_keep_nobody_waiting() {
             let (uri, stop) = (server.uri(""), &stop);
             scope.spawn(move || flood(&uri, stop))
         });
-        let stops = Stops(&stop);
+        let stops = SetOnDrop(&stop);
         let mut neighbour = server.client();
         let reads: Vec<Duration> = (0..READS)
             .map(|i| {
