@@ -24,9 +24,8 @@ use crate::wire::wire_enum;
 
 /// How a connection's replies are framed.
 ///
-/// An enum and not a flag, so that extended headers can join.
+/// An enum and not a flag, so that extended headers can join; and exhaustive, so that whoever frames replies is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum ReplyStyle {
     /// Simple replies only.
     #[default]

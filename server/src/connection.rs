@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 mod counts;
 
 pub(crate) use counts::Counters;
-pub use counts::{CommandCounts, Counts, LATENCY_BUCKETS, TRACKED_COMMANDS};
+pub use counts::{CommandCounts, Counts, LATENCY_BUCKETS};
 
 /// One open connection.
 #[derive(Debug)]

@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod backend;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod descriptors;

@@ -26,7 +26,7 @@
 //!   [`linger`](self::linger): its end
 //! - [`handshake`](self::handshake): up to transmission; [`transmission`](self::transmission): the loop
 //! - [`hangup`](self::hangup): noticing that the client is gone, and what that ends
-//! - [`dispatch`](self::dispatch): requests to operations; [`read`](self::read), [`receive`](self::receive): READ and WRITE;
+//! - [`dispatch`](self::dispatch): requests to operations; [`reply`](self::reply): outcomes to replies; [`read`](self::read), [`receive`](self::receive): READ and WRITE;
 //!   [`slow`](self::slow), [`status`](self::status): the rest
 //! - [`watch`](self::watch): time limits; [`tally`](self::tally): statistics; [`faulted`](self::faulted): injected faults
 
@@ -51,6 +51,7 @@ mod linger;
 mod output;
 mod read;
 mod receive;
+mod reply;
 mod slow;
 mod status;
 mod stream;

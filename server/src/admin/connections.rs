@@ -9,20 +9,8 @@ use axum::extract::State;
 use super::extract::Number;
 use super::wire::{CommandTraffic, ConnectionReport, Count, Traffic};
 use super::{AdminState, ApiError};
-use crate::connection::{ConnectionInfo, Counts, TRACKED_COMMANDS};
-
-/// The commands by their numbers on the wire, in the words of the fault language; the last is all unknown ones.
-pub(super) const COMMANDS: [&str; TRACKED_COMMANDS] = [
-    "read",
-    "write",
-    "disconnect",
-    "flush",
-    "trim",
-    "cache",
-    "zero",
-    "status",
-    "unknown",
-];
+use crate::commands::COMMANDS;
+use crate::connection::{ConnectionInfo, Counts};
 
 pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Json<Vec<ConnectionReport>> {
     Json(reports(&state))
@@ -79,13 +67,13 @@ pub(super) fn traffic(counts: &Counts) -> Traffic {
         received: counts.received,
         sent: counts.sent,
         commands: asked_for
-            .map(|(name, command)| {
+            .map(|(row, command)| {
                 let traffic = CommandTraffic {
                     requests: command.requests,
                     bytes: command.bytes,
                     errors: command.errors,
                 };
-                ((*name).to_owned(), traffic)
+                (row.name.to_owned(), traffic)
             })
             .collect(),
     }

@@ -13,9 +13,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use weir_cache::PAGE_BYTES;
 
-use super::connections::COMMANDS;
 use super::wire::{CacheReport, SpaceReport};
 use super::{AdminState, ApiError};
+use crate::commands::COMMANDS;
 use crate::connection::{CommandCounts, Counts, LATENCY_BUCKETS};
 use crate::logging;
 
@@ -179,9 +179,9 @@ fn each_command(
     encode: impl Fn(MetricEncoder<'_>, &CommandCounts) -> fmt::Result,
 ) -> fmt::Result {
     for (export, counts) in counts {
-        for (name, command) in COMMANDS.iter().zip(&counts.commands) {
+        for (row, command) in COMMANDS.iter().zip(&counts.commands) {
             if command.requests > 0 {
-                let labels = [("export", export.as_str()), ("command", name)];
+                let labels = [("export", export.as_str()), ("command", row.name)];
                 encode(family.encode_family(&labels)?, command)?;
             }
         }

@@ -6,9 +6,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use weir_protocol::Command;
 
-/// The commands that are counted, each at its number on the wire, and one more for all unknown ones. DISC is there so that
-/// numbers are indices.
-pub const TRACKED_COMMANDS: usize = 9;
+use crate::commands::{COMMAND_ROWS, row_of};
 
 /// Latencies are counted in powers of two of a microsecond: bucket `n` holds those below `2^n` us, the last one the rest
 /// (eight seconds and more).
@@ -56,8 +54,8 @@ pub struct Counts {
     pub received: u64,
     /// Bytes sent, headers included.
     pub sent: u64,
-    /// By the command's number on the wire.
-    pub commands: [CommandCounts; TRACKED_COMMANDS],
+    /// By the command's row.
+    pub commands: [CommandCounts; COMMAND_ROWS],
 }
 
 impl Counts {
@@ -73,7 +71,7 @@ impl Counts {
 
     /// What was done for `command`, or for all unknown ones if it is one.
     pub fn command(&self, command: Command) -> &CommandCounts {
-        &self.commands[usize::from(command.0).min(TRACKED_COMMANDS - 1)]
+        &self.commands[row_of(command)]
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -97,7 +95,7 @@ struct Cells {
     received: AtomicU64,
     sent: AtomicU64,
     under_way: AtomicUsize,
-    commands: [CommandCells; TRACKED_COMMANDS],
+    commands: [CommandCells; COMMAND_ROWS],
 }
 
 #[derive(Debug, Default)]
@@ -140,13 +138,13 @@ impl Counters {
     #[inline]
     pub(crate) fn count(
         &self,
-        command: usize,
+        row: usize,
         requests: u64,
         bytes: u64,
         errors: u64,
         latency: Duration,
     ) {
-        let cells = &self.cells.commands[command.min(TRACKED_COMMANDS - 1)];
+        let cells = &self.cells.commands[row];
         bump(&cells.requests, requests);
         bump(&cells.bytes, bytes);
         if errors > 0 {

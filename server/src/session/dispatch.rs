@@ -1,11 +1,11 @@
 //! From bytes to requests to operations, and from outcomes to replies.
 
 use weir_faults::fault_point;
-use weir_protocol::reply::{SimpleReply, encode_error};
-use weir_protocol::{ChunkFlags, Command, CommandFlags, NbdError, Request};
+use weir_protocol::{Command, CommandFlags, NbdError, Request};
 
 use super::end::End;
 use super::receive::BUFFERED_PAYLOAD_MAX;
+use super::reply::{Head, push_failure};
 use super::slow::{self, Finished, wire_error};
 use super::transmission::{Phase, Taken, Transmission};
 use super::{Ticket, status};
@@ -121,27 +121,16 @@ impl Transmission<'_> {
     /// Answers a request whose reply has no data.
     #[inline]
     pub(super) fn answer(&mut self, ticket: &Ticket, outcome: Result<(), NbdError>) {
-        let Request {
-            command, cookie, ..
-        } = ticket.request;
-        let error = outcome.err();
-        match (command, error) {
-            (Command::READ, Some(error)) => return self.refuse_read(ticket, error),
-            // A client that asks for chunks expects the error as one too.
-            (Command::BLOCK_STATUS, Some(error)) if self.limits.reply_style.is_structured() => {
-                let mut chunk = Vec::new();
-                encode_error(&mut chunk, ChunkFlags::DONE, cookie, error, "");
-                self.output.queue().push_bytes(&chunk);
-            }
-            _ => self
-                .output
-                .queue()
-                .push_bytes(&SimpleReply { error, cookie }.encode()),
+        let (style, request) = (self.limits.reply_style, &ticket.request);
+        let queue = self.output.queue();
+        match outcome {
+            Ok(()) => queue.push_bytes(Head::of_success(style, request).bytes()),
+            Err(error) => push_failure(queue, style, request, error),
         }
-        if error.is_none() {
+        if outcome.is_ok() {
             self.rewritten(&ticket.request);
         }
-        self.tally.answered(ticket, error.is_some());
+        self.tally.answered(ticket, outcome.is_err());
     }
 
     /// The outcome of a request, and for a FLUSH or FUA also what was lost behind this client's back since its last one.

@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use weir_cache::PageCache;
-use weir_faults::{Action, Decision, Device, Errno, FaultContext, RequestKind};
-use weir_protocol::reply::{SimpleReply, offset_data_header};
+use weir_faults::{Action, Decision, Device, Errno, FaultContext};
 use weir_protocol::{ChunkFlags, Command, CommandFlags, MetaContextSet, NbdError, Request};
 
+use super::reply::Head;
 use super::slow::{self, Finished, SlowFuture, wire_error};
 use super::transmission::{Phase, Transmission};
 use super::{Ticket, status};
+use crate::commands::kind_of;
 
 /// Turns a cookie into one that the client has hardly used.
 const COOKIE_GARBAGE: u64 = 0xdead_beef_0bad_cafe;
@@ -47,20 +48,6 @@ enum Ending {
     Dropped,
     /// The first half of it, then the connection is closed.
     CutOff,
-}
-
-/// The kind of a command, as rules know it.
-fn kind_of(command: Command) -> Option<RequestKind> {
-    Some(match command {
-        Command::READ => RequestKind::Read,
-        Command::WRITE => RequestKind::Write,
-        Command::FLUSH => RequestKind::Flush,
-        Command::TRIM => RequestKind::Trim,
-        Command::CACHE => RequestKind::Cache,
-        Command::WRITE_ZEROES => RequestKind::Zero,
-        Command::BLOCK_STATUS => RequestKind::Status,
-        _ => return None,
-    })
 }
 
 /// The range that a request is about; FLUSH has none, whatever its fields say.
@@ -176,26 +163,16 @@ impl Transmission<'_> {
 
     /// A whole reply in one buffer.
     fn encode_reply(&self, request: &Request, data: Vec<u8>) -> Vec<u8> {
-        let Request {
-            cookie, command, ..
-        } = *request;
-        let simple = SimpleReply {
-            error: None,
-            cookie,
+        if request.command == Command::BLOCK_STATUS {
+            return data;
         }
-        .encode();
-        let mut reply = match command {
-            Command::BLOCK_STATUS => return data,
-            Command::READ if !self.limits.reply_style.is_structured() => simple.to_vec(),
-            Command::READ if data.is_empty() => {
-                return weir_protocol::reply::none_chunk(cookie).to_vec();
-            }
-            Command::READ => {
-                offset_data_header(ChunkFlags::DONE, cookie, request.offset, request.length)
-                    .to_vec()
-            }
-            _ => return simple.to_vec(),
+        let style = self.limits.reply_style;
+        let head = if data.is_empty() {
+            Head::of_success(style, request)
+        } else {
+            Head::of_data(style, ChunkFlags::DONE, request)
         };
+        let mut reply = head.bytes().to_vec();
         reply.extend_from_slice(&data);
         reply
     }

@@ -24,47 +24,19 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use weir_cache::{FrameRefs, SLICE_BYTES};
 use weir_faults::{Errno, fault_point};
-use weir_protocol::reply::{
-    SimpleReply, encode_error, encode_error_offset, none_chunk, offset_data_header, offset_hole,
-};
-use weir_protocol::{ChunkFlags, CommandFlags, NbdError, Request};
+use weir_protocol::reply::{encode_error_offset, none_chunk, offset_data_header, offset_hole};
+use weir_protocol::{ChunkFlags, NbdError, Request};
 
 use super::Ticket;
 use super::end::End;
 use super::output::{COPIED_BYTES_MAX, Queue};
+use super::reply::{Framing, Head};
 use super::slow::{self, PartFuture, Slice, wire_error};
 use super::transmission::Transmission;
 
 /// Slices of a streamed READ that are being read, or kept until its header goes out: one on its way while the next ones come from the
 /// backend.
 const SLICES_AHEAD: usize = 4;
-
-/// How a READ's data is framed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    /// A header with an error code, then everything.
-    Simple,
-    /// One data chunk.
-    OneChunk,
-    /// Data and hole chunks.
-    Chunks,
-}
-
-impl Framing {
-    #[inline]
-    fn of(request: &Request, structured: bool) -> Self {
-        match structured {
-            false => Self::Simple,
-            true if request.flags.contains(CommandFlags::DF) => Self::OneChunk,
-            true => Self::Chunks,
-        }
-    }
-
-    /// Whether the data is promised by one header.
-    fn is_contiguous(self) -> bool {
-        self != Self::Chunks
-    }
-}
 
 /// A READ that is larger than a slice.
 pub(super) struct ReadStream {
@@ -115,7 +87,7 @@ impl Transmission<'_> {
     pub(super) fn read(&mut self, ticket: Ticket) {
         let length = ticket.request.length as usize;
         if length == 0 {
-            return self.empty_read(&ticket);
+            return self.answer(&ticket, Ok(()));
         }
         if length <= SLICE_BYTES && self.read_inline(&ticket) {
             return;
@@ -125,12 +97,12 @@ impl Transmission<'_> {
             self.slow_bytes += length;
             self.slow.push(slow::read(
                 self.cache.clone(),
-                self.contexts.read.clone(),
+                self.contexts.read().clone(),
                 ticket,
             ));
             return;
         }
-        let framing = Framing::of(&ticket.request, self.limits.reply_style.is_structured());
+        let framing = Framing::of(&ticket.request, self.limits.reply_style);
         let kept = FrameRefs::new(self.cache.pool().clone());
         self.streams
             .push_back(ReadStream::new(ticket, framing, kept));
@@ -159,28 +131,12 @@ impl Transmission<'_> {
     /// Frames the whole of a READ, whose pages were staged from piece `pieces` on.
     #[inline]
     fn answer_read(&mut self, ticket: &Ticket, pieces: usize) {
-        let structured = self.limits.reply_style.is_structured();
+        let style = self.limits.reply_style;
         let request = &ticket.request;
         let queue = self.output.queue();
-        match Framing::of(request, structured) {
-            Framing::Simple => {
-                queue.push_bytes(
-                    &SimpleReply {
-                        error: None,
-                        cookie: request.cookie,
-                    }
-                    .encode(),
-                );
-                commit(queue, pieces, request.length);
-            }
-            Framing::OneChunk => {
-                let header = offset_data_header(
-                    ChunkFlags::DONE,
-                    request.cookie,
-                    request.offset,
-                    request.length,
-                );
-                queue.push_bytes(&header);
+        match Framing::of(request, style) {
+            Framing::Simple | Framing::OneChunk => {
+                queue.push_bytes(Head::of_data(style, ChunkFlags::DONE, request).bytes());
                 commit(queue, pieces, request.length);
             }
             Framing::Chunks => frame_chunks(queue, request.cookie, request.offset, pieces, true),
@@ -201,7 +157,7 @@ impl Transmission<'_> {
                 staging.append(pages);
                 self.answer_read(ticket, pieces);
             }
-            Err(error) => self.refuse_read(ticket, error),
+            Err(error) => self.answer(ticket, Err(error)),
         }
     }
 
@@ -209,9 +165,9 @@ impl Transmission<'_> {
     #[cold]
     fn answer_cut_read(&mut self, ticket: &Ticket, pages: FrameRefs) {
         let request = &ticket.request;
-        let framing = Framing::of(request, self.limits.reply_style.is_structured());
+        let framing = Framing::of(request, self.limits.reply_style);
         if framing != Framing::Chunks || pages.is_empty() {
-            return self.refuse_read(ticket, NbdError::INVALID);
+            return self.answer(ticket, Err(NbdError::INVALID));
         }
         let end = request.offset + pages.bytes() as u64;
         let queue = self.output.queue();
@@ -219,42 +175,6 @@ impl Transmission<'_> {
         queue.staging().append(pages);
         frame_chunks(queue, request.cookie, request.offset, pieces, false);
         frame_error(queue, request.cookie, NbdError::INVALID, end);
-        self.tally.answered(ticket, true);
-    }
-
-    /// A READ of nothing: structured replies have a chunk for that.
-    fn empty_read(&mut self, ticket: &Ticket) {
-        let cookie = ticket.request.cookie;
-        if self.limits.reply_style.is_structured() {
-            self.output.queue().push_bytes(&none_chunk(cookie));
-        } else {
-            self.output.queue().push_bytes(
-                &SimpleReply {
-                    error: None,
-                    cookie,
-                }
-                .encode(),
-            );
-        }
-        self.tally.answered(ticket, false);
-    }
-
-    /// An error, before anything of the reply was sent.
-    pub(super) fn refuse_read(&mut self, ticket: &Ticket, error: NbdError) {
-        let cookie = ticket.request.cookie;
-        if self.limits.reply_style.is_structured() {
-            let mut chunk = Vec::new();
-            encode_error(&mut chunk, ChunkFlags::DONE, cookie, error, "");
-            self.output.queue().push_bytes(&chunk);
-        } else {
-            self.output.queue().push_bytes(
-                &SimpleReply {
-                    error: Some(error),
-                    cookie,
-                }
-                .encode(),
-            );
-        }
         self.tally.answered(ticket, true);
     }
 
@@ -278,7 +198,7 @@ impl Transmission<'_> {
         let (at, left) = (stream.asked, stream.end - stream.asked);
         let length = self.cache.slice_at(at, left);
         stream.asked += length as u64;
-        let injected = fault_point!(self.contexts.read, "session:slice", [EIO, ENOMEM]);
+        let injected = fault_point!(self.contexts.read(), "session:slice", [EIO, ENOMEM]);
         if injected.is_ok() && stream.slices.is_empty() {
             let mut pages = FrameRefs::new(self.cache.pool().clone());
             if self.cache.try_read(at, length, &mut pages) {
@@ -287,7 +207,7 @@ impl Transmission<'_> {
         }
         stream.slices.push_back(slow::read_slice(
             self.cache.clone(),
-            self.contexts.read.clone(),
+            self.contexts.read().clone(),
             stream.ticket.request,
             at,
             length,
@@ -366,22 +286,9 @@ impl Transmission<'_> {
     fn promise(&mut self, stream: &mut ReadStream) {
         let request = stream.ticket.request;
         let queue = self.output.stream_queue();
-        if stream.framing == Framing::Simple {
-            let reply = SimpleReply {
-                error: None,
-                cookie: request.cookie,
-            };
-            queue.push_bytes(&reply.encode());
-        } else {
-            // Not the last chunk: an error may have to follow.
-            let header = offset_data_header(
-                ChunkFlags::EMPTY,
-                request.cookie,
-                request.offset,
-                request.length,
-            );
-            queue.push_bytes(&header);
-        }
+        // A chunk isn't the last one: an error may have to follow.
+        let head = Head::of_data(self.limits.reply_style, ChunkFlags::EMPTY, &request);
+        queue.push_bytes(head.bytes());
         let pool = self.cache.pool().clone();
         let kept = std::mem::replace(&mut stream.kept, FrameRefs::new(pool));
         let length = kept.bytes();
@@ -418,7 +325,7 @@ impl Transmission<'_> {
     fn fail_stream(&mut self, stream: &ReadStream, error: NbdError) {
         let request = &stream.ticket.request;
         if !stream.promised && (stream.framing.is_contiguous() || stream.framed == request.offset) {
-            return self.refuse_read(&stream.ticket, error);
+            return self.answer(&stream.ticket, Err(error));
         }
         let queue = self.output.stream_queue();
         if stream.promised {

@@ -143,7 +143,7 @@ impl Transmission<'_> {
             if !self.cache.is_direct(length as u64)
                 && self
                     .cache
-                    .try_write(&self.contexts.write, ticket.request.offset, data)
+                    .try_write(self.contexts.write(), ticket.request.offset, data)
             {
                 self.input.consume(length);
                 return self.stored(ticket, None, None);
@@ -260,16 +260,18 @@ impl Transmission<'_> {
         let Stage::Filling(payload) = std::mem::replace(&mut receive.stage, Stage::Allocate) else {
             return;
         };
-        if let Err(errno) =
-            fault_point!(self.contexts.write, "session:store", [EIO, ENOSPC, ENOMEM])
-        {
+        if let Err(errno) = fault_point!(
+            self.contexts.write(),
+            "session:store",
+            [EIO, ENOSPC, ENOMEM]
+        ) {
             return receive.fail(wire_error(errno));
         }
-        let (cache, context) = (self.cache.clone(), self.contexts.write.clone());
+        let (cache, context) = (self.cache.clone(), self.contexts.write().clone());
         let part: PartFuture<()> = if self.cache.is_direct(receive.ticket.request.length.into()) {
             Box::pin(async move { cache.write_direct(&context, payload).await })
         } else {
-            match self.cache.try_install(&self.contexts.write, payload) {
+            match self.cache.try_install(self.contexts.write(), payload) {
                 Ok(()) => return,
                 Err(payload) => Box::pin(async move { cache.write(&context, payload).await }),
             }
@@ -289,7 +291,7 @@ impl Transmission<'_> {
             return self.answer(&ticket, error.map_or(Ok(()), Err));
         }
         let parts = parts.unwrap_or_default();
-        let (cache, context) = (self.cache.clone(), self.contexts.write.clone());
+        let (cache, context) = (self.cache.clone(), self.contexts.write().clone());
         self.slow
             .push(slow::finish_write(cache, context, ticket, parts, error));
     }

@@ -18,6 +18,7 @@ use weir_protocol::{Command, CommandFlags, NbdError, Request};
 
 use super::Ticket;
 use super::faulted::Faulted;
+use crate::commands::{COMMAND_ROWS, COMMANDS, row_of};
 
 /// A request under way.
 pub(super) type SlowFuture = Pin<Box<dyn Future<Output = Finished> + Send>>;
@@ -58,20 +59,12 @@ pub(super) fn range(request: &Request) -> Range<u64> {
     request.offset..request.offset.saturating_add(request.length.into())
 }
 
-/// One fault context per kind of request, made once per connection.
+/// A fault context per row of the table of commands, made once per connection.
 #[derive(Debug)]
 pub(super) struct FaultContexts {
-    /// Work of the connection itself.
+    /// Work of the connection itself. Commands without a kind have it, too.
     pub(super) connect: FaultContext,
-    /// READ: the hot paths borrow it.
-    pub(super) read: FaultContext,
-    /// WRITE.
-    pub(super) write: FaultContext,
-    trim: FaultContext,
-    zero: FaultContext,
-    flush: FaultContext,
-    cache: FaultContext,
-    status: FaultContext,
+    by_row: [FaultContext; COMMAND_ROWS],
 }
 
 impl FaultContexts {
@@ -82,29 +75,28 @@ impl FaultContexts {
         };
         Self {
             connect: of(RequestKinds::CONNECT),
-            read: of(RequestKinds::READ),
-            write: of(RequestKinds::WRITE),
-            trim: of(RequestKinds::TRIM),
-            zero: of(RequestKinds::ZERO),
-            flush: of(RequestKinds::FLUSH),
-            cache: of(RequestKinds::CACHE),
-            status: of(RequestKinds::STATUS),
+            by_row: COMMANDS
+                .each_ref()
+                .map(|row| of(row.kind.map_or(RequestKinds::CONNECT, RequestKinds::of))),
         }
     }
 
     /// The context of a command.
     #[inline]
     pub(super) fn of(&self, command: Command) -> &FaultContext {
-        match command {
-            Command::READ => &self.read,
-            Command::WRITE => &self.write,
-            Command::TRIM => &self.trim,
-            Command::WRITE_ZEROES => &self.zero,
-            Command::FLUSH => &self.flush,
-            Command::CACHE => &self.cache,
-            Command::BLOCK_STATUS => &self.status,
-            _ => &self.connect,
-        }
+        &self.by_row[row_of(command)]
+    }
+
+    /// The context of READ, for its hot path.
+    #[inline]
+    pub(super) fn read(&self) -> &FaultContext {
+        self.of(Command::READ)
+    }
+
+    /// The context of WRITE, for its hot path.
+    #[inline]
+    pub(super) fn write(&self) -> &FaultContext {
+        self.of(Command::WRITE)
     }
 }
 

@@ -6,7 +6,8 @@
 use std::time::Instant;
 
 use super::Ticket;
-use crate::connection::{Counters, TRACKED_COMMANDS};
+use crate::commands::{COMMAND_ROWS, row_of};
+use crate::connection::Counters;
 
 /// What was answered since the last publication.
 #[derive(Debug)]
@@ -14,8 +15,8 @@ pub(super) struct Tally {
     /// When the running batch began.
     batch: Instant,
     /// Requests of the running batch, by command.
-    prompt: [Sum; TRACKED_COMMANDS],
-    /// A bit for each command that `prompt` has something of.
+    prompt: [Sum; COMMAND_ROWS],
+    /// A bit for each row that `prompt` has something of.
     touched: u16,
     /// Requests of earlier batches.
     late: Vec<(Ticket, bool)>,
@@ -32,7 +33,7 @@ impl Tally {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             batch: now,
-            prompt: [Sum::default(); TRACKED_COMMANDS],
+            prompt: [Sum::default(); COMMAND_ROWS],
             touched: 0,
             late: Vec::new(),
         }
@@ -56,12 +57,12 @@ impl Tally {
             self.late.push((*ticket, failed));
             return;
         }
-        let command = usize::from(ticket.request.command.0).min(TRACKED_COMMANDS - 1);
-        let sum = &mut self.prompt[command];
+        let row = row_of(ticket.request.command);
+        let sum = &mut self.prompt[row];
         sum.requests += 1;
         sum.bytes += u64::from(ticket.request.length);
         sum.errors += u64::from(failed);
-        self.touched |= 1 << command;
+        self.touched |= 1 << row;
     }
 
     /// Hands over what was counted, if anything was.
@@ -72,15 +73,15 @@ impl Tally {
         let now = Instant::now();
         let latency = now - self.batch;
         while self.touched != 0 {
-            let command = self.touched.trailing_zeros() as usize;
+            let row = self.touched.trailing_zeros() as usize;
             self.touched &= self.touched - 1;
-            let sum = std::mem::take(&mut self.prompt[command]);
-            counters.count(command, sum.requests, sum.bytes, sum.errors, latency);
+            let sum = std::mem::take(&mut self.prompt[row]);
+            counters.count(row, sum.requests, sum.bytes, sum.errors, latency);
         }
         for (ticket, failed) in self.late.drain(..) {
             let request = ticket.request;
             counters.count(
-                usize::from(request.command.0),
+                row_of(request.command),
                 1,
                 request.length.into(),
                 failed.into(),
