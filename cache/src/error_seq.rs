@@ -4,10 +4,10 @@
 //! when it happened, and, if nobody has seen it, to the next one to come. One word does it: the
 //! error's number, a *seen* bit, and a counter that moves when an error follows one that was seen.
 //! An error that follows an unseen one replaces it, so any number of errors may pass without the
-//! counter moving. What a cursor remembers is therefore always a word that was marked as seen: the
-//! next error gets another count, and the same error, told to another cursor, can't look like it.
+//! counter moving. So a cursor always remembers a word that was marked as seen. The next error gets
+//! another count, and the same error can't look like it when another cursor is told of it.
 //!
-//! What is recorded, and why nothing else is, is in the documentation of `flush.rs`.
+//! The documentation of `flush.rs` says what is recorded, and why nothing else is.
 
 use weir_faults::Errno;
 
@@ -98,8 +98,8 @@ impl ErrorSeq {
             }
             #[cfg(all(test, not(loom)))]
             crate::testing::interleave::at("errors:looked");
-            // Lost to another cursor that saw it too: then it is marked. Lost to a newer error:
-            // then that is what is told.
+            // Another cursor may have seen it and won: then it is marked. A newer error may have
+            // won: then the newer one is reported.
             match self
                 .word
                 .compare_exchange(word, word | SEEN, Ordering::AcqRel, Ordering::Acquire)

@@ -2,43 +2,53 @@
 //!
 //! # Epochs
 //! A flush epoch is a number that every FLUSH advances. A page remembers the epoch of its first write since it was last
-//! submitted. A FLUSH takes the epoch as it was and covers every page dirtied in that epoch or before: all writes replied to
-//! before the FLUSH arrived are among them, whatever connection they came over, which is what CAN_MULTI_CONN promises.
+//! submitted. A FLUSH takes the epoch as it was and covers every page dirtied in that epoch or before. All writes replied to
+//! before the FLUSH arrived are among them, whatever connection they came over. That is what CAN_MULTI_CONN promises.
 //!
 //! # Generations
 //! Every completed mutation of the backend (a written run, a trim, a zeroed range, a direct write) takes the next
-//! *generation*. A sync covers the generations that were completed before it was submitted; only then do pages written turn
-//! from `UNSTABLE` to clean. A sync that would cover nothing new is not submitted. Whoever needs a sync takes its turn; when
-//! the turn comes and another's sync has covered the need meanwhile, nothing is left to do: a hundred FLUSHes share a sync.
+//! *generation*. A sync covers the generations that were completed before the sync was submitted. Only then do written pages
+//! turn from `UNSTABLE` to clean. A sync that would cover nothing new is not submitted.
 //!
-//! What was done to the backend before it was opened is a mutation, too: whoever wrote it, an earlier server that was killed
-//! perhaps, need not have synced it, and a client that reads it and flushes is told that it is durable.
+//! Syncs take turns. A FLUSH that needs one waits for its turn. If the sync of another FLUSH has covered the need meanwhile,
+//! nothing is left to do: a hundred FLUSHes share a sync.
+//!
+//! What was done to the backend before it was opened counts as a mutation, too. Whatever wrote it, perhaps an earlier server
+//! that was killed, need not have synced it; and a client that reads it and flushes is told that it is durable.
 //!
 //! # Failure
-//! After a failed sync nothing that completed before it returned is known to be durable: all unstable pages are dirty again
-//! and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.) A FLUSH fails exactly when something
-//! that it covers is not durable: its own runs failed, or the sync that was to cover it did. When another's run, blocker or sync
-//! failed meanwhile and made pages dirty again that it covers, it looks again, so that no success is reported over them. What it
-//! doesn't cover is none of its business: [`failures`](crate::writeback) tells the two apart.
+//! After a failed sync nothing that completed before the sync returned is known to be durable. All unstable pages are dirty
+//! again and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.)
 //!
-//! What is in flight when a sync fails is unknown too, though it completes afterwards: the store may have taken it before the
-//! sync and forgotten it with the rest. A run counts as failed then; a zero or direct write gets `EIO` and what it held is put back.
+//! A FLUSH fails exactly when something that it covers is not durable: its own runs failed, or the sync that was to cover them
+//! did. A run, a blocker or a sync of another request may fail meanwhile and make pages dirty again that this FLUSH covers.
+//! Then the FLUSH looks again, so that it reports no success over them. Failures of pages that it doesn't cover don't concern
+//! it; [`failures`](crate::writeback) tells the two apart.
+//!
+//! What is in flight when a sync fails is unknown too, although it completes afterwards: the store may have taken it before
+//! the sync and forgotten it with the rest. A run counts as failed then. A zero or a direct write gets `EIO`, and what it held
+//! is put back.
 //!
 //! # Data that is lost
-//! Pages can be written again; a direct write, a zeroed range and a shift cannot, because nothing of them is kept. When a sync fails
-//! that was to cover such a change, what was acknowledged may be gone for good, and the next sync will succeed all the same. The
-//! failure may be nobody's: Weir's own sync, or the FUA of another connection. So it is recorded in [`ErrorSeq`], and each
-//! connection's next FLUSH or FUA says it once. That is the only path on which acknowledged data is lost behind its writer's back:
-//! held pages are always put back, failed writeback keeps its pages, a trim promises nothing, a shrink and a power cut are
-//! asked for. Who is told last is whoever stops the server: a loss that no connection has heard of makes the final flush fail.
+//! Pages can be written again. A direct write, a zeroed range and a shift can't, because nothing of them is kept. If a sync
+//! fails that was to cover such a change, what was acknowledged may be gone for good, and the next sync succeeds all the same.
+//! No request may be there to hear of the failure: the sync may have been Weir's own, or for the FUA of another connection. So
+//! the failure is recorded in [`ErrorSeq`](crate::error_seq::ErrorSeq), and each connection's next FLUSH or FUA reports it once.
+//! If no connection has heard of a loss, the final flush fails, so whatever stops the server is told last.
 //!
-//! In writethrough mode a direct write or zeroed range is acknowledged when a sync has covered it and none has failed since it was
-//! submitted. So a failed sync is an error of the requests that still wait, and recorded is nothing but a shift. A cached write waits
-//! too: a change that is lost may have dropped its page before it was written, and its own sync would find nothing to do. So a write
-//! fails if a change that dropped pages of its range was lost since it began.
+//! No other path loses acknowledged data behind its writer's back. Held pages are always put back, failed writeback keeps its
+//! pages, a trim promises nothing, and a shrink and a power cut are asked for.
 //!
-//! In writeback mode a change with FUA is a change first: the sync that fails for its FUA is its own error, and is recorded for the
-//! others besides. On purpose: they may have read what it changed, and between two of them nobody knows who asked for the sync.
+//! # Modes
+//! In writethrough mode a direct write or a zeroed range is acknowledged once a sync has covered it and no sync has failed since
+//! the change was submitted. So a failed sync is an error of the requests that still wait for it, and only a shift is recorded.
+//! A cached write waits too. A change that is lost may have dropped the page of a write before the page was written, and the
+//! write's own sync would find nothing to do. So a write fails if a change that dropped pages of its range was lost since the
+//! write began.
+//!
+//! In writeback mode a change with FUA is a change first. If the sync for its FUA fails, that is the request's own error, and it is
+//! recorded for the others besides. That is on purpose: others may have read what the request changed, and of two such
+//! requests nobody knows which one asked for the sync.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -55,7 +65,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The generation of all that others did to the backend before it was opened.
 const BEFORE_US: u64 = 1;
 
-/// Flush epochs, mutation generations, and who syncs.
+/// Flush epochs, mutation generations, and the turn to sync.
 #[derive(Debug)]
 pub(crate) struct Generations {
     /// The epoch of writes that come now.
@@ -76,8 +86,8 @@ struct Ledger {
     unstable: Vec<(u64, u64)>,
     /// The last acknowledged change of which no page is kept.
     unrepeatable: Option<u64>,
-    /// Changes whose clients wait until they are durable, and which dropped pages that others may be waiting for: their generations and
-    /// the pages.
+    /// Changes that dropped pages and whose clients wait until the changes are durable: their generations and the pages. Others
+    /// may be waiting for these pages.
     replaced: Vec<(u64, Range<u64>)>,
     /// Syncs that have failed so far.
     failed_syncs: u64,
@@ -87,14 +97,14 @@ struct Ledger {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Submitted(u64);
 
-/// What the client of a change is told by its answer.
+/// What the answer to a change tells its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Promise {
-    /// Nothing that it relies on.
+    /// Nothing that the client relies on.
     Nothing,
-    /// That it is done; it may still be lost.
+    /// The change is done; it may still be lost.
     Done,
-    /// That it is durable: it is answered only then.
+    /// The change is durable. The answer waits until then.
     Durable,
 }
 
@@ -103,7 +113,7 @@ pub(crate) enum Promise {
 pub(crate) struct CompletedRun<'a> {
     ledger: MutexGuard<'a, Ledger>,
     pub(crate) generation: u64,
-    /// No sync has failed since it was submitted: the store has it as far as anyone knows.
+    /// No sync has failed since the run was submitted: the store has it as far as is known.
     pub(crate) known: bool,
 }
 
@@ -199,12 +209,12 @@ impl Generations {
         result
     }
 
-    /// Whether a change that was submitted then may be undone by a sync that has failed.
+    /// Whether a sync that has failed since may undo a change that was submitted then.
     pub(crate) fn failed_since(&self, submitted: Submitted) -> bool {
         self.ledger().failed_syncs != submitted.0
     }
 
-    /// Counts a shift of what follows an offset, which every client relies on.
+    /// Counts a shift of what follows an offset. Every client relies on it.
     pub(crate) fn completed_shift(&self) {
         let mut ledger = self.ledger();
         ledger.unrepeatable = Some(self.completed());
@@ -233,7 +243,7 @@ impl Generations {
         }
     }
 
-    /// A power cut: what was to be covered is gone, and that was asked for.
+    /// A power cut: what was to be covered is gone, as it was asked for.
     pub(crate) fn forget(&self) {
         let mut ledger = self.ledger();
         self.completed();
@@ -246,7 +256,7 @@ impl Generations {
 struct Unsynced {
     /// Pages, with the generations of their writes.
     pages: Vec<(u64, u64)>,
-    /// Data is among it that can't be written again.
+    /// Data that can't be written again is among it.
     lost: bool,
     /// Changes that have dropped pages, with their generations.
     replaced: Vec<(u64, Range<u64>)>,

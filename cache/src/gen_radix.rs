@@ -1,10 +1,10 @@
 //! A sparse array of any fixed-size type, indexed by integer: the kernel's generic radix tree, and
 //! more.
 //!
-//! Kept from the kernel's `lib/generic-radix-tree.c`: lookup without locks, entries that begin
+//! It keeps from the kernel's `lib/generic-radix-tree.c`: lookup without locks, entries that begin
 //! all-zero ([`Zeroable`] says that this is a valid value), growth by compare-and-swap where the
 //! loser frees its own node, the depth in the low bits of the root pointer, entries that never
-//! straddle nodes, preallocation, overflow and failed allocation as errors. Added: two [tags](Tag)
+//! straddle nodes, preallocation, overflow and failed allocation as errors. It adds two [tags](Tag)
 //! with a bitmap in every node, so that "next dirty at or after" costs what is found; ordered,
 //! seekable iteration both ways; and reclaim of emptied nodes.
 //!
@@ -15,19 +15,24 @@
 //!
 //! # References and reclaim
 //! Every reference into the array lives no longer than the caller's pin of the *default* epoch
-//! collector ([`crossbeam_epoch::pin`]). A node counts what keeps it alive: a leaf the calls of
-//! [`occupy`](GenRadix::occupy) not yet answered by [`vacate`](GenRadix::vacate), an interior node
-//! its children. Whoever takes the last one away declares the node dead by a compare-and-swap from
-//! zero, unlinks it from its parent by another, retires it through the epoch, and takes itself off
-//! the parent's count. Reclaim is immediate, not lazy, because an emptied leaf is memory that the
-//! cache could use for a page. A dead node never comes back to life: an `occupy` that meets one
-//! helps to unlink it and starts anew from the root, so it never waits for whoever was about to.
-//! Thus an occupied entry's leaf, and every node above it, is linked until `vacate`. The root is
-//! never reclaimed. A former root dies below a newer one like any other node, at the hands of those
-//! whose walk began there; those whose walk began at the former root itself don't know its parent.
-//! They leave it alone, empty or dead: a dead one they meet again on their next walk, which begins
-//! at a newer root, and an empty one stays until it is used once more, at most one node for each
-//! time the tree grew.
+//! collector ([`crossbeam_epoch::pin`]).
+//!
+//! A node counts what keeps it alive. A leaf counts the calls of [`occupy`](GenRadix::occupy) not
+//! yet answered by [`vacate`](GenRadix::vacate), an interior node counts its children. The call
+//! that takes the last one away declares the node dead by a compare-and-swap from zero, unlinks it
+//! from its parent by another, retires it through the epoch, and takes the node off the parent's
+//! count. Reclaim is immediate, not lazy, because an emptied leaf is memory that the cache could
+//! use for a page.
+//!
+//! A dead node never comes back to life. An `occupy` that meets one helps to unlink it and starts
+//! anew from the root, so it never waits for the call that declared the node dead. Thus an occupied
+//! entry's leaf, and every node above it, is linked until `vacate`.
+//!
+//! The root is never reclaimed. A former root dies below a newer one like any other node, by calls
+//! whose walk began at the newer one. A call whose walk began at the former root itself doesn't
+//! know its parent, and leaves it alone, empty or dead. It meets a dead one again on its next walk,
+//! which begins at a newer root. An empty one stays until it is used once more: at most one node
+//! for each time the tree grew.
 //!
 //! # Tags
 //! In a leaf, a tag's bit belongs to the entry. In an interior node it says that the child *may*
@@ -113,7 +118,7 @@ const TAGS: usize = 2;
 /// Why an entry could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GenRadixError {
-    /// The index is `u64::MAX`, which is no index, so that an exclusive end reaches all that are.
+    /// The index is `u64::MAX`. That is no index, so that an exclusive end reaches all that are.
     #[error("index {index} is beyond the largest one")]
     Overflow {
         /// The index asked for.

@@ -1,33 +1,35 @@
 //! Space accounting of a thin export: `--quota`.
 //!
 //! An export may be larger than what it may allocate. The promise: a write that is acknowledged has its space, so ENOSPC comes at
-//! the write and never at a FLUSH. (Against the quota; a host disk that others fill too can't be promised.)
+//! the write and never at a FLUSH. The promise is about the quota. A host disk that other programs fill too can't be promised.
 //!
 //! # What is counted
-//! Space is counted in units, the larger of the page and the backend's allocation block. A unit is *charged* while it counts
-//! against the quota: because the backend has it allocated, or because a page of it is not yet written back. One bit per unit
-//! says so, in a sparse set (see [`units`]). What is not charged is free, in shards (an [`LgLock`]): a write takes from its thread's
-//! shard, and looks at all of them only before it says ENOSPC. A charge takes all that it needs, or changes nothing.
+//! Space is counted in units. A unit is the larger of the page and the backend's allocation block. A unit is *charged* while it
+//! counts against the quota: because the backend has it allocated, or because a page of it is not yet written back. One bit for
+//! each unit says so, in a sparse set (see [`units`]). What is not charged is free, in shards (an [`LgLock`]). A write takes from
+//! the shard of its thread, and looks at all shards only before it reports ENOSPC. A charge takes all that it needs, or changes
+//! nothing.
 //!
 //! **Invariant**: whenever all shards are locked, their sum plus the charged units is the quota, less what is being given back at
-//! that moment. For that, bits are set and their units taken in one hold of a shard's lock; bits are cleared before their units
-//! are given back.
+//! that moment. For that, a charge sets bits and takes their units in one hold of a shard's lock, and a discharge clears bits
+//! before it gives their units back.
 //!
 //! # Why it can't change underneath
-//! Whether a write needs space depends on the bits. They are set under an add guard and cleared under a block guard only, on
-//! the range that they stand for; the add lock keeps the two apart. So a write that finds its units charged keeps them until it
-//! has dirtied its pages, and a trim that gives units back has no write between its look and its clearing (race 11).
+//! The bits decide whether a write needs space. They are set under an add guard and cleared under a block guard only, on the range
+//! that they stand for, and the add lock keeps the two apart. So a write that finds its units charged keeps them until it has
+//! dirtied its pages. A trim that gives units back has no write between its look and its clearing (race 11).
 //!
-//! Blockers share, and a direct write charges as one. So those that take space and those that give it back take turns (see
-//! [`turns`]): else a trim, overtaken at the backend by a direct write to the same units, gives back what that has just taken.
+//! Blockers share, and a direct write charges as a blocker. So blockers that take space and blockers that give space back take
+//! turns (see [`turns`]). Without turns a direct write could overtake a trim of the same units at the backend, and the trim would
+//! give back what the direct write has just taken.
 //!
 //! A request that charged units and then failed may have charged for nothing. Its range is *reconciled*: under block, each
-//! unit is charged exactly if a page of it is not clean or the backend has it allocated. So are the whole device at the start
-//! and what a resize or a shift has moved. Who counts takes turns with the others too: a trim between the look and the charge
-//! would have given back what is charged then.
+//! unit is charged exactly if a page of it is not clean or the backend has it allocated. The whole device is reconciled at the
+//! start, and so is what a resize or a shift has moved. Counting takes turns with the others too: a trim between the look and the
+//! charge would have given back what is charged then.
 //!
-//! A count may fail, and then charges stay as they were. That must not be too few: a failed request leaves too many. A shift
-//! moves charges with their data, without asking anybody, and has the memory for that before the store changes.
+//! A count may fail, and then charges stay as they were. They must not be too few then. After a failed request they are too many.
+//! A shift moves charges with their data, without asking the backend, and has the memory for that before the store changes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -50,12 +52,12 @@ use units::UnitSet;
 /// Extents asked for at a time while a range is reconciled.
 const EXTENTS_PER_LOOK: usize = 1024;
 
-/// The quota of one export and who has it.
+/// The quota of one export, and what of it is charged.
 #[derive(Debug)]
 pub(crate) struct Space {
     unit_bytes: u64,
     quota_units: u64,
-    /// Units that nobody has. Their sum is negative while an export that was larger from the start has more than its quota.
+    /// Units that aren't charged. Their sum is negative while an export has more than its quota, as it may from the start.
     free: LgLock<i64>,
     charged: UnitSet,
     turns: Turns,
@@ -126,8 +128,8 @@ impl Space {
 
     /// Charges `units` if `free`, of which the caller has the lock, has what is missing; says whether.
     ///
-    /// Looked at, set and taken in one hold: what is missing others may have charged since a look without it, and with all
-    /// shards locked nothing is set and not yet taken, or taken and not needed.
+    /// One hold of the lock spans the look, the setting and the taking. Others may have charged what was missing at a look
+    /// without the lock. And whenever all shards are locked, no bit is set whose unit isn't taken, and no unit is taken in vain.
     fn charge_from(&self, free: &mut i64, units: &Range<u64>) -> Result<bool, Errno> {
         let missing = signed(units.end - units.start - self.charged.count(units));
         if missing > (*free).max(0) {

@@ -1,16 +1,18 @@
 //! The throttle: writers wait when too much is not durable.
 //!
-//! Dirty, in-flight, held and unstable pages count together. Below a quarter of the cache a write passes after one load; from
-//! a quarter on it pauses, smoothly longer as more is dirty; at half it stops until writeback and sync have made room. Writers
+//! Dirty, in-flight, held and unstable pages count together. Below a quarter of the cache a write passes after one load. From a
+//! quarter on it pauses, smoothly longer as more is dirty. At half it stops until writeback and sync have made room. Writers
 //! pause holding their payload and nothing else, so readers of the same connection are not affected.
 //!
-//! When writeback makes no progress for [`STALL_LIMIT`] the stopped writers get its last error instead of waiting for ever.
+//! When writeback makes no progress for [`STALL_LIMIT`], the stopped writers get its last error instead of waiting for ever.
 //!
 //! # What is progress
-//! What brings pages closer to being clean, and nothing else. A sync that covers pages does. One that covers a trim or a zero
-//! does not: others may go on with these for ever while no page can be written. A run that is written does, but not after a
-//! sync of pages has failed: then it is written a second time, and a store whose syncs always fail would look busy for ever.
-//! It does again when pages were covered.
+//! Progress is what brings pages closer to being clean, and nothing else:
+//!
+//! - A sync that covers pages is progress. A sync that covers a trim or a zero is not: other requests may go on with these for
+//!   ever while no page can be written.
+//! - A run that is written is progress, but not after a sync of pages has failed. Then the run is written a second time, and a
+//!   store whose syncs always fail would look busy for ever. It is progress again once a sync has covered pages.
 
 use std::sync::Mutex;
 
@@ -21,7 +23,7 @@ use weir_faults::Errno;
 use crate::options::{STALL_LIMIT, THROTTLE_PAUSE_MAX};
 use crate::page_cache::PageCache;
 
-/// Who was stopped, and how the backend does.
+/// The writers that were stopped, and how the backend does.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
     room: Notify,
@@ -69,7 +71,7 @@ impl Throttle {
         self.made_room();
     }
 
-    /// Less is dirty than before, perhaps: who is stopped looks again.
+    /// Less is dirty than before, perhaps. Writers that are stopped look again.
     pub(crate) fn made_room(&self) {
         self.room.notify_waiters();
     }

@@ -1,22 +1,21 @@
 //! Writeback: dirty pages on their way to the backend.
 //!
 //! A *pass* walks the dirty tags of a range in address order, cuts neighbours into *runs* of at most a slice, and submits
-//! several runs at a time, each of which owns references to its frames and is carried by who made it (see
-//! [`carried`](crate::carried)). At submission a page turns from `DIRTY` to
-//! `IN_FLIGHT`, at completion to `UNSTABLE`, or back to `DIRTY` if the backend failed. A page in flight that is written again
-//! is `DIRTY` too, and is not submitted a second time before the first has completed: else the older of the two might land
-//! last.
+//! several runs at a time. A run owns references to its frames, and the task that made it carries it (see
+//! [`carried`](crate::carried)). At submission a page turns from `DIRTY` to `IN_FLIGHT`. At completion it turns to `UNSTABLE`,
+//! or back to `DIRTY` if the backend failed. A page in flight that is written again is `DIRTY` too. It is not submitted a second
+//! time before the first transfer has completed, because the older of the two might land last.
 //!
 //! # The scan lock
-//! One mutex guards the list of [`Operation`]s under way (runs and blockers that hold pages). A run is cut and entered into
-//! the list in one critical section, so whoever takes the lock sees every page that is not durable either as dirty or in the
-//! list. Clearing stale tags of the tree's inner nodes happens under the same lock, so it can't hide a page from a scan.
-//! The lock is never held across an await; a run of 256 pages is cut in some microseconds.
+//! One mutex guards the list of [`Operation`]s under way: runs, and blockers that hold pages. A run is cut and entered into the
+//! list in one critical section. So a holder of the lock sees every page that is not durable, either as dirty or in the list.
+//! Stale tags of the tree's inner nodes are cleared under the same lock, so that can't hide a page from a scan. The lock is never
+//! held across an await; a run of 256 pages is cut in some microseconds.
 //!
 //! Writeback takes no add guard: a blocker waits for writeback in its range.
 //!
-//! What becomes of a run is in [`run`]; one that fails as a retry is written anew in [`halves`]. Who is told of what has failed is in
-//! [`failures`].
+//! [`run`] says what becomes of a run, [`halves`] how a retry that fails is written anew, [`failures`] which requests are told of
+//! a failure.
 
 mod epochs;
 mod failures;
@@ -62,7 +61,7 @@ struct Scan {
 pub(crate) struct Run {
     operation: Arc<Operation>,
     data: FrameRefs,
-    /// Those that went along though they are younger than what the pass covers; hardly ever any.
+    /// Pages that went along although they are younger than what the pass covers. There is hardly ever one.
     young: Vec<u64>,
     /// Some of them have failed before.
     retry: bool,

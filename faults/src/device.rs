@@ -1,7 +1,7 @@
 //! The state of one export as a device: what a real disk may do to its users, on command.
 //!
-//! Nothing set costs one relaxed load. The server asks before it takes a request further: [`Device::thawed`], awaited while
-//! it holds nothing, then [`Device::check`]; and tells [`Device::rewritten`] what was stored. What is set while a request is
+//! With nothing set, a look costs one relaxed load. Before the server takes a request further, it awaits [`Device::thawed`],
+//! holding nothing, and asks [`Device::check`]. It tells [`Device::rewritten`] what was stored. What is set while a request is
 //! past its check applies to the next one.
 
 use std::ops::Range;
@@ -84,7 +84,7 @@ struct DeviceShared {
     /// Whether something below is set.
     armed: AtomicBool,
     state: Mutex<State>,
-    /// Guarded by `state` when written; watched by who waits for a thaw.
+    /// Guarded by `state` when written; requests that wait for a thaw watch it.
     frozen: watch::Sender<bool>,
     interrupt: watch::Sender<u64>,
 }

@@ -1,7 +1,7 @@
 //! What happened: every firing of rules and points and every power cut, in a bounded ring, with followers.
 //!
-//! A follower keeps the number of the last event that it has seen and fetches what came after; one that is too slow finds
-//! a gap in the numbers, and holds up nobody.
+//! A follower keeps the number of the last event that it has seen and fetches what came after. A follower that is too slow finds
+//! a gap in the numbers, and holds nothing up.
 
 use std::collections::VecDeque;
 use std::fmt;

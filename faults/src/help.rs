@@ -1,4 +1,4 @@
-//! The whole language as a table, printed from the tables that the parsers look their words up in.
+//! The whole language as a table, printed from the tables in which the parsers look up their words.
 
 use std::fmt::Write;
 

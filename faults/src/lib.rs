@@ -2,8 +2,8 @@
 //!
 //! A server has one [`Faults`], the registry. It hands a [`FaultContext`] to the code that works for a request, asks a
 //! [`Screen`] per connection about each request and [`Faults::decide_backend`] about each I/O of its own, and keeps a
-//! [`Device`] per export. With nothing armed, each of these costs one relaxed load, and little more with something armed that
-//! is about something else.
+//! [`Device`] per export. With nothing armed, each of these costs one relaxed load. If what is armed is about something else,
+//! they cost little more.
 //!
 //! | layer | what | language |
 //! | --- | --- | --- |
@@ -11,8 +11,12 @@
 //! | rules | [`Rule`], [`Decision`], [`Event`], [`Script`] | [`Rule::parse`] |
 //! | device | [`Device`], [`PowerCut`] | [`PowerCutOptions::parse`] |
 //!
-//! Invariants: a line of the language is obeyed wholly or not at all; whatever is random comes from a seed that can be
-//! shown and given again; whoever waits because of a fault is let go when the fault goes; two registries share nothing.
+//! Invariants:
+//!
+//! - A line of the language is obeyed wholly or not at all.
+//! - Whatever is random comes from a seed that can be shown and given again.
+//! - A wait that a fault imposes ends when the fault goes.
+//! - Two registries share nothing.
 //!
 //! Tests that need points of their own are in `tests/`: the linker's slice takes records from other crates only.
 

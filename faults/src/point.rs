@@ -2,8 +2,8 @@
 //!
 //! Each call site owns one static [`FaultPoint`], put into a slice by the linker, so that every point can be listed before
 //! it was ever hit. The static is identity only. Counters and what is armed belong to a registry ([`crate::Faults`]), one
-//! per server instance, which reaches the point with the request's [`FaultContext`]: two servers in one process share no
-//! faults.
+//! per server instance. The request's [`FaultContext`] brings the registry to the point, so two servers in one process share
+//! no faults.
 //!
 //! A disarmed point costs one relaxed load and a branch never taken; all else is out of line. Nothing looks at the slice
 //! before a point is armed or listed.

@@ -1,27 +1,27 @@
 //! What a disk with a volatile cache may lose when the power fails: everything since the last covering sync.
 //!
-//! Pure data: the server wraps it as a decorator between cache and backend, which does the I/O.
+//! This is pure data. The server wraps it in a decorator between cache and backend, which does the I/O.
 //!
 //! # Use
 //! - A write, trim or zero goes to [`PowerCut::record`] and not to the backend.
 //! - A read takes [`PowerCut::overlay`] *first*, then reads the backend, then copies the overlay over it. In that order a
 //!   sync that applies and drops pieces in between does no harm.
-//! - A FLUSH or FUA: [`PowerCut::begin_sync`] notes what it covers; [`PowerCut::complete_sync`] makes that durable by promise,
-//!   on the range that it is about, and returns what the backend lacks; the decorator applies it, syncs the backend, and
-//!   calls [`PowerCut::applied`]. One batch at a time, in the order in which they were returned. A batch that failed is just dropped: its pieces stay, and the
-//!   next sync returns them again.
-//! - A cut: [`PowerCut::cut`] raises the incarnation, so that whatever is older changes nothing, and returns a batch, which
-//!   is what the disk turns out to hold. A sync that was completed but not applied counts as complete; one that was only
+//! - For a FLUSH or FUA, [`PowerCut::begin_sync`] notes what it covers. [`PowerCut::complete_sync`] makes that durable by
+//!   promise, on the range that it is about, and returns what the backend lacks. The decorator applies it, syncs the backend,
+//!   and calls [`PowerCut::applied`]: one batch at a time, in the order in which they were returned. A batch that failed is
+//!   just dropped: its pieces stay, and the next sync returns them again.
+//! - For a cut, [`PowerCut::cut`] raises the incarnation, so that whatever is older changes nothing, and returns a batch:
+//!   what the disk turns out to hold. A sync that was completed but not applied counts as complete; one that was only
 //!   begun does not. The cut must not run while a batch is being applied.
 //!
 //! # How
 //! The device is cut into segments in which every byte has the same history: a list of versions, oldest first, each with
-//! the number of its mutation. What is covered is, per segment, everything up to a number. A segment needs no version older than
-//! its newest covered one, so memory is in proportion to what is not applied; a trim of the whole device is one segment.
+//! the number of its mutation. In each segment, everything up to some number is covered. A segment needs no version older than
+//! its newest covered one, so memory is in proportion to what is not applied. A trim of the whole device is one segment.
 //!
-//! The survivors of a cut are chosen by *cutoff*: for each sector, a number among the covered one and those of the later
-//! mutations that touched it; each byte takes its newest version up to there. So a sector is always what it was at one
-//! moment, also where mutations began in its middle.
+//! The survivors of a cut are chosen by *cutoff*. For each sector it is a number among the covered one and those of the later
+//! mutations that touched the sector. Each byte takes its newest version up to there. So a sector is always what it was at
+//! one moment, also if mutations began in its middle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -83,7 +83,7 @@ impl Decisions {
     }
 }
 
-/// A seed that nobody chose, for those who left it out. Below 2^32, so that a person can copy it.
+/// A seed for a rule or a query that gives none. It is below 2^32, so that a person can copy it.
 #[must_use]
 pub fn draw_seed() -> u64 {
     RandomState::new().hash_one(0_u8) >> 32

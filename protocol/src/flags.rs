@@ -1,4 +1,4 @@
-//! The protocol's bit sets. Bits without a name survive decoding; whoever reads them decides.
+//! The protocol's bit sets. Bits without a name survive decoding; the code that reads them decides.
 
 use crate::wire::wire_flags;
 

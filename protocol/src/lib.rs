@@ -5,15 +5,15 @@
 //!
 //! - [`handshake`]: both halves of the fixed newstyle negotiation, as state machines over byte
 //!   slices.
-//! - [`request`] and [`reply`]: the transmission phase. What every request passes through is inline
-//!   and free of allocation.
+//! - [`request`] and [`reply`]: the transmission phase. The code that every request passes through is
+//!   inline and allocates nothing.
 //! - [`extent`] and [`meta_context`]: what `NBD_CMD_BLOCK_STATUS` reports, and under which names.
 //!
 //! Values that a peer chooses (options, reply types, commands, error codes) are newtypes with named
 //! constants rather than enums, so that a value unknown here survives decoding and can be refused,
 //! logged or passed on. Lengths that a peer chooses are read through a bounded [`codec::Reader`],
-//! so that a wrong one can't reach past its frame, and are held against the limits in [`constants`]
-//! before anything is buffered for them.
+//! so that a wrong one can't reach past its frame. They are compared with the limits in
+//! [`constants`] before anything is buffered for them.
 
 mod wire;
 

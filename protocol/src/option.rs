@@ -1,8 +1,7 @@
 //! Options and their replies (proto.md, "Option types" and "Option reply types").
 //!
-//! An option is a 16-byte header and data; a reply is a 20-byte header and data. Here are the
-//! headers and the data's shapes; what an option *means* is decided in
-//! [`handshake`](crate::handshake).
+//! An option is a 16-byte header and data; a reply is a 20-byte header and data. The headers and
+//! the shapes of the data are here. [`handshake`](crate::handshake) decides what an option *means*.
 
 use bytes::{BufMut, BytesMut};
 use thiserror::Error;

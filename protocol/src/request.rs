@@ -1,4 +1,4 @@
-//! Requests (proto.md, "Request message"), and the rules that every one is held against.
+//! Requests (proto.md, "Request message"), and the rules that every request has to keep.
 //!
 //! A request is 28 bytes: magic, flags, command, cookie, offset, length; a WRITE's payload follows.
 //! Decoding and [`Request::check`] are on the path of every request: they don't allocate, and the

@@ -36,9 +36,10 @@ pub struct Export {
 }
 
 impl Export {
-    /// What works, and nothing else. `structured`: the client has structured replies, without which there is no DF.
+    /// What works, and nothing else. `structured`: the client has structured replies; without them there is no DF.
     ///
-    /// FAST_ZERO is always there, as it is answered honestly: `ENOTSUP` where zeroing would be slow.
+    /// FAST_ZERO is there on every export that can be written, because it is answered honestly: `ENOTSUP` where zeroing would be
+    /// slow.
     #[must_use]
     pub fn transmission_flags(&self, structured: bool) -> TransmissionFlags {
         let backend = self.cache.backend();
@@ -64,7 +65,7 @@ impl Export {
         flags
     }
 
-    /// What the handshake tells; it takes DF away again from clients without structured replies.
+    /// What the handshake tells a client. The handshake takes DF away again from clients without structured replies.
     #[must_use]
     pub fn info(&self) -> ExportInfo {
         ExportInfo {
@@ -98,7 +99,7 @@ impl ExportTable {
 }
 
 impl FromIterator<Export> for ExportTable {
-    /// Names are distinct: the settings have seen to that.
+    /// The names are distinct, as the settings have checked.
     fn from_iter<I: IntoIterator<Item = Export>>(exports: I) -> Self {
         let mut table = Self::default();
         for export in exports {

@@ -1,7 +1,7 @@
-//! Taking connections: TCP and Unix sockets, of one's own or inherited from systemd.
+//! Taking connections: TCP and Unix sockets, the server's own or inherited from systemd.
 //!
-//! Binding and accepting are apart, so that everything that can be refused is refused before the first client is let in;
-//! meanwhile clients queue in the kernel.
+//! Binding and accepting are apart, so that everything that can be refused is refused before the first client is let in. Meanwhile
+//! clients queue in the kernel.
 
 use std::io;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub(crate) use unix::{SocketState, socket_state};
 pub enum Listener {
     /// TCP.
     Tcp(tokio::net::TcpListener),
-    /// A Unix socket, with the file to remove at the end if it is one's own.
+    /// A Unix socket, with the file to remove at the end if the server made it.
     Unix(tokio::net::UnixListener, Option<SocketFile>),
 }
 
@@ -94,7 +94,7 @@ impl Listener {
         }
     }
 
-    /// As [`Listener::bind`]; a Unix socket has this mode from the moment on at which it exists. No other thread may make files
+    /// As [`Listener::bind`]. A Unix socket has this mode from the moment at which it exists. No other thread may make files
     /// meanwhile.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ impl Listener {
         outcome
     }
 
-    /// Looks for what is wrong with `address`, and listens on nothing. One that is in use now is fine.
+    /// Looks for what is wrong with `address`, and listens on nothing. An address that is in use now is fine.
     ///
     /// # Errors
     /// Why that address could never be had.

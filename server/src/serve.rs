@@ -1,8 +1,11 @@
 //! `weir serve`: from settings to a running server and to its end.
 //!
-//! The order matters. What can be found wrong without changing anything is looked for first. Addresses are bound before files are opened (and created), so a busy port leaves nothing behind;
-//! signals are taken over before anything is printed, so that whoever waits for the printed line may send one; clients are
-//! let in last.
+//! The order matters:
+//!
+//! 1. What can be found wrong without changing anything is looked for first.
+//! 2. Addresses are bound before files are opened (and created), so a busy port leaves nothing behind.
+//! 3. Signals are taken over before anything is printed, so that a script that waits for the printed line may send one.
+//! 4. Clients are let in last.
 
 use std::future::pending;
 use std::io::{self, Write};
@@ -71,7 +74,7 @@ pub fn run(options: ServeOptions) -> Result<ExitCode, Error> {
         .build()
         .map_err(Error::System)?;
     let outcome = runtime.block_on(serve(&settings, config.as_deref(), parent));
-    // I/O that hangs must not keep the process after its last word.
+    // I/O that hangs must not keep the process alive after its last line.
     runtime.shutdown_background();
     outcome
 }
@@ -135,7 +138,7 @@ async fn serve(
     outcome
 }
 
-/// Listens on every address: those said, those of the service manager, or the default.
+/// Listens on every address: those of the options and of the service manager, or the default.
 async fn bind(settings: &Settings, mut listeners: Vec<Listener>) -> Result<Vec<Listener>, Error> {
     for address in &settings.listen {
         listeners.push(match settings.socket_mode {
@@ -149,7 +152,7 @@ async fn bind(settings: &Settings, mut listeners: Vec<Listener>) -> Result<Vec<L
     Ok(listeners)
 }
 
-/// Opens the exports. Logs nothing before all are open: a refusal is one line.
+/// Opens the exports. It logs nothing before all are open, so that a refusal is one line.
 async fn open(settings: &Settings, faults: Faults) -> Result<Server, Error> {
     let mut exports = Vec::new();
     for settings in &settings.exports {
@@ -238,7 +241,7 @@ fn accept(
     acceptors
 }
 
-/// Serves until a signal comes, the parent has ended or the command of `--run` has, whose status is the outcome.
+/// Serves until a signal comes, the parent has ended, or the command of `--run` has ended, whose status is the outcome.
 async fn work(
     settings: &Settings,
     announcement: &Announcement,
@@ -268,7 +271,7 @@ async fn ended(command: Option<&mut RunningCommand>) -> io::Result<ExitCode> {
     }
 }
 
-/// Waits for the end of the parent; for ever if nobody asked for that. Cancel safe.
+/// Waits for the end of the parent; for ever without `--exit-with-parent`. Cancel safe.
 async fn gone(parent: Option<&WatchedParent>) {
     match parent {
         Some(parent) => parent.ended().await,
@@ -283,7 +286,7 @@ fn notify_service_manager(state: &[sd_notify::NotifyState<'_>]) {
     }
 }
 
-/// Says on standard output that a configuration file is good: that `weir serve` would not refuse it.
+/// Says on standard output that a configuration file is good: `weir serve` would not refuse it.
 ///
 /// # Errors
 /// What is wrong with it.

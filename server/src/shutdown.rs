@@ -1,8 +1,8 @@
 //! Stopping: once in good order, at once when asked twice.
 //!
-//! In order: no more connections are accepted; sessions answer what they have received, then close; every export is
-//! flushed and closed. Each step has a deadline ([`crate::limits`]), so a client that doesn't read and a disk that doesn't
-//! answer delay the end but don't prevent it. What isn't durable then is said, and the exit status is 1.
+//! The order: no more connections are accepted; sessions answer what they have received, then close; every export is flushed and
+//! closed. Each step has a deadline ([`crate::limits`]), so a client that doesn't read and a disk that doesn't answer delay the
+//! end but don't prevent it. If something isn't durable then, the server reports it and exits with status 1.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -76,7 +76,7 @@ impl fmt::Display for Dirty {
         for (index, (name, bytes, _)) in self.0.iter().enumerate() {
             let separator = if index > 0 { "," } else { "" };
             match bytes {
-                // Without pages of it nobody knows how much.
+                // There are no pages of it that could be counted.
                 0 => write!(
                     f,
                     "{separator} what the store of export {name:?} has taken since its last sync"
@@ -99,8 +99,8 @@ pub(crate) fn dirty_bytes(cache: &PageCache) -> u64 {
     pages * weir_cache::PAGE_SIZE as u64
 }
 
-/// Waits for `sessions`, which were told to end, then flushes and closes `exports`; ends at once when `insistence` is ready, with
-/// the name of the signal that says so.
+/// Waits for `sessions`, which were told to end, then flushes and closes `exports`. It ends at once when `insistence` is ready,
+/// which gives the name of the second signal.
 ///
 /// # Errors
 /// What isn't durable.
@@ -127,7 +127,7 @@ async fn finish_in_order(
         .await
         .is_err()
     {
-        // None may be served once the exports are closed: what it were told would not be so.
+        // No connection may be served once the exports are closed: its answers would be untrue.
         let killed = connections.kill_all();
         tracing::warn!(
             "{killed} connections didn't end within {} s and are closed",

@@ -1,9 +1,9 @@
 //! The nodes of a [`GenRadix`](super::GenRadix): their layout, allocation and typed access.
 //!
 //! A node is a [`Header`] followed by its slots: a leaf's entries, or an interior node's child
-//! pointers. Which of the two it is, only its level says (0 is a leaf), and the level is known from
-//! the root pointer; so a pointer to a node is a pointer to its header, and turning it into a
-//! [`Leaf`] or an [`Interior`] is the unsafe step, done here alone. All-zero bytes are an empty
+//! pointers. Only its level says which of the two it is (0 is a leaf), and the level is known from
+//! the root pointer. So a pointer to a node is a pointer to its header. Turning it into a [`Leaf`]
+//! or an [`Interior`] is the unsafe step, and is done here alone. All-zero bytes are an empty
 //! node of either kind.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -57,9 +57,10 @@ impl Header {
     }
 }
 
-/// How many keep a node alive: occupied entries of a leaf, children of an interior node.
+/// What keeps a node alive, counted: occupied entries of a leaf, children of an interior node.
 ///
-/// Whoever finds a node dead sees what its killer saw before: that there was a root above it.
+/// A call that finds a node dead sees what the call that killed it saw before: that there was a
+/// root above it.
 #[repr(transparent)]
 pub(super) struct Population(AtomicUsize);
 

@@ -1,4 +1,4 @@
-//! Reclaim: whoever empties a node declares it dead, unlinks it, and retires it.
+//! Reclaim: the call that empties a node declares it dead, unlinks it, and retires it.
 
 use std::ptr;
 
@@ -26,7 +26,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
                 return;
             }
             if race_fault!(armed) {
-                // A rival occupies it once more before it is dead; then it is the rival who empties it.
+                // A rival occupies it once more before it is dead; then the rival empties it.
                 armed = ArmedPoints::NONE;
                 if header.population.occupy(armed) {
                     continue;
@@ -45,9 +45,9 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// Finishes what the killer of the path's node at `level` has begun, if the path knows its
     /// parent.
     ///
-    /// A dead node at the top of the path was the root when the walk began. Only below a newer root
-    /// can it have died, so its parent is not on the path. Whoever found it dead sees that newer
-    /// root (see [`Population`](super::node::Population)): the next walk begins there, and either
+    /// A dead node at the top of the path was the root when the walk began. It can have died below a
+    /// newer root only, so its parent is not on the path. A call that found it dead sees that newer
+    /// root (see [`Population`](super::node::Population)). Its next walk begins there, and either
     /// meets the node again, below its parent, or finds it gone.
     pub(super) fn bury(&self, path: &Path, level: u32, pin: &Guard) {
         if level < path.root.level() && self.unlink(path, level, pin) {

@@ -187,8 +187,8 @@ fn tidy_slot(node: &Interior, slot: usize, tags: &Bitmap, tag: Tag, armed: Armed
     #[cfg(all(test, not(loom)))]
     crate::testing::interleave::at("tags:seen empty");
     tags.clear(slot);
-    // Whoever tagged something below before this fence is seen now; whoever does so later sees the
-    // bit cleared.
+    // A tag that was set below before this fence is seen now. A setter that comes later sees the bit
+    // cleared.
     fence(Ordering::SeqCst);
     if has_tag_below(node, slot, tag) || race_fault!(armed) {
         tags.set(slot);

@@ -1,11 +1,12 @@
-//! Whose turn it is at the quota, among blockers: guards of ranges, which they share.
+//! Turns at the quota among blockers, which share the guards of their ranges.
 //!
-//! Those that take space, those that give it back and those that count it keep each other out; any number of one kind go
-//! together. Three kinds out of two locks: takers *add* to the first and the others *block* it; of these, givers *add* to the
-//! second and counters *block* it. Both are fair, so each waits for the present turn of the others and no more.
+//! There are three kinds of turns: taking space, giving it back, and counting it. The three keep each other out; any number of
+//! turns of one kind go together. Two locks make the three kinds. Takers *add* to the first lock, and givers and counters *block*
+//! it. Of these two, givers *add* to the second lock and counters *block* it. Both locks are fair, so a blocker waits for the
+//! present turn of the other kinds and no more.
 //!
-//! A turn is waited for under a block guard and held while the backend works, which waits for nobody. The second lock is
-//! waited for under the first, and whoever holds it has both.
+//! A blocker waits for a turn under its block guard, and holds the turn while the backend works, which waits for nothing of the
+//! cache. It waits for the second lock under the first, and a holder of the second lock has both.
 
 use crate::two_state_lock::{Side, TwoStateGuard, TwoStateLock};
 

@@ -1,15 +1,15 @@
-//! Which failures are whose business.
+//! Which request is told of which failure.
 //!
-//! A FLUSH, a FUA and a direct read wait for pages that others write back or hold, and must know whether these came out well.
-//! They are told of what concerns them and of nothing else: a page that can't be written fails those who cover *it*. So each
-//! registers a [`Watch`] with its pages and its flush epoch, and whoever makes pages dirty again looks for watches that cover
-//! them.
+//! A FLUSH, a FUA and a direct read wait for pages that other requests write back or hold, and must know whether these pages came
+//! out well. They are told of what concerns them and of nothing else: a page that can't be written fails the requests that cover
+//! *it*. So each of them registers a [`Watch`] with its pages and its flush epoch. Code that makes pages dirty again looks for
+//! watches that cover them.
 //!
 //! # Evidence
-//! A page that failed by itself has failed. One that failed in a run together with others may be sound; it is marked, and the
+//! A page that failed by itself has failed. A page that failed in a run together with others may be sound. It is marked, and the
 //! next run that it is in goes in halves until the bad page stands alone (see [`halves`](super::halves)). [`Tries`] counts the
-//! two apart: the first ends a FLUSH at the second time, the second only makes it look again. What fails for nothing but a sync that has failed
-//! meanwhile is of the second kind: the sync has been counted.
+//! two kinds apart. The second failure of the first kind ends a FLUSH. A failure of the second kind only makes the FLUSH look
+//! again. What fails only because a sync has failed meanwhile is of the second kind: the sync has been counted.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
@@ -19,15 +19,15 @@ use weir_faults::Errno;
 
 use crate::writeback::OLDEST_EPOCH;
 
-/// A FLUSH looks again so often because pages that it covers have failed in runs with others. Once is enough for a page that
-/// nobody writes again, since the next run goes in halves; a page that is written anew each time may need more.
+/// How often a FLUSH looks again because pages that it covers have failed in runs with others. Once is enough for a page that
+/// is not written again, since the next run goes in halves. A page that is written anew each time may need more.
 const TOGETHER_MAX: u32 = 16;
 
-/// Everybody who waits for pages to be durable.
+/// All requests that wait for pages to be durable.
 #[derive(Debug, Default)]
 pub(crate) struct Failures(Mutex<Slab<Watched>>);
 
-/// What one waits for, and what became of it.
+/// What one request waits for, and what became of it.
 #[derive(Debug)]
 struct Watched {
     pages: Range<u64>,
@@ -71,7 +71,7 @@ impl Seen {
 pub(crate) enum Evidence {
     /// Each of them has failed.
     Alone,
-    /// One of them has failed, or several, or none: a sync has, or a change that succeeded has put them back.
+    /// One of them has failed, or several, or none: a sync has failed, or a change that succeeded has put them back.
     Together,
 }
 
@@ -107,13 +107,13 @@ impl Failures {
         }
     }
 
-    /// As [`Failures::note`], for pages that have been held: when they became dirty isn't known any more.
+    /// As [`Failures::note`], for pages that have been held. It isn't known any more when they became dirty.
     pub(crate) fn note_held(&self, pages: &[u64], errno: Errno, evidence: Evidence) {
         let pages: Vec<_> = pages.iter().map(|page| (*page, OLDEST_EPOCH)).collect();
         self.note(&pages, errno, evidence);
     }
 
-    /// A change of `pages` is lost for which dirty ones may have been dropped.
+    /// A change of `pages` is lost, and dirty pages may have been dropped for it.
     pub(crate) fn note_replaced(&self, pages: &Range<u64>) {
         for (_, watched) in self.watched().iter_mut() {
             if watched.pages.start < pages.end && pages.start < watched.pages.end {

@@ -1,16 +1,18 @@
 //! Retries in halves: one bad sector is to keep no other page from being stored.
 //!
-//! A run is one transfer, and the store says of it as a whole that it failed. What failed is dirty again, so the next run would have
-//! the same pages and the same end. So a run that is a retry, or that has pages along which its FLUSH doesn't cover, is halved
-//! when it fails: both halves are written anew, and a half that fails is halved again, until bad pages stand alone.
+//! A run is one transfer, and the store reports its failure for the run as a whole. What failed is dirty again, so the next run
+//! would have the same pages and the same end. So some runs are halved when they fail: a run that is a retry, and a run that has
+//! pages along which its FLUSH doesn't cover. Both halves are written anew. A half that fails is halved again, until bad pages
+//! stand alone.
 //!
-//! The first failure of a run is reported as it is. A FLUSH tries once and says; only who asks again gets the longer way.
+//! The first failure of a run is reported as it is. A FLUSH tries once and reports; the next attempt gets the
+//! longer way.
 //!
 //! # How long
-//! One bad page among 256 costs 16 transfers; a store that fails everything would cost 511. After [`HALVING_TIME_MAX`] what is left counts as
-//! failed, but for one page that is drawn anew for each attempt and written alone. So every page stands alone sooner or later, also
-//! on a store that takes so long to fail that there is no time for a second level; and a sound one that has been written cuts the
-//! next run in two.
+//! One bad page among 256 costs 16 transfers. A store that fails everything would cost 511. After [`HALVING_TIME_MAX`] what is left
+//! counts as failed, except for one page, which is drawn anew for each attempt and written alone. So every page stands alone sooner
+//! or later, also on a store that takes so long to fail that there is no time for a second level. A sound page that has been
+//! written cuts the next run in two.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,8 +30,8 @@ use crate::page_cache::PageCache;
 pub(super) type Failed = Vec<(Range<u64>, Errno)>;
 
 impl PageCache {
-    /// Writes `pages`, which are in flight and have failed together, in smaller and smaller parts; says which have failed for good,
-    /// in order.
+    /// Writes `pages`, which are in flight and have failed together, in smaller and smaller parts. Returns those that have failed
+    /// for good, in order.
     pub(super) async fn write_in_halves(
         &self,
         context: &FaultContext,

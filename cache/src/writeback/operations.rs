@@ -1,4 +1,4 @@
-//! What is under way between the cache and the backend, and who may add to it: the scan lock's list and the permits.
+//! What is under way between the cache and the backend: the list under the scan lock, and the permits that limit it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,9 +48,9 @@ pub(crate) struct Writeback {
     operations: Mutex<Vec<Arc<Operation>>>,
     /// How many runs may still be submitted.
     pub(super) runs: Arc<Semaphore>,
-    /// The background task found no permit: it is to be woken up when there is one.
+    /// The background task found no permit, and is to be woken up when there is one.
     pub(super) permit_wanted: AtomicBool,
-    /// Who is to be told when pages become dirty again.
+    /// The requests that are to be told when pages become dirty again.
     pub(crate) failures: Failures,
     /// What fails at present, for people.
     pub(crate) troubles: Troubles,
@@ -76,9 +76,9 @@ impl Writeback {
         self.operations.lock().expect("not poisoned")
     }
 
-    /// A permit for a run, if there is one at once; else the background task is woken up when one is given back.
+    /// A permit for a run, if there is one at once. Otherwise the background task is woken up when one is given back.
     pub(crate) fn try_permit(&self) -> Option<OwnedSemaphorePermit> {
-        // Before the attempt: whoever gives one back after it sees this.
+        // Before the attempt: a task that gives a permit back after the attempt sees this.
         self.permit_wanted.store(true, Ordering::SeqCst);
         let permit = Arc::clone(&self.runs).try_acquire_owned().ok()?;
         self.permit_wanted.store(false, Ordering::SeqCst);

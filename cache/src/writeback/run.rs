@@ -1,8 +1,8 @@
 //! One run, from its submission to the states that its pages end in.
 //!
 //! At completion a page becomes `UNSTABLE`, or `DIRTY` again if it could not be written. All pages of a run are settled under one
-//! hold of the ledger: a sync that is submitted afterwards covers them all, an earlier one none. Whoever watches a page that is dirty again
-//! is told.
+//! hold of the ledger: a sync that is submitted afterwards covers them all, an earlier one covers none. Requests that watch a page
+//! that is dirty again are told.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -64,7 +64,7 @@ impl PageCache {
         for (part, errno) in &failed {
             self.counters.writeback_errors.add(1);
             self.writeback.troubles.failed(part, *errno);
-            // A sync that has failed is counted by itself, and says of no page that it can't be stored.
+            // A sync that has failed is counted by itself. It doesn't say of any page that it can't be stored.
             let evidence = if part.end - part.start == 1 && known {
                 Evidence::Alone
             } else {
@@ -86,7 +86,7 @@ impl PageCache {
         end
     }
 
-    /// Lets the backend have a run; says which of its pages it has not.
+    /// Gives the backend a run. Returns the pages that the backend doesn't have afterwards.
     async fn write_run(
         &self,
         context: &FaultContext,
@@ -168,7 +168,7 @@ impl PageCache {
             return Completed::Unstable;
         }
         let epoch = if slot.state.has(DIRTY) {
-            // Written again since: when it first became dirty is forgotten.
+            // Written again since. It is forgotten when the page first became dirty.
             OLDEST_EPOCH
         } else {
             DirtySince::of(slot.detail()).epoch()

@@ -1,6 +1,6 @@
 //! What the store refuses at present, for people who ask.
 //!
-//! Writes that fail are tried again for as long as it takes, and what a FLUSH says reaches clients only. So the last failure is
+//! Writes that fail are tried again for as long as it takes, and a FLUSH reports the failure to clients only. So the last failure is
 //! remembered until the pages concerned are written or a sync succeeds. Runs that succeed look at one word.
 
 use std::ops::Range;
@@ -31,7 +31,7 @@ struct Failing {
     failures: u64,
 }
 
-/// Failures of which nothing says that they are over.
+/// Failures that may still last.
 #[derive(Debug, Default)]
 pub(crate) struct Troubles {
     /// Whether `known` has any.
@@ -67,7 +67,7 @@ impl Troubles {
         self.forget_if_over(&known);
     }
 
-    /// A sync came to that.
+    /// A sync has ended so.
     pub(crate) fn synced(&self, outcome: Result<(), Errno>) {
         let mut known = self.known();
         known.syncs = match outcome {
@@ -80,7 +80,7 @@ impl Troubles {
         }
     }
 
-    /// What to tell; failed writes are over when no page waits any more, whatever became of it.
+    /// The failure to report. Failed writes are over when no page waits any more, whatever became of the pages.
     pub(crate) fn worst(&self, pages_wait: bool) -> Option<WritebackTrouble> {
         let known = self.known();
         let writes = known.writes.as_ref().filter(|_| pages_wait);

@@ -1,8 +1,8 @@
-//! What one registry knows about one point: counters, what is armed there, who is paused there.
+//! What one registry knows about one point: counters, what is armed there, what is paused there.
 //!
-//! One mutex per point guards all that must agree. It is taken only when the point itself is armed for the kind of work
-//! that reached it: while others are armed, this one costs a load and a count. Whoever is paused watches an epoch that was
-//! subscribed under that mutex, so a release can't fall between decision and wait.
+//! One mutex per point guards all that must agree. It is taken only when the point itself is armed for the kind of work that
+//! reached it. While others are armed, this one costs a load and a count. Work that is paused watches an epoch that it subscribed to
+//! under that mutex, so a release can't fall between decision and wait.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -129,7 +129,7 @@ pub(crate) struct PointCounts {
 }
 
 impl PointState {
-    /// Arms; what was armed before goes, and whoever it paused.
+    /// Arms. What was armed before goes, and work that it paused goes on.
     pub(crate) fn arm(&self, arming: Arming, armed: &AtomicUsize) {
         let mut inner = lock(&self.inner);
         let within = u32::from(arming.within.bits());
@@ -140,7 +140,7 @@ impl PointState {
         inner.release();
     }
 
-    /// Disarms, and releases whoever is paused or delayed.
+    /// Disarms, and releases what is paused or delayed.
     pub(crate) fn disarm(&self, armed: &AtomicUsize) {
         let mut inner = lock(&self.inner);
         self.disarm_locked(&mut inner, armed);
@@ -280,7 +280,7 @@ impl Arming {
     }
 }
 
-/// Someone who is paused; dropped when the pause ends, or with the future.
+/// A piece of work that is paused; dropped when the pause ends, or with the future.
 pub(crate) struct Paused<'a> {
     state: &'a PointState,
     epoch: u64,

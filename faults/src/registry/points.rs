@@ -131,8 +131,8 @@ impl Faults {
         Ok(selected.len())
     }
 
-    /// Releases whoever is paused or delayed at the points selected (all of them, without matches), and says how many
-    /// were paused. The points stay armed.
+    /// Releases what is paused or delayed at the points selected (all of them, without matches), and says how much was paused.
+    /// The points stay armed.
     ///
     /// # Errors
     /// [`LanguageError`] if the matches are wrong or select nothing.
@@ -144,7 +144,7 @@ impl Faults {
             .sum())
     }
 
-    /// Disarms every point, releases whoever is paused, forgets the counters. Says how many points were armed.
+    /// Disarms every point, releases what is paused, forgets the counters. Says how many points were armed.
     pub fn reset_points(&self) -> usize {
         self.shared
             .points()

@@ -1,10 +1,10 @@
-//! Rules in force: how they come and go, and who asks them.
+//! Rules in force: how they come and go, and how requests ask them.
 //!
-//! Every rule sees every request, whatever the others decided: delays add up, the first rule with an action gives the
-//! action. A set of rules per layer decides under a mutex, so that requests are numbered in one order ([`set`]). A
-//! request that nothing in force could match doesn't get that far ([`screen`]): it is noted, to be counted before a number
-//! is needed ([`tally`]), if others that look like it to a script could be matched; else it isn't counted at all
-//! ([`occurrences`] says why scripts hit the right requests all the same).
+//! Every rule sees every request, whatever the others decided. Delays add up, and the first rule with an action gives the action. A
+//! set of rules per layer decides under a mutex, so that requests are numbered in one order ([`set`]). A request that nothing in
+//! force could match doesn't get that far ([`screen`]). If others that look like it to a script could be matched, it is noted, to
+//! be counted before a number is needed ([`tally`]). Otherwise it isn't counted at all; [`occurrences`] says why scripts hit the
+//! right requests all the same.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -219,8 +219,8 @@ impl fmt::Display for Action {
     }
 }
 
-/// What action words said, before it is known that they fit together. The delay is left to the caller, who knows whether
-/// it may be random.
+/// What action words said, before it is known that they fit together. The delay is left to the caller, which knows whether it
+/// may be random.
 #[derive(Default)]
 pub(super) struct ActionDraft {
     action: Option<Action>,

@@ -7,7 +7,7 @@ use super::{Action, Fate, Rule};
 use crate::kind::RequestKinds;
 use crate::rng::{Decisions, Rng, draw_seed};
 
-/// A rule in force. Whoever keeps the list of them guards the counters.
+/// A rule in force. The lock of the list that it is in guards the counters.
 pub(crate) struct ArmedRule {
     pub(crate) id: u64,
     pub(crate) rule: Rule,

@@ -315,7 +315,7 @@ impl Rule {
             return Ok(());
         };
         for (word, given, able) in [
-            // Who connects has not chosen one yet.
+            // A client that connects has not chosen one yet.
             ("export", export.is_some(), Layer::Request.any()),
             ("offset", offset.is_some(), RANGED),
             ("fua", *fua, CHANGING),

@@ -1,10 +1,10 @@
 //! The client's half of the handshake.
 //!
 //! It asks for one thing after the other and waits for each answer: STRUCTURED_REPLY,
-//! SET_META_CONTEXT, then GO; or LIST, then ABORT. What the client can do without, it does without:
-//! a server that refuses structured replies gets none, one without GO is asked with EXPORT_NAME,
-//! and so is one without fixed newstyle. What it can't do without ends the handshake with a
-//! [`ClientError`].
+//! SET_META_CONTEXT, then GO; or LIST, then ABORT. The client goes without what it doesn't need: if
+//! a server refuses structured replies, it takes simple ones, and a server without GO or without
+//! fixed newstyle is asked with EXPORT_NAME. If something is refused that the client needs, the
+//! handshake ends with a [`ClientError`].
 //!
 //! The server is trusted no more than a client would be: its replies are bounded in length and in
 //! number.

@@ -1,4 +1,4 @@
-//! What a handshake wants to know of the server that it runs in.
+//! What a handshake asks of the server that it runs in.
 
 use thiserror::Error;
 

@@ -11,11 +11,11 @@
 //!
 //! Invariants:
 //! - Each option is answered once, in order, before the next one is looked at.
-//! - Data is only ever waited for as a whole if it is at most [`MAX_OPTION_DATA`] long; longer
-//!   data, and all data of an option that is going to be refused anyway, is consumed as it comes
-//!   and never kept.
-//! - Nothing that was negotiated in the clear survives `NBD_OPT_STARTTLS` (CVE-2021-3716), and not
-//!   a byte that the client sent before TLS is read as if it had come through it.
+//! - Data is waited for as a whole only if it is at most [`MAX_OPTION_DATA`] long. Longer data, and
+//!   all data of an option that is going to be refused anyway, is consumed as it comes and never
+//!   kept.
+//! - Nothing that was negotiated in the clear survives `NBD_OPT_STARTTLS` (CVE-2021-3716). No byte
+//!   that the client sent before TLS is read as if it had come through it.
 
 mod answer;
 

@@ -132,9 +132,9 @@ pub enum Chunk<'a> {
 impl<'a> Chunk<'a> {
     /// Decodes the `header.length` bytes that followed `header`.
     ///
-    /// Whoever reads them bounds that length first: [`MAX_PAYLOAD`](crate::constants::MAX_PAYLOAD)
-    /// and an offset for data, [`MAX_CONTROL_CHUNK`](crate::constants::MAX_CONTROL_CHUNK) for the
-    /// rest. Whether offsets lie inside the request is for the caller to see, who knows it.
+    /// The caller bounds that length before it reads them: by [`MAX_PAYLOAD`](crate::constants::MAX_PAYLOAD)
+    /// and an offset for data, by [`MAX_CONTROL_CHUNK`](crate::constants::MAX_CONTROL_CHUNK) for the
+    /// rest. The caller also checks that offsets lie inside the request, which is not known here.
     ///
     /// # Errors
     /// [`BadReply`] if they aren't what the header says.

@@ -2,7 +2,7 @@
 
 use weir_faults::Rule;
 
-/// Refuses a rule that would store beyond the end of every export that it is about, which is no misdirection but a loss.
+/// Refuses a rule that would store beyond the end of every export that it is about: that is no misdirection but a loss.
 /// A size that isn't known may be large enough.
 ///
 /// # Errors

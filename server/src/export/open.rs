@@ -74,7 +74,7 @@ pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenEx
 /// Looks for what is wrong with the source, and changes nothing.
 ///
 /// # Errors
-/// Whatever [`open`] would refuse and can be told without opening.
+/// What [`open`] would refuse, as far as it shows without opening.
 pub fn check(settings: &ExportSettings) -> Result<(), OpenExportError> {
     match &settings.source {
         Source::File(path) => Ok(examine(path, &file_options(path, settings)).map(drop)?),
@@ -107,10 +107,10 @@ fn check_memory(size: Size, asked: Option<Size>) -> Result<(), OpenExportError> 
     Ok(())
 }
 
-/// A store with what was put around it, and the part that can lose its power.
+/// A store with its decorators, and the one of them that can lose its power.
 type Decorated = (Arc<dyn Backend>, Option<Arc<PowerCutBackend>>);
 
-/// Puts what can be made to go wrong around the store.
+/// Puts the decorators around the store that make it go wrong on purpose.
 fn decorated(
     store: Arc<dyn Backend>,
     settings: &ExportSettings,

@@ -1,7 +1,7 @@
 //! The loop that takes connections, and the gate that they pass.
 //!
-//! Each connection owns a permit from before its first byte until its task ends, however it ends; dropping the task
-//! gives it back. A connection beyond the limit is closed at once: it could only wait in silence otherwise.
+//! Each connection owns a permit from before its first byte until its task ends, however it ends; dropping the task gives the permit
+//! back. A connection beyond the limit is closed at once: otherwise it could only wait in silence.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use super::{AllowList, Listener, tcp, unix};
 use crate::limits::ACCEPT_RETRY_DELAY;
 use crate::session::{self, SessionContext, Stream};
 
-/// Who gets in, shared by all listeners.
+/// Which connections are let in. All listeners share it.
 #[derive(Debug)]
 pub struct Gate {
     allow: AllowList,
@@ -24,7 +24,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Lets in whom `allow` allows, `connections_max` at a time.
+    /// Lets in the peers that `allow` allows, `connections_max` at a time.
     #[must_use]
     pub fn new(allow: AllowList, connections_max: usize) -> Self {
         let connections_max = connections_max.min(Semaphore::MAX_PERMITS);
@@ -35,7 +35,7 @@ impl Gate {
         }
     }
 
-    /// A permit for this peer, or `None` after a line in the log. Unix peers are allowed by the socket's mode.
+    /// A permit for this peer, or `None` after a line in the log. The socket's mode decides about Unix peers.
     fn admit(&self, address: Option<SocketAddr>, peer: &str) -> Option<OwnedSemaphorePermit> {
         if address.is_some_and(|address| !self.allow.allows(address.ip())) {
             tracing::warn!("{peer} refused: not in --allow");
@@ -106,8 +106,8 @@ pub(super) async fn accept(
     }
 }
 
-/// After a failed accept: `false` when the server stops meanwhile. A connection that was gone before it was accepted is
-/// nobody's problem; a lack of descriptors or memory lasts, and trying again at once would spin.
+/// Waits after a failed accept, where that helps; `false` when the server stops meanwhile. A connection that was gone before it
+/// was accepted needs nothing. A lack of descriptors or memory lasts, and trying again at once would spin.
 async fn recover(error: &io::Error, stop: &CancellationToken) -> bool {
     use nix::errno::Errno;
     let lasting = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Networks that are let in; without any, everybody is.
+/// Networks that are let in; all are, if there is none.
 #[derive(Clone, Debug, Default)]
 pub struct AllowList(Vec<IpNet>);
 
@@ -15,8 +15,8 @@ impl AllowList {
         Self(networks.into_iter().map(canonical_network).collect())
     }
 
-    /// Whether `address` may connect. A client of a dual-stack socket shows as `::ffff:192.0.2.1`; it is compared as
-    /// `192.0.2.1`, or it would slip past (or be kept out by) a list that names that.
+    /// Whether `address` may connect. A client of a dual-stack socket shows as `::ffff:192.0.2.1`. It is compared as `192.0.2.1`;
+    /// otherwise it would slip past a list that names that address, or be kept out by it.
     #[must_use]
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

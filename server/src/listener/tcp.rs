@@ -26,13 +26,13 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     } else {
         TcpSocket::new_v6()?
     };
-    // Else a restart waits for the old connections' TIME_WAIT.
+    // Otherwise a restart would wait for the TIME_WAIT of the old connections.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(LISTEN_BACKLOG)
 }
 
-/// Whether one of the host's addresses could be listened on, were it free. Nobody can connect meanwhile.
+/// Whether one of the host's addresses could be listened on if it were free. No client can connect meanwhile.
 pub(super) fn check(host: &str, port: u16) -> io::Result<()> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in (host, port).to_socket_addrs()? {

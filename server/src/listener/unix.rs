@@ -1,4 +1,4 @@
-//! Unix sockets: a stale one is replaced, a live one refused, one's own removed at the end.
+//! Unix sockets: a stale one is replaced, a live one refused, the server's own removed at the end.
 
 use std::fs::Metadata;
 use std::io;
@@ -13,8 +13,8 @@ use tokio::net::{UnixListener, UnixStream};
 use super::{Address, BindError};
 use crate::limits::SEND_BUFFER_BYTES;
 
-/// A socket in the file system that belongs to this process. Dropping it removes the file, unless somebody else has put
-/// another in its place.
+/// A socket in the file system that belongs to this process. Dropping it removes the file, unless another was put in its
+/// place.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -71,24 +71,24 @@ pub(super) fn tune(stream: &UnixStream) -> io::Result<()> {
 pub(crate) enum SocketState {
     /// Nothing.
     Missing,
-    /// A socket that nobody listens on.
+    /// A socket on which no process listens.
     Stale,
-    /// Somebody listens, or may do so.
+    /// A process listens, or may do so.
     Live,
 }
 
-/// Whether somebody listens on `path`; waits for nobody.
+/// Whether a process listens on `path`. It doesn't wait.
 pub(crate) fn socket_state(path: &Path) -> SocketState {
     let connected = SockAddr::unix(path).and_then(|address| {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // Else a listener whose queue is full, as that of a stopped process, would be waited for.
+        // Otherwise it would wait for a listener whose queue is full, as that of a stopped process may be.
         socket.set_nonblocking(true)?;
         socket.connect(&address)
     });
     match connected {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => SocketState::Stale,
         Err(error) if error.kind() == io::ErrorKind::NotFound => SocketState::Missing,
-        // Connected, or not allowed to, or its queue is full: somebody is there.
+        // Connected, or not allowed to, or its queue is full: a process is there.
         _ => SocketState::Live,
     }
 }
@@ -118,7 +118,7 @@ fn examine_path(path: &Path) -> io::Result<()> {
     Ok(faccessat(AT_FDCWD, folder, wanted, AtFlags::AT_EACCESS)?)
 }
 
-/// Removes a socket that nobody listens on.
+/// Removes a socket on which no process listens.
 fn remove_stale(path: &Path, option: &'static str) -> Result<(), BindError> {
     let path = path.to_owned();
     match std::fs::symlink_metadata(&path) {

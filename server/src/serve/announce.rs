@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use super::Server;
 use crate::listener::Listener;
 
-/// Where a Unix socket would be in the hint for those who listen on TCP only.
+/// The Unix socket of the hint for a server that listens on TCP only.
 const UNIX_EXAMPLE: &str = "/tmp/weir.sock";
 
 /// The server's addresses and how to use them.
@@ -91,7 +91,7 @@ impl Announcement {
         text
     }
 
-    /// Prints it in one write. Nobody has to listen: a closed standard output is no reason not to serve.
+    /// Prints it in one write. A closed standard output is no reason not to serve.
     pub(super) fn print(&self) {
         let mut out = io::stdout().lock();
         if let Err(error) = out

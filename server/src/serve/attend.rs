@@ -20,7 +20,7 @@ pub(super) struct Attendant {
     config: Option<PathBuf>,
     exports: Arc<ExportTable>,
     connections: Arc<ConnectionTable>,
-    /// When somebody has first asked for a stop in a way that repeating it insists on.
+    /// When the first signal came that insists on a stop if it is repeated.
     asked: Option<Instant>,
 }
 
@@ -35,7 +35,7 @@ impl Attendant {
         }
     }
 
-    /// Waits until the server is told to stop; says by what. Cancel safe.
+    /// Waits until the server is told to stop. Returns the signal. Cancel safe.
     pub(super) async fn stop(&mut self) -> Cow<'static, str> {
         loop {
             match self.signals.next().await {
@@ -48,7 +48,7 @@ impl Attendant {
         }
     }
 
-    /// Waits until a server that is stopping is told to do so at once; says by what. Cancel safe.
+    /// Waits until a server that is stopping is told to stop at once. Returns the signal. Cancel safe.
     pub(super) async fn insistence(&mut self) -> Cow<'static, str> {
         loop {
             match self.signals.next().await {
@@ -68,7 +68,7 @@ impl Attendant {
         }
     }
 
-    /// Whether another word means more than the first. One that comes with it is the same said twice.
+    /// Whether another signal means more than the first. A signal that comes together with the first is the same, sent twice.
     fn insists(&self) -> bool {
         self.asked
             .is_some_and(|asked| asked.elapsed() >= INSISTENCE_AFTER)

@@ -1,8 +1,8 @@
 //! What is wrong with settings, as far as it can be told without changing anything.
 //!
-//! `weir serve` looks at this before it binds and creates anything, and `weir config check` at nothing else, so what the one
-//! refuses the other does too. What depends on the moment is no fault of the words and isn't looked at: a port or an image
-//! that is in use now is by the very server whose next configuration is checked.
+//! `weir serve` looks at this before it binds and creates anything, and `weir config check` looks at nothing else. So what the one
+//! refuses the other refuses too. What depends on the moment isn't looked at, as it is no fault of the words: the very server
+//! whose next configuration is checked may be using a port or an image now.
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ fn check_exports(exports: &[ExportSettings]) -> Result<(), Error> {
         let Some(path) = existing_file(&export.source) else {
             continue;
         };
-        // Several may read one file, and nobody else when one may write.
+        // Several exports may read one file. One that may write must be its only user.
         let shared = files
             .iter()
             .any(|(other, read_only)| *other == path && !(*read_only && export.read_only));

@@ -1,9 +1,9 @@
-//! The service manager's watchdog: a service that doesn't say in time that it is alive is killed and started again.
+//! The service manager's watchdog: it kills a service that doesn't report in time that it is alive, and starts it again.
 //!
-//! It is told so from the start to the very end, the final flush included, at half of the time that it allows
-//! (`WATCHDOG_USEC`), and only by a server that works: before each word a task of its own must come to run, and the table of
-//! connections, which every session enters, must be free. A runtime whose workers are all stuck says nothing. That a store
-//! hangs is no reason to be killed: what is dirty would be lost.
+//! The server reports from the start to the very end, the final flush included, at half of the time that the manager allows
+//! (`WATCHDOG_USEC`). It reports only while it works: before each report a task of its own must come to run, and the table of
+//! connections, which every session enters, must be free. A runtime whose workers are all stuck reports nothing. A store that hangs
+//! is no reason to be killed: what is dirty would be lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(super) fn start(connections: &Arc<ConnectionTable>) {
     ));
 }
 
-/// Says so whenever `period` is over and `answers` has come to its end.
+/// Reports whenever `period` is over and `answers` has come to its end.
 async fn feed(period: Duration, answers: impl AsyncFn(), say: impl AsyncFn()) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

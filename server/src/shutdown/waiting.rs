@@ -1,4 +1,4 @@
-//! What a stop that takes its time waits for.
+//! What a stop waits for, in the log, if it takes long.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -10,9 +10,9 @@ use crate::size::Size;
 
 use super::dirty_bytes;
 
-/// A stop that takes longer has something to say: more than clients are given to leave by themselves.
+/// A stop that takes longer says what it waits for. Clients have less time to leave by themselves.
 const FIRST_AFTER: Duration = Duration::from_secs(1);
-/// And again so often.
+/// It says so again after each of these.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Says it, as long as it is polled.

@@ -2,15 +2,16 @@
 
 mod actions;
 mod admin;
+mod api;
 mod backend;
 mod device;
+mod documents;
 mod events;
 mod gone;
 mod inject;
 mod order;
 mod points;
 mod power_cut;
-mod readme;
 mod refusals;
 mod support;
 mod triggers;

@@ -2,3 +2,4 @@
 
 mod faults;
 mod filesystem;
+mod readme;

@@ -1,32 +1,33 @@
-//! Which of its like a request is: what lets a script find again the requests that it is about.
+//! The number of a request among its like: by it a script finds again the requests that it is about.
 //!
 //! # What is counted
-//! The *key* of a request is its export, command, offset and length. Its occurrence is how many requests of that key there
-//! were, this one included, since something came in force where nothing was, whatever connection they came on and whether
-//! or not they had FUA. Three things follow.
+//! The *key* of a request is its export, command, offset and length. Its occurrence is how many requests of that key there were,
+//! this one included, since something came in force where nothing was. It doesn't matter which connection they came on, and
+//! whether they had FUA. Three things follow.
 //!
 //! **Only keys that matter are counted.** A rule *covers* a key if it could match some request of that key, that is, if its
-//! command, export and offset fit; a script covers the keys that it has a fate for. A request whose key nothing in force
-//! covers passes uncounted, and that costs it no lock and no shared write. Nothing is lost by that: an event is about a
-//! covered key, and a replay asks for the keys of its events only.
+//! command, export and offset fit. A script covers the keys that it has a fate for. A request whose key nothing in force covers
+//! passes uncounted, and that costs it no lock and no shared write. Nothing is lost by that: an event is about a covered key, and
+//! a replay asks for the keys of its events only.
 //!
-//! **Record and replay count alike**, although in a replay the script is in force in place of the rules. Coverage is a
-//! matter of the key alone, so requests of one key are all counted or all not, as long as what is in force doesn't change.
-//! Filters by connection and by FUA are not part of it, just because a script doesn't know them: were `conn=2` to count the
-//! requests of that connection only, the script, which can't tell, would count on other ones.
+//! **Record and replay count alike**, although in a replay the script is in force in place of the rules. Coverage is a matter of
+//! the key alone. So requests of one key are all counted or all not, as long as what is in force doesn't change. Filters by
+//! connection and by FUA are not part of it, because a script doesn't know them. If `conn=2` counted the requests of that
+//! connection only, the script, which can't tell them apart, would hit other requests.
 //!
-//! **A rule that comes late says so.** Under a first rule, requests may have passed that a second rule covers. It can't know
-//! how many of each key there were since the beginning, and if it counted from its own, a replay, which counts from one
-//! beginning, would hit earlier requests than it did. So its events have no occurrence number, and scripts made from them
-//! skip them and tell so, rather than hit others. Which requests passed is remembered by command: a rule is late for the
-//! commands of which any request has passed since the beginning. Rules that are put in force one after the other before the
-//! requests begin are not late, nor is one about what the ones before it cover as well. A new beginning is when everything
-//! is cleared, or a replay starts.
+//! **A rule that comes late says so.** Under a first rule, requests may have passed that a second rule covers. The second rule
+//! can't know how many of each key there were since the beginning. If it counted from its own beginning, a replay, which counts
+//! from one beginning, would hit earlier requests than the rule did. So its events have no occurrence number, and scripts made
+//! from them skip them and say so, rather than hit others.
+//!
+//! The registry remembers by command which requests have passed: a rule is late for the commands of which any request has passed
+//! since the beginning. Rules that are put in force one after the other before the requests begin are not late. Neither is a rule
+//! about what the ones before it cover as well. A new beginning is when everything is cleared, or a replay starts.
 //!
 //! # When it is counted
-//! A number is needed when something fires. Until then requests are noted, by connections in tallies of their own
-//! ([`tally`](super::tally)) and here by those that the rules decided about, and counted many at a time: they lie scattered over
-//! a table that the processor's caches don't keep, and so it fetches several at once.
+//! A number is needed when something fires. Until then requests are noted: by connections in tallies of their own
+//! ([`tally`](super::tally)), and here if the rules decided about them. They are counted many at a time. They lie scattered over a
+//! table that the processor's caches don't keep, and so it fetches several at once.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
@@ -140,7 +141,7 @@ impl Occurrences {
         self.counts.add(key)
     }
 
-    /// Counts a request whose number nobody needs.
+    /// Counts a request whose number isn't needed.
     pub(super) fn note(&mut self, key: RequestKey) {
         self.noted.push(key);
         if self.noted.len() >= NOTED_MAX {
@@ -220,7 +221,7 @@ impl Counts {
     }
 }
 
-/// Makes hashers of a few instructions; the seed is secret, so that clients, who choose the offsets, can't make them
+/// Makes hashers of a few instructions. The seed is secret: clients choose the offsets, and must not be able to make them
 /// collide.
 #[derive(Clone)]
 pub(super) struct Seed {

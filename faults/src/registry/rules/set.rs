@@ -1,8 +1,8 @@
 //! The rules of one layer: in front a word that most requests pass by, behind it a mutex around all that must agree.
 //!
 //! The word has the commands that something in force could match, and those of which requests have passed uncounted (see
-//! [`occurrences`](super::occurrences)); it is zero while nothing is in force. It changes under the mutex, and is read with
-//! a relaxed load: arming happens before the work that it is meant for by whatever ordered the two.
+//! [`occurrences`](super::occurrences)). It is zero while nothing is in force. It changes under the mutex, and is read with a
+//! relaxed load: whatever orders arming before the work that it is meant for orders the load too.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -196,7 +196,7 @@ impl RuleSet {
         self.changed(&mut inner);
     }
 
-    /// Tells those who pass by.
+    /// Tells the connections, which look at the version.
     fn changed(&self, inner: &mut Inner) {
         if !inner.is_armed() {
             inner.begin();

@@ -1,15 +1,17 @@
 //! Requests to be counted, noted by a connection without a lock.
 //!
-//! A request that no rule could match on its connection is counted all the same if others like it could be matched, so that
-//! they are numbered as a script will number them. Nobody asks for its number, only for those of later ones that fire. So the
-//! connection only notes it, in a ring that it alone writes, and whoever needs a number adds up first what all rings of the
-//! export have. That is as good as counting each at once: additions commute, a note is there before its request is answered,
-//! and of requests that are in flight together either may be called the first. The one who adds up does so under
-//! the rules' mutex; a connection whose ring is full adds up its own, many at a time, which costs a request less than a look
-//! at a table that has left the processor's cache.
+//! A request that no rule could match on its connection is counted all the same if others like it could be matched, so that they
+//! are numbered as a script will number them. Its own number is never asked for, only those of later requests that fire. So the
+//! connection only notes it, in a ring that it alone writes. A request that needs a number first adds up what all rings of the
+//! export have.
 //!
-//! A tally belongs to one beginning. When all is counted anew, the registry forgets the tallies with the counts, and what a
-//! connection that hasn't seen it yet still notes belongs to what was before.
+//! That is as good as counting each request at once. Additions commute, a note is there before its request is answered, and of
+//! requests that are in flight together either may be called the first. Rings are added up under the rules' mutex. A connection
+//! whose ring is full adds up its own, many notes at a time. That costs a request less than a look at a table that has left the
+//! processor's cache.
+//!
+//! A tally belongs to one beginning. When everything is counted anew, the registry forgets the tallies with the counts. A
+//! connection that hasn't seen it yet may still note requests, and they belong to what was before.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -70,7 +72,7 @@ impl Tally {
         note.offset.store(offset, Ordering::Relaxed);
         note.length_and_kind
             .store(length << KIND_BITS | kind as u64, Ordering::Relaxed);
-        // Release: whoever sees this figure sees the note.
+        // Release: a thread that sees this figure sees the note.
         self.noted.store(noted.wrapping_add(1), Ordering::Release);
         true
     }
