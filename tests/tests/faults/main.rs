@@ -6,6 +6,7 @@ mod backend;
 mod device;
 mod events;
 mod gone;
+mod held;
 mod inject;
 mod order;
 mod points;
