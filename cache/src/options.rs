@@ -103,8 +103,10 @@ pub(crate) struct Limits {
     pub(crate) dirty_stop: u64,
     /// Weir syncs by itself.
     pub(crate) unstable_sync: u64,
-    /// Frames that payloads in reception may hold together.
+    /// Frames that payloads may hold together which have arrived and are being stored.
     pub(crate) payload_frames: u32,
+    /// Frames that payloads may hold together which are received straight into them: as many.
+    pub(crate) payload_ahead_frames: u32,
     /// The most that readahead keeps in the air, in pages.
     pub(crate) readahead_pages: u64,
 }
@@ -123,7 +125,8 @@ impl Limits {
             dirty_slow: share(4),
             dirty_stop: share(2),
             unstable_sync: share(8),
-            payload_frames: frames / 4,
+            payload_frames: frames / 8,
+            payload_ahead_frames: frames / 8,
             readahead_pages: share(16).min(512),
         }
     }

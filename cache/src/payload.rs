@@ -1,8 +1,17 @@
 //! Payloads: a write's data on its way from the client, in private frames.
 //!
-//! Each byte is received at the place that it will have in its page, so that a whole page is installed without a copy. The frames
-//! are reserved before the payload is received, those for filling partial edges included, and count against a budget of
-//! their own, so that clients that announce much and send little can't starve the readers.
+//! Each byte is received at the place that it will have in its page, so that a whole page is installed without a copy. The frames,
+//! those for filling partial edges included, count against budgets of their own, so that writers can't starve the readers.
+//!
+//! # Two budgets, and who waits for them
+//! Whoever waits for memory for a payload waits for the store only, never for a client, however little the clients send of what
+//! they have announced. So a payload is one of two kinds:
+//!
+//! - It has *arrived*: all of its data lies in the caller's buffer, and nothing but the store stands between it and its end. It
+//!   waits in turn for its budget ([`PageCache::payload`]), which nobody holds but others like it.
+//! - It is taken *ahead* of its data, to receive this without a copy ([`PageCache::try_payload_ahead`]). How long it lasts is up to the
+//!   client; so its budget is tried and never waited for. Who is refused receives into a buffer of its own, and comes
+//!   again with what has arrived.
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -14,6 +23,7 @@ use weir_faults::race_fault;
 use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES, PAGE_SIZE};
 use crate::options::SLICE_BYTES;
 use crate::page_cache::PageCache;
+use crate::reclaim::Budget;
 
 /// One slice of a write's data on its way into the cache, in private frames.
 #[derive(Debug)]
@@ -180,11 +190,11 @@ pub(crate) fn within(offset: u64) -> usize {
 }
 
 impl PageCache {
-    /// Private frames for one slice of a write. Waits for memory in turn, holding none. Cancel safe.
+    /// Private frames for one slice of a write, all of which has arrived. Waits for memory in turn, holding none. Cancel safe.
     pub async fn payload(self: &Arc<Self>, offset: u64, length: usize) -> Payload {
         let (pages, spare) = self.payload_frames(offset, length);
         let budget = self
-            .payload_permit(u32::try_from(pages).expect("at most a slice"))
+            .payload_permit(u32::try_from(pages + spare).expect("at most a slice"))
             .await;
         let frames = self.reserve(pages + spare).await;
         self.new_payload(offset, length, frames, pages, budget)
@@ -192,11 +202,31 @@ impl PageCache {
 
     /// As [`PageCache::payload`], if there is memory at once.
     pub fn try_payload(self: &Arc<Self>, offset: u64, length: usize) -> Option<Payload> {
+        self.try_payload_of(offset, length, Budget::Arrived)
+    }
+
+    /// Private frames for one slice of a write that is received straight into them, if there is memory at once. Waiting for it is
+    /// not to be had: see the module's documentation.
+    pub fn try_payload_ahead(self: &Arc<Self>, offset: u64, length: usize) -> Option<Payload> {
+        let payload = self.try_payload_of(offset, length, Budget::Ahead);
+        if payload.is_none() {
+            self.note_refusal();
+        }
+        payload
+    }
+
+    fn try_payload_of(
+        self: &Arc<Self>,
+        offset: u64,
+        length: usize,
+        budget: Budget,
+    ) -> Option<Payload> {
         if race_fault!(self.background) {
             return None;
         }
         let (pages, spare) = self.payload_frames(offset, length);
-        let budget = self.try_payload_permit(u32::try_from(pages).expect("at most a slice"))?;
+        let frames = u32::try_from(pages + spare).expect("at most a slice");
+        let budget = self.try_payload_permit(budget, frames)?;
         let mut frames = FrameBuf::new(Arc::clone(&self.pool));
         self.try_reserve(pages + spare, &mut frames)
             .then(|| self.new_payload(offset, length, frames, pages, budget))

@@ -18,6 +18,7 @@ use crate::gen_radix::Tag;
 use crate::options::{CacheOptions, MIN_CACHE_BYTES};
 use crate::page::{DIRTY, PRESENT};
 use crate::page_cache::{PageCache, bytes_of};
+use crate::reclaim::Budget;
 use crate::testing::{TestBackend, read, write};
 
 mod background;
@@ -219,11 +220,15 @@ async fn check_quiescent(race: &Race) {
         "an operation is still listed"
     );
     assert_eq!(cache.pool().waiting(), 0, "someone waits for memory");
-    let budget = cache.limits.payload_frames;
-    assert!(
-        cache.try_payload_permit(budget).is_some(),
-        "part of the payloads' budget is gone"
-    );
+    for (budget, frames) in [
+        (Budget::Arrived, cache.limits.payload_frames),
+        (Budget::Ahead, cache.limits.payload_ahead_frames),
+    ] {
+        assert!(
+            cache.try_payload_permit(budget, frames).is_some(),
+            "part of the payloads' budget is gone: {budget:?}"
+        );
+    }
     let alone = tokio::time::timeout(Duration::from_secs(1), cache.add_lock.exclusive()).await;
     drop(alone.expect("someone still holds the add lock"));
     assert!(

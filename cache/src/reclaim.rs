@@ -5,8 +5,9 @@
 //! a fair queue; only the head of the queue gathers, so partial hoards can't deadlock. Newcomers don't overtake while
 //! somebody waits.
 //!
-//! Payloads in reception have a budget of their own, a quarter of the frames: a thousand clients that each announce a large
-//! write and send nothing can't starve the readers.
+//! Payloads have budgets of their own, a quarter of the frames: a thousand clients that each announce a large write and send
+//! nothing can't starve the readers. Half of it is for payloads whose data is still to come, so that they can't starve those
+//! whose data is there either; [`payload`](crate::payload) says who waits for which.
 //!
 //! # Eviction
 //! CLOCK: a hand goes round over the frames; a page that was used since the last round (its visited bit, set by the hit's own
@@ -39,13 +40,26 @@ const INLINE_STEPS_MAX: usize = 512;
 /// How many frames the hand passes before it gives up, in rounds: the first clears visited bits.
 const HAND_ROUNDS: usize = 2;
 
+/// A budget of the payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Budget {
+    /// Of those that have arrived. Its holders wait for the store only.
+    Arrived,
+    /// Of those that are received straight into their frames. Its holders wait for clients, so nobody waits for it.
+    Ahead,
+}
+
 /// Who waits for memory, and what is set aside.
 #[derive(Debug)]
 pub(crate) struct Memory {
     /// The head of the queue of waiters holds it; tokio's mutex is fair.
     turn: FairMutex<()>,
-    /// Frames that payloads in reception may still take.
+    /// Frames that payloads may still take that have arrived.
     payloads: Arc<Semaphore>,
+    /// Frames that payloads may still take whose data is to come.
+    ahead: Arc<Semaphore>,
+    /// How often these were refused.
+    refusals: AtomicU64,
     hand: AtomicU32,
     /// Frames set aside for metadata.
     withheld: Mutex<Vec<FrameId>>,
@@ -57,6 +71,8 @@ impl Memory {
         Self {
             turn: FairMutex::new(()),
             payloads: Arc::new(Semaphore::new(limits.payload_frames as usize)),
+            ahead: Arc::new(Semaphore::new(limits.payload_ahead_frames as usize)),
+            refusals: AtomicU64::new(0),
             hand: AtomicU32::new(0),
             withheld: Mutex::new(Vec::new()),
             withheld_frames: AtomicUsize::new(0),
@@ -123,7 +139,7 @@ impl PageCache {
         })
     }
 
-    /// Room in the payload budget. Waits in turn. Cancel safe.
+    /// Room in the budget of payloads that have arrived. Waits in turn. Cancel safe.
     pub(crate) async fn payload_permit(&self, frames: u32) -> OwnedSemaphorePermit {
         let payloads = Arc::clone(&self.memory.payloads);
         payloads
@@ -132,11 +148,29 @@ impl PageCache {
             .expect("never closed")
     }
 
-    /// Room in the payload budget, if there is at once.
-    pub(crate) fn try_payload_permit(&self, frames: u32) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.memory.payloads)
-            .try_acquire_many_owned(frames)
-            .ok()
+    /// Room in a budget of payloads, if there is at once.
+    pub(crate) fn try_payload_permit(
+        &self,
+        budget: Budget,
+        frames: u32,
+    ) -> Option<OwnedSemaphorePermit> {
+        let budget = match budget {
+            Budget::Arrived => &self.memory.payloads,
+            Budget::Ahead => &self.memory.ahead,
+        };
+        Arc::clone(budget).try_acquire_many_owned(frames).ok()
+    }
+
+    /// Somebody had to do without memory ahead of its data.
+    #[cold]
+    pub(crate) fn note_refusal(&self) {
+        self.memory.refusals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often a payload had to do without memory ahead of its data, so far. While that grows, whoever holds such memory and
+    /// doesn't use it stands in somebody's way.
+    pub fn payloads_refused(&self) -> u64 {
+        self.memory.refusals.load(Ordering::Relaxed)
     }
 
     /// Evicts up to `wanted` clean pages; says how many.

@@ -49,7 +49,7 @@ pub(crate) const DEVICE_WORDS: &[Word<()>] = &[
     Word {
         name: "freeze",
         value: "NAME",
-        help: "every request waits, holding nothing",
+        help: "every request waits, holding no lock; with its data, of which 128 MiB are kept",
         id: (),
     },
     Word {

@@ -9,6 +9,7 @@ use weir_protocol::info::{BlockSizes, ExportInfo};
 use weir_protocol::{MetaContextSet, TransmissionFlags};
 
 use crate::backend::power_cut::PowerCutBackend;
+use crate::held::HeldMemory;
 
 mod misdirect;
 mod open;
@@ -31,6 +32,8 @@ pub struct Export {
     pub read_only: bool,
     /// The part of its backend that can lose its power, if `--power-cut` asked for one.
     pub power_cut: Option<Arc<PowerCutBackend>>,
+    /// What is kept for its clients beside the cache, for fault rules.
+    pub held: Arc<HeldMemory>,
     /// What its user should know about the store, for the start.
     pub remarks: Vec<String>,
 }

@@ -6,6 +6,7 @@
 //!   are served.
 //! - [`admin`] is the port for scripts, statistics and faults.
 //! - [`backend`] has the stores behind the cache.
+//! - [`held`] counts what fault rules keep of clients' data beside the cache.
 //! - [`limits`], [`resources`] and [`descriptors`] say how much of anything there may be.
 
 pub mod admin;
@@ -17,6 +18,7 @@ pub mod connection;
 pub mod descriptors;
 pub mod error;
 pub mod export;
+pub mod held;
 pub mod limits;
 pub mod listener;
 pub mod logging;

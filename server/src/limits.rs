@@ -19,6 +19,19 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 /// Payload bytes of one connection that are being worked on; one request beyond it is always let in.
 pub const BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 
+/// Bytes that fault rules and frozen devices keep of WRITEs that wait, over all connections of an export; and as many of what READs
+/// and BLOCK_STATUS that a rule took have read and their clients have not taken yet. They lie beside the cache, so its size
+/// doesn't matter to them. The largest request fits, and so does all that one connection may have ([`BYTES_IN_FLIGHT_MAX`] and
+/// one request beyond it), so no connection takes all.
+pub const HELD_BYTES_MAX: usize = 128 << 20;
+
+/// The least that a client sends or takes in a second to count as one that goes on. A modem does 7 KiB/s, a bad mobile link ten
+/// times as much as this; what is slower isn't told from one that only wants to hold what it was given. It matters only
+/// where memory is kept for the client and others want it, and for the idle limit.
+pub const PACE_BYTES_MIN: u64 = 16 << 10;
+/// Over what time that is averaged: longer than a network needs to send lost packets again a few times.
+pub const PACE_WINDOW: Duration = Duration::from_secs(5);
+
 /// Replies of one connection that wait to be sent, apart from pages of the cache: headers, short data, block status. The replies
 /// to sixteen thousand writes, or to all short reads that a turn takes; one more reply is always let in.
 pub const REPLY_BYTES_MAX: usize = 512 << 10;
@@ -108,7 +121,7 @@ pub const CACHE_BYTES_MAX: u64 = 8 << 40;
 pub struct Timeouts {
     /// From connecting to the transmission phase.
     pub handshake: Duration,
-    /// Without any request, if that is limited at all.
+    /// Without any request, if that is limited at all. A part of one that comes at less than [`PACE_BYTES_MIN`] a second is none.
     pub idle: Option<Duration>,
     /// For a reply of which the peer takes nothing.
     pub write: Duration,

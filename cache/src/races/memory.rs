@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::add_lock::REGION_BYTES;
+use crate::options::Limits;
 use crate::testing::interleave;
 use crate::testing::sparse::SparseBackend;
 
@@ -237,5 +238,49 @@ async fn payloads_have_a_budget() {
     hoard.pop();
     done(waiting).await;
     drop(hoard);
+    race.check_quiescent().await;
+}
+
+/// Whatever is held for data that is still to come, and however it is cut: what has arrived goes on, and so do the readers, with
+/// more than half of the smallest cache.
+#[tokio::test(start_paused = true)]
+async fn memory_for_data_to_come_keeps_nobody_waiting() {
+    let slice = usize::try_from(Limits::new(MIN_CACHE_BYTES).slice_pages).unwrap() * PAGE_SIZE;
+    for (offset, length) in [
+        (0, slice),
+        (0, PAGE_SIZE),
+        (PAGE - 1, 2),
+        (100, slice - 200),
+    ] {
+        let race = Race::new(64, 7);
+        let before = race.cache.stats().free_frames;
+        let mut hoard = Vec::new();
+        while let Some(payload) = race.cache.try_payload_ahead(offset, length) {
+            hoard.push(payload);
+        }
+        assert_eq!(race.cache.payloads_refused(), 1);
+        let held = before - race.cache.stats().free_frames;
+        assert!(!hoard.is_empty() && held <= u64::from(race.cache.limits.frames / 8));
+        let arrived = race.cache.try_payload(0, slice);
+        assert!(arrived.is_some(), "what has arrived waits for a client");
+        drop(arrived);
+        done(race.write(0, &[1; PAGE_SIZE])).await;
+        done(race.write(PAGE + 8, &[2; 8])).await;
+        assert_eq!(race.bytes(2..64).await, [7; 62]);
+        done(race.flush()).await;
+        drop(hoard);
+        race.check_quiescent().await;
+    }
+}
+
+/// The other way round: a payload that is refused memory ahead isn't told to wait for it.
+#[tokio::test(start_paused = true)]
+async fn memory_for_data_to_come_is_not_taken_from_what_has_arrived() {
+    let race = Race::new(64, 7);
+    let arrived: Vec<_> = std::iter::from_fn(|| race.cache.try_payload(0, PAGE_SIZE)).collect();
+    let ahead: Vec<_> = std::iter::from_fn(|| race.cache.try_payload_ahead(0, PAGE_SIZE)).collect();
+    assert_eq!(ahead.len(), race.cache.limits.payload_ahead_frames as usize);
+    assert_eq!(arrived.len(), race.cache.limits.payload_frames as usize);
+    drop((arrived, ahead));
     race.check_quiescent().await;
 }

@@ -156,6 +156,7 @@ fn report(state: &AdminState, export: &Export) -> ExportReport {
         traffic: traffic(&state.connections.export_counts(&export.name)),
         space: export.cache.space().map(Into::into),
         cache: export.cache.stats().into(),
+        held_bytes: export.held.bytes() as u64,
         device: state.faults.add_device(&export.name).listing(),
     }
 }

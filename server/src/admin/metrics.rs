@@ -121,6 +121,12 @@ impl Collector for Figures {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             per_export(family, &caches, |one, cache| counter(one, value(cache)))?;
         }
+        let help = "What fault rules and freezes keep of clients' data beside the cache";
+        let held: ByExport<u64> = exports()
+            .map(|export| (export.name.clone(), export.held.bytes() as u64))
+            .collect();
+        let family = encoder.encode_descriptor("held_bytes", help, None, MetricType::Gauge)?;
+        per_export(family, &held, |one, bytes| gauge(one, *bytes))?;
         let help = "Open connections";
         let one = encoder.encode_descriptor("connections", help, None, MetricType::Gauge)?;
         gauge(one, state.connections.len() as u64)?;

@@ -38,6 +38,7 @@ fn export(name: &str, faults: &Faults) -> Export {
         cache: PageCache::open(backend, &options, faults).unwrap(),
         read_only: false,
         power_cut: None,
+        held: Arc::default(),
         remarks: Vec::new(),
     }
 }

@@ -106,6 +106,9 @@ pub struct ExportReport {
     pub space: Option<SpaceReport>,
     /// Its cache.
     pub cache: CacheReport,
+    /// Bytes that fault rules and freezes keep of its clients' data, beside the cache.
+    #[serde(default)]
+    pub held_bytes: u64,
     /// What was set for it as a device.
     pub device: DeviceListing,
 }

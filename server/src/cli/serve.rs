@@ -121,6 +121,8 @@ pub struct ServeOptions {
     pub handshake_timeout: Option<Time>,
 
     /// Closes a connection that asks nothing for so long [default: never]
+    ///
+    /// Sending less than 16 KiB a second of a request's data counts as nothing.
     #[arg(long, value_name = "TIME")]
     pub idle_timeout: Option<Time>,
 

@@ -11,6 +11,7 @@ use super::table::bytes;
 use super::{connection, export};
 use crate::admin::wire::{ExportReport, ReplayProgress, StatusReport, TroubleReport};
 use crate::error::Error;
+use crate::limits::HELD_BYTES_MAX;
 
 /// `weir status`
 #[derive(Args, Debug)]
@@ -71,6 +72,15 @@ fn table(report: &StatusReport) -> String {
         }
         if let Some(trouble) = &export.trouble {
             let _ = writeln!(text, "{}", in_trouble(export, trouble));
+        }
+        if export.held_bytes > 0 {
+            let _ = writeln!(
+                text,
+                "export {:?}: rules and freezes keep {} of its clients' data, {} at most of WRITEs and as much of READs",
+                export.name,
+                bytes(export.held_bytes),
+                bytes(HELD_BYTES_MAX as u64),
+            );
         }
         let device = &export.device;
         let states = [

@@ -67,6 +67,7 @@ pub fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, OpenEx
         cache,
         read_only: settings.read_only,
         power_cut,
+        held: Arc::default(),
         remarks,
     })
 }

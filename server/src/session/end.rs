@@ -41,9 +41,12 @@ pub(super) enum End {
     /// The client didn't read its replies.
     #[error("the client read nothing for the write timeout")]
     Stalled,
-    /// The client didn't read its replies while others waited for the memory that they pin.
-    #[error("the client read nothing while memory was short")]
+    /// The client didn't read its replies, or hardly, while others waited for the memory that they pin.
+    #[error("the client read nothing, or hardly anything, while memory was short")]
     Hoarding,
+    /// The client hardly sent the data that it had announced, while others wanted the memory that was kept for it.
+    #[error("the client hardly sent its data while others wanted the memory that was kept for it")]
+    HoardingAhead,
     /// Nothing happened.
     #[error("idle for longer than allowed")]
     Idle,

@@ -5,6 +5,10 @@
 //! A request that a rule has taken (or that a frozen device keeps waiting) is carried out apart from the hot paths, with
 //! its data in one buffer of its own, so that every action is a few plain lines. It waits for delays and hangs holding
 //! nothing but its payload.
+//!
+//! These buffers lie beside the cache and count twice: for the connection, like all that is worked on for it, and for
+//! the export ([`held`](crate::held)). At either limit the connection isn't read. A READ or BLOCK_STATUS takes its room when
+//! it is about to be carried out, and gives it back when its data is sent.
 
 use std::sync::Arc;
 
@@ -18,6 +22,8 @@ use super::slow::{self, Finished, SlowFuture, wire_error};
 use super::transmission::{Phase, Transmission};
 use super::{Ticket, status};
 use crate::commands::kind_of;
+use crate::held::{HeldBytes, HeldMemory};
+use crate::limits::STATUS_BYTES_MAX;
 
 /// Turns a cookie into one that the client has hardly used.
 const COOKIE_GARBAGE: u64 = 0xdead_beef_0bad_cafe;
@@ -25,7 +31,25 @@ const COOKIE_GARBAGE: u64 = 0xdead_beef_0bad_cafe;
 /// Receives the payload of a WRITE that a rule has taken.
 pub(super) struct Collector {
     pub(super) data: Vec<u8>,
+    /// What `data` counts for.
+    held: Option<HeldBytes>,
     decision: Option<Decision>,
+}
+
+impl Collector {
+    /// There is room for all of the payload, which is `length` bytes long.
+    pub(super) fn begin(&mut self, length: usize, held: HeldBytes) {
+        // Exactly as much: a buffer that grows by itself takes twice what is in it.
+        self.data.reserve_exact(length);
+        self.held = Some(held);
+    }
+}
+
+/// What goes into a reply, and what it counts for.
+#[derive(Debug, Default)]
+struct Data {
+    bytes: Vec<u8>,
+    held: Option<HeldBytes>,
 }
 
 /// A request that a rule has taken, when it is done.
@@ -33,7 +57,7 @@ pub(super) struct Collector {
 pub(super) struct Faulted {
     ticket: Ticket,
     /// What a READ has read, or a BLOCK_STATUS' chunks.
-    outcome: Result<Vec<u8>, NbdError>,
+    outcome: Result<Data, NbdError>,
     ending: Ending,
 }
 
@@ -55,6 +79,15 @@ fn range_of(request: &Request) -> (u64, u64) {
     match request.command {
         Command::FLUSH => (0, 0),
         _ => (request.offset, request.length.into()),
+    }
+}
+
+/// What a request that a rule has taken counts for while it is worked on.
+fn weight(request: &Request) -> usize {
+    match request.command {
+        Command::READ | Command::WRITE => request.length as usize,
+        Command::BLOCK_STATUS => STATUS_BYTES_MAX,
+        _ => 0,
     }
 }
 
@@ -83,6 +116,7 @@ impl Transmission<'_> {
     fn take_over(&mut self, ticket: Ticket, decision: Option<Decision>) {
         let collector = Collector {
             data: Vec::new(),
+            held: None,
             decision,
         };
         if ticket.request.command == Command::WRITE {
@@ -94,17 +128,15 @@ impl Transmission<'_> {
 
     /// Carries out a request that a rule has taken; a WRITE's payload is complete.
     pub(super) fn run_collected(&mut self, ticket: Ticket, collector: Collector) {
-        let Collector { data, decision } = collector;
-        if ticket.request.command == Command::READ {
-            self.slow_bytes += ticket.request.length as usize;
-        }
+        self.slow_bytes += weight(&ticket.request);
         let work = Work {
             cache: self.cache.clone(),
             faults: self.contexts.of(ticket.request.command).clone(),
             device: self.device.clone(),
             contexts: self.limits.meta_contexts,
+            held: Arc::clone(&self.held),
         };
-        self.slow.push(carry_out(work, ticket, decision, data));
+        self.slow.push(carry_out(work, ticket, collector));
     }
 
     /// Answers a request that a rule has taken.
@@ -114,17 +146,14 @@ impl Transmission<'_> {
             outcome,
             ending,
         } = faulted;
-        if ticket.request.command == Command::READ {
-            self.slow_bytes -= ticket.request.length as usize;
-        }
+        self.slow_bytes -= weight(&ticket.request);
         if ending == Ending::Garbage {
             ticket.request.cookie ^= COOKIE_GARBAGE;
         }
         match ending {
             Ending::Sound | Ending::Garbage => match self.keep_losses(&ticket.request, outcome) {
                 Ok(data) => {
-                    let reply = self.encode_reply(&ticket.request, data);
-                    self.output.queue().push_bytes(&reply);
+                    self.push_reply(&ticket.request, data, false);
                     self.rewritten(&ticket.request);
                     self.tally.answered(&ticket, false);
                 }
@@ -132,9 +161,7 @@ impl Transmission<'_> {
             },
             Ending::Dropped => self.drop_client(),
             Ending::CutOff => {
-                let data = outcome.unwrap_or_default();
-                let reply = self.encode_reply(&ticket.request, data);
-                self.output.queue().push_bytes(&reply[..reply.len() / 2]);
+                self.push_reply(&ticket.request, outcome.unwrap_or_default(), true);
                 self.drop_client();
             }
         }
@@ -152,29 +179,42 @@ impl Transmission<'_> {
     fn keep_losses(
         &mut self,
         request: &Request,
-        outcome: Result<Vec<u8>, NbdError>,
-    ) -> Result<Vec<u8>, NbdError> {
+        outcome: Result<Data, NbdError>,
+    ) -> Result<Data, NbdError> {
         let (data, outcome) = match outcome {
             Ok(data) => (data, Ok(())),
-            Err(error) => (Vec::new(), Err(error)),
+            Err(error) => (Data::default(), Err(error)),
         };
         self.with_losses(request, outcome).map(|()| data)
     }
 
-    /// A whole reply in one buffer.
-    fn encode_reply(&self, request: &Request, data: Vec<u8>) -> Vec<u8> {
-        if request.command == Command::BLOCK_STATUS {
-            return data;
-        }
-        let style = self.limits.reply_style;
-        let head = if data.is_empty() {
-            Head::of_success(style, request)
+    /// Sends a reply, or only the first half of it.
+    fn push_reply(&mut self, request: &Request, data: Data, cut_off: bool) {
+        let head = self.head_of(request, data.bytes.len());
+        let head = head.as_ref().map_or(&[][..], Head::bytes);
+        let Data { mut bytes, held } = data;
+        let most = if cut_off {
+            usize::midpoint(head.len(), bytes.len())
         } else {
-            Head::of_data(style, ChunkFlags::DONE, request)
+            usize::MAX
         };
-        let mut reply = head.bytes().to_vec();
-        reply.extend_from_slice(&data);
-        reply
+        let queue = self.output.queue();
+        queue.push_bytes(&head[..head.len().min(most)]);
+        bytes.truncate(most.saturating_sub(head.len()));
+        match held {
+            Some(held) => queue.push_own(bytes, held),
+            None => assert!(bytes.is_empty(), "data that counts for nothing"),
+        }
+    }
+
+    /// What comes before a reply's data, which is `length` bytes long. The chunks of a BLOCK_STATUS have their own.
+    fn head_of(&self, request: &Request, length: usize) -> Option<Head> {
+        let style = self.limits.reply_style;
+        match request.command {
+            Command::BLOCK_STATUS => None,
+            _ if length == 0 => Some(Head::of_success(style, request)),
+            _ => Some(Head::of_data(style, ChunkFlags::DONE, request)),
+        }
     }
 
     /// Tells the device that sectors were rewritten, which makes bad ones good.
@@ -194,16 +234,18 @@ struct Work {
     faults: FaultContext,
     device: Option<Device>,
     contexts: MetaContextSet,
+    held: Arc<HeldMemory>,
 }
 
 /// Waits as decided, then does to the request what the decision says.
-fn carry_out(
-    work: Work,
-    ticket: Ticket,
-    mut decision: Option<Decision>,
-    data: Vec<u8>,
-) -> SlowFuture {
+fn carry_out(work: Work, ticket: Ticket, collector: Collector) -> SlowFuture {
     Box::pin(async move {
+        // `held` counts for `data` until the future is done.
+        let Collector {
+            data,
+            held: _held,
+            mut decision,
+        } = collector;
         if let Some(decision) = &mut decision {
             decision.wait().await;
         }
@@ -218,7 +260,7 @@ fn carry_out(
             Ok(()) if ending != Ending::Dropped => {
                 act(&work, &ticket.request, decision.as_ref(), data, ending).await
             }
-            outcome => outcome.map(|()| Vec::new()),
+            outcome => outcome.map(|()| Data::default()),
         };
         Finished::Faulted(Box::new(Faulted {
             ticket,
@@ -245,7 +287,7 @@ async fn act(
     decision: Option<&Decision>,
     mut data: Vec<u8>,
     ending: Ending,
-) -> Result<Vec<u8>, Errno> {
+) -> Result<Data, Errno> {
     let mut changed = *request;
     if ending == Ending::Garbage {
         changed.cookie ^= COOKIE_GARBAGE;
@@ -257,7 +299,7 @@ async fn act(
             errno,
             applied: false,
         }) => return Err(errno),
-        Some(Action::Lose) => return Ok(Vec::new()),
+        Some(Action::Lose) => return Ok(Data::default()),
         Some(Action::Tear(most)) => {
             changed.length =
                 u32::try_from(most).map_or(changed.length, |most| most.min(changed.length));
@@ -288,27 +330,32 @@ async fn act(
     if request.command == Command::READ
         && let Some((damage, seed)) = damage
     {
-        damage.apply(seed, &mut outcome);
+        damage.apply(seed, &mut outcome.bytes);
     }
     Ok(outcome)
 }
 
 /// Carries a request out; returns what goes into its reply.
-async fn apply(work: &Work, request: &Request, data: &[u8]) -> Result<Vec<u8>, Errno> {
+async fn apply(work: &Work, request: &Request, data: &[u8]) -> Result<Data, Errno> {
+    let (cache, faults) = (&work.cache, &work.faults);
     match request.command {
-        Command::READ => read(work, request).await,
-        Command::WRITE => write(work, request, data).await.map(|()| Vec::new()),
-        Command::BLOCK_STATUS => {
-            status::chunks(&work.cache, &work.faults, work.contexts, request).await
+        Command::WRITE => write(work, request, data).await?,
+        Command::READ | Command::BLOCK_STATUS => {
+            let held = Some(work.held.replies().take(weight(request)).await);
+            let bytes = if request.command == Command::READ {
+                read(work, request).await?
+            } else {
+                status::chunks(cache, faults, work.contexts, request).await?
+            };
+            return Ok(Data { bytes, held });
         }
-        _ => slow::apply(&work.cache, &work.faults, request)
-            .await
-            .map(|()| Vec::new()),
+        _ => slow::apply(cache, faults, request).await?,
     }
+    Ok(Data::default())
 }
 
 async fn read(work: &Work, request: &Request) -> Result<Vec<u8>, Errno> {
-    let mut data = Vec::new();
+    let mut data = Vec::with_capacity(request.length as usize);
     let range = slow::range(request);
     let mut at = range.start;
     while at < range.end {

@@ -9,7 +9,8 @@
 //! A client that doesn't read must not make the server keep more than a set amount for it. So what counts is not how much waits
 //! to be sent but what that holds: a reference pins a whole page, however little of it is sent. A few bytes are therefore
 //! copied and not referenced ([`COPIED_BYTES_MAX`]). What lies outside the cache, the byte buffer, has a bound of its own,
-//! [`REPLY_BYTES_MAX`].
+//! [`REPLY_BYTES_MAX`]. Data that fault rules have had their hands on is in buffers of its own, and counts for the whole export as
+//! well ([`held`](crate::held)) until it is sent.
 //!
 //! [`Output`] adds what streamed replies need. A simple reply's data must follow its header without anything between, yet
 //! a reply larger than memory allows is produced slice by slice. While one is being sent the output is *held*: other
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use weir_cache::{FramePool, FrameRefs, PAGE_SIZE};
 
 use super::stream::Stream;
+use crate::held::HeldBytes;
 use crate::limits::REPLY_BYTES_MAX;
 
 /// The most slices that one `writev` takes (UIO_MAXIOV).
@@ -54,12 +56,22 @@ enum Source {
     Skipped,
     /// Nowhere: zeroes.
     Zeroes,
+    /// In a buffer of its own, which goes when all of it was sent.
+    Own,
 }
 
 #[derive(Debug)]
 struct Segment {
     source: Source,
     length: usize,
+}
+
+/// A reply's data in a buffer of its own, and what that counts for.
+#[derive(Debug)]
+struct OwnData {
+    bytes: Vec<u8>,
+    #[allow(dead_code)] // held, not read
+    held: HeldBytes,
 }
 
 /// Staged pages that are alike.
@@ -85,6 +97,10 @@ pub(super) struct Queue {
     bytes_sent: usize,
     /// What [`Source::Pages`] and [`Source::Skipped`] segments hold, in order.
     pages: FrameRefs,
+    /// What [`Source::Own`] segments are the rests of, in order.
+    own: VecDeque<OwnData>,
+    /// How many bytes these have.
+    own_bytes: usize,
     /// Bytes to be sent.
     pending: usize,
     /// Empty: memory for the next vectored write's slices.
@@ -98,6 +114,8 @@ impl Queue {
             bytes: Vec::new(),
             bytes_sent: 0,
             pages: FrameRefs::new(pool),
+            own: VecDeque::new(),
+            own_bytes: 0,
             pending: 0,
             spare: Vec::new(),
         }
@@ -115,10 +133,12 @@ impl Queue {
         self.pages.len() * PAGE_SIZE
     }
 
-    /// What is kept until it is sent: the byte buffer, and what says where everything is.
+    /// What is kept until it is sent: the byte buffer, buffers of their own, and what says where everything is.
     #[inline]
     fn buffered(&self) -> usize {
-        self.bytes.len() - self.bytes_sent + self.segments.len() * size_of::<Segment>()
+        self.bytes.len() - self.bytes_sent
+            + self.own_bytes
+            + self.segments.len() * size_of::<Segment>()
     }
 
     /// Appends a header or any other short run of bytes.
@@ -126,6 +146,15 @@ impl Queue {
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         self.extend(Source::Bytes, bytes.len());
+    }
+
+    /// Appends a reply's data without copying it. `held` is given back with its memory.
+    pub(super) fn push_own(&mut self, bytes: Vec<u8>, held: HeldBytes) {
+        if !bytes.is_empty() {
+            self.extend(Source::Own, bytes.len());
+            self.own_bytes += bytes.len();
+            self.own.push_back(OwnData { bytes, held });
+        }
     }
 
     /// Where a read's pages are appended before their segment is.
@@ -192,7 +221,7 @@ impl Queue {
             self.pending += length;
         }
         match self.segments.back_mut() {
-            Some(last) if last.source == source => last.length += length,
+            Some(last) if last.source == source && source != Source::Own => last.length += length,
             _ if length > 0 => self.segments.push_back(Segment { source, length }),
             _ => {}
         }
@@ -206,6 +235,8 @@ impl Queue {
         self.pages
             .append(mem::replace(&mut other.pages, FrameRefs::new(pool)));
         self.segments.append(&mut other.segments);
+        self.own.append(&mut other.own);
+        self.own_bytes += mem::take(&mut other.own_bytes);
         self.pending += mem::take(&mut other.pending);
         other.bytes = Vec::new();
         other.bytes_sent = 0;
@@ -235,6 +266,7 @@ impl Queue {
     fn gather<'a>(&'a self, slices: &mut Vec<IoSlice<'a>>) -> usize {
         let mut bytes = &self.bytes[self.bytes_sent..];
         let mut pages = self.pages.io_runs();
+        let mut own = self.own.iter();
         let mut total = 0;
         for segment in &self.segments {
             let mut left = segment.length;
@@ -250,6 +282,10 @@ impl Queue {
                     }
                     Source::Pages | Source::Skipped => pages.next_run(left),
                     Source::Zeroes => IoSlice::new(&ZEROES[..left.min(ZEROES.len())]),
+                    Source::Own => {
+                        let bytes = &own.next().expect("one for each segment").bytes;
+                        IoSlice::new(&bytes[bytes.len() - left..])
+                    }
                 };
                 left -= slice.len();
                 if segment.source != Source::Skipped {
@@ -274,7 +310,11 @@ impl Queue {
             match front.source {
                 Source::Bytes => self.bytes_sent += taken,
                 Source::Pages | Source::Skipped => self.pages.advance(taken),
-                Source::Zeroes => {}
+                Source::Zeroes | Source::Own => {}
+            }
+            if front.source == Source::Own && taken == front.length {
+                let own = self.own.pop_front().expect("one for each segment");
+                self.own_bytes -= own.bytes.len();
             }
             if front.source != Source::Skipped {
                 left -= taken;

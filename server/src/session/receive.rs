@@ -5,23 +5,31 @@
 //! is held while the client sends, and a client that dies in the middle leaves only frames to be freed. Up to a few slices
 //! of one WRITE are being stored while the next one is received; nothing of it is answered before all are.
 //!
+//! # Memory is for what has arrived
+//! Frames for a slice that is still in the socket are taken only if they are there at once, out of a part of the cache that is set
+//! aside for that. Otherwise its data gathers in the input buffer, which the connection has anyway, and frames
+//! are taken, and waited for, for as much as lies there ([`GATHERED_BYTES`]). So who waits for memory waits for the store, and clients
+//! that announce much and send little hold up nobody; while others are refused they are let go (see [`watch`](super::watch)).
+//!
 //! A refused WRITE's payload is thrown away as it comes, which takes no memory. So is the rest of one that has failed.
 
 use std::io;
+use std::mem;
 use std::task::{Context, Poll};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use weir_cache::{PAGE_SIZE, Payload, SLICE_BYTES};
+use weir_cache::{PAGE_BYTES, PAGE_SIZE, Payload, SLICE_BYTES};
 use weir_faults::fault_point;
 use weir_protocol::{CommandFlags, NbdError};
 
 use super::Ticket;
 use super::faulted::Collector;
-use super::input::{INPUT_BYTES_BETWEEN_PAYLOADS, Input};
+use super::input::{INPUT_BYTES, INPUT_BYTES_BETWEEN_PAYLOADS, Input};
 use super::slow::{self, PartFuture, wire_error};
 use super::stream::Stream;
 use super::transmission::Transmission;
+use crate::held::{HeldBytes, HeldFuture};
 
 /// Payloads up to this size are received in the input buffer, several of them per system call, and copied. Beyond it the
 /// copy costs more than the system call that avoids it.
@@ -29,6 +37,11 @@ pub(super) const BUFFERED_PAYLOAD_MAX: usize = 32 << 10;
 
 /// Slices of one WRITE that are being stored at a time.
 const SLICES_STORED_MAX: usize = 4;
+
+/// How much of a slice is gathered in the input buffer before frames are taken for it: a store takes hardly longer for this much
+/// than for a page, and the buffer has room for more behind it.
+const GATHERED_BYTES: usize = 64 << 10;
+const _: () = assert!(GATHERED_BYTES >= PAGE_SIZE && GATHERED_BYTES < INPUT_BYTES);
 
 /// Slices of memory that the pages of one payload are: it may begin and end within a page.
 const IO_SLICES_MAX: usize = SLICE_BYTES / PAGE_SIZE + 1;
@@ -50,10 +63,14 @@ pub(super) struct Receive {
 enum Stage {
     /// Find memory for the next slice.
     Allocate,
-    /// Memory is short. The slice has this many bytes.
+    /// There is none ahead of its data: that gathers in the input buffer.
+    Gathering,
+    /// So many bytes have arrived; memory for them is short.
     Waiting(PartFuture<Payload>, u64),
     /// They belong to this slice.
     Filling(Payload),
+    /// What fault rules keep is at its limit.
+    Crowded(HeldFuture, Box<Collector>),
     /// They are thrown away.
     Draining,
     /// They are kept, for a fault rule.
@@ -100,8 +117,30 @@ impl Receive {
     pub(super) fn wants_input(&self) -> bool {
         matches!(
             self.stage,
-            Stage::Filling(_) | Stage::Draining | Stage::Collecting(_)
+            Stage::Gathering | Stage::Filling(_) | Stage::Draining | Stage::Collecting(_)
         )
+    }
+
+    /// Whether more is wanted behind what lies in the input buffer.
+    pub(super) fn is_gathering(&self) -> bool {
+        matches!(self.stage, Stage::Gathering)
+    }
+
+    /// Bytes of memory that are kept for what the client is to send.
+    pub(super) fn held_ahead(&self) -> usize {
+        match &self.stage {
+            Stage::Filling(payload) => payload.len(),
+            Stage::Collecting(collector) => collector.data.capacity(),
+            _ => 0,
+        }
+    }
+
+    /// There is room for what a fault rule wants.
+    fn collect(&mut self, held: HeldBytes) {
+        if let Stage::Crowded(_, mut collector) = mem::replace(&mut self.stage, Stage::Draining) {
+            collector.begin(self.ticket.request.length as usize, held);
+            self.stage = Stage::Collecting(collector);
+        }
     }
 
     /// The slice that is being received, if one is.
@@ -110,6 +149,18 @@ impl Receive {
             Stage::Filling(payload) => Some(payload),
             _ => None,
         }
+    }
+
+    /// The next `count` bytes have a slice.
+    fn cut(&mut self, count: usize) {
+        self.next += count as u64;
+        self.left -= count as u64;
+    }
+
+    /// How much to read at once while this gathers: its rest, and what may follow a payload.
+    pub(super) fn most_gathered(&self, there: usize) -> usize {
+        let rest = usize::try_from(self.left).map_or(INPUT_BYTES, |left| left - there);
+        (rest + INPUT_BYTES_BETWEEN_PAYLOADS).min(INPUT_BYTES)
     }
 
     /// The rest is of no use.
@@ -160,8 +211,16 @@ impl Transmission<'_> {
     }
 
     /// A WRITE for which a fault rule wants the payload.
-    pub(super) fn collect(&mut self, ticket: Ticket, collector: Collector) {
-        self.receiving = Some(Receive::new(ticket, Stage::Collecting(Box::new(collector))));
+    pub(super) fn collect(&mut self, ticket: Ticket, mut collector: Collector) {
+        let length = ticket.request.length as usize;
+        let room = self.held.payloads();
+        let stage = if let Some(held) = room.try_take(length) {
+            collector.begin(length, held);
+            Stage::Collecting(Box::new(collector))
+        } else {
+            Stage::Crowded(Box::pin(room.take(length)), Box::new(collector))
+        };
+        self.receiving = Some(Receive::new(ticket, stage));
     }
 
     /// Goes on with the payload that is being received; says whether it is complete.
@@ -198,7 +257,13 @@ impl Transmission<'_> {
                 Stage::Allocate if receive.left == 0 => return Need::Nothing,
                 Stage::Allocate if storing >= SLICES_STORED_MAX => return Need::Wait,
                 Stage::Allocate => self.allocate(receive),
-                Stage::Waiting(..) => return Need::Wait,
+                Stage::Waiting(..) | Stage::Crowded(..) => return Need::Wait,
+                Stage::Gathering => {
+                    let Some(arrived) = self.gathered(receive) else {
+                        return Need::Wait;
+                    };
+                    self.take_memory(receive, arrived);
+                }
                 Stage::Filling(payload) => {
                     let copied = payload.copy_from(self.input.unread());
                     self.input.consume(copied);
@@ -238,26 +303,48 @@ impl Transmission<'_> {
         (count > 0).then_some(count)
     }
 
-    /// Takes memory for the next slice.
+    /// Takes memory for the next slice; while that is still in the socket, only if it is there at once.
     fn allocate(&self, receive: &mut Receive) {
-        let (at, left) = (receive.next, receive.left);
-        let slice = self.cache.slice_at(at, left);
-        receive.stage = if let Some(payload) = self.cache.try_payload(at, slice) {
+        let slice = self.cache.slice_at(receive.next, receive.left);
+        if self.input.unread().len() >= slice {
+            self.take_memory(receive, slice);
+        } else if let Some(payload) = self.cache.try_payload_ahead(receive.next, slice) {
+            receive.stage = Stage::Filling(payload);
+            receive.cut(slice);
+        } else {
+            receive.stage = Stage::Gathering;
+        }
+    }
+
+    /// How much of the next slice is to be stored, once enough of it lies in the input buffer: all of it, or whole pages.
+    fn gathered(&self, receive: &Receive) -> Option<usize> {
+        let there = self.input.unread().len();
+        let slice = self.cache.slice_at(receive.next, receive.left);
+        if there >= slice {
+            return Some(slice);
+        }
+        let partial = (receive.next + there as u64) % PAGE_BYTES;
+        (there >= GATHERED_BYTES).then(|| there - usize::try_from(partial).expect("below a page"))
+    }
+
+    /// Takes memory for the next `arrived` bytes, which lie in the input buffer.
+    fn take_memory(&self, receive: &mut Receive, arrived: usize) {
+        let at = receive.next;
+        receive.stage = if let Some(payload) = self.cache.try_payload(at, arrived) {
             Stage::Filling(payload)
         } else {
             let cache = self.cache.clone();
             Stage::Waiting(
-                Box::pin(async move { Ok(cache.payload(at, slice).await) }),
-                slice as u64,
+                Box::pin(async move { Ok(cache.payload(at, arrived).await) }),
+                arrived as u64,
             )
         };
-        receive.next += slice as u64;
-        receive.left -= slice as u64;
+        receive.cut(arrived);
     }
 
     /// Stores the slice that is complete.
     fn store(&self, receive: &mut Receive) {
-        let Stage::Filling(payload) = std::mem::replace(&mut receive.stage, Stage::Allocate) else {
+        let Stage::Filling(payload) = mem::replace(&mut receive.stage, Stage::Allocate) else {
             return;
         };
         if let Err(errno) = fault_point!(
@@ -310,14 +397,23 @@ impl Transmission<'_> {
                 receive.fail(wire_error(errno));
             }
         }
-        if let Stage::Waiting(memory, _) = &mut receive.stage
-            && let Poll::Ready(outcome) = memory.as_mut().poll(task)
-        {
-            progress = true;
-            match outcome {
-                Ok(payload) => receive.stage = Stage::Filling(payload),
-                Err(errno) => receive.fail(wire_error(errno)),
+        match &mut receive.stage {
+            Stage::Waiting(memory, _) => {
+                if let Poll::Ready(outcome) = memory.as_mut().poll(task) {
+                    progress = true;
+                    match outcome {
+                        Ok(payload) => receive.stage = Stage::Filling(payload),
+                        Err(errno) => receive.fail(wire_error(errno)),
+                    }
+                }
             }
+            Stage::Crowded(room, _) => {
+                if let Poll::Ready(held) = room.as_mut().poll(task) {
+                    progress = true;
+                    receive.collect(held);
+                }
+            }
+            _ => {}
         }
         progress
     }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use weir_cache::{CacheMode, CacheOptions, PageCache};
+use weir_cache::{CacheMode, CacheOptions, PageCache, Payload};
 use weir_faults::Faults;
 use weir_protocol::constants::{REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC};
 use weir_protocol::{Command, CommandFlags, Request};
@@ -20,6 +20,8 @@ use crate::export::{Export, ExportTable};
 use crate::limits::Timeouts;
 
 mod gone;
+mod half_sent;
+mod held;
 mod hostile;
 mod injected;
 mod lifetime;
@@ -83,6 +85,7 @@ impl Server {
             cache: Arc::clone(&cache),
             read_only: setup.read_only,
             power_cut: None,
+            held: Arc::default(),
             remarks: Vec::new(),
         };
         let context = SessionContext {
@@ -107,6 +110,13 @@ impl Server {
             Arc::clone(&self.context),
         ));
         (ours, session)
+    }
+
+    /// All memory for payloads, whether their data has arrived or is to come.
+    fn hoard(&self) -> Vec<Payload> {
+        let mut hoard: Vec<_> = std::iter::from_fn(|| self.cache.try_payload(0, 1)).collect();
+        hoard.extend(std::iter::from_fn(|| self.cache.try_payload_ahead(0, 1)));
+        hoard
     }
 
     async fn client(&self, structured: bool) -> Client {

@@ -28,10 +28,11 @@ use super::slow::{FaultContexts, Finished};
 use super::stream::Stream;
 use super::tally::Tally;
 use super::under_way::UnderWay;
-use super::watch::{Activity, Tick, Watch};
+use super::watch::Watch;
 use super::{SHUTDOWN_GRACE, SessionContext};
 use crate::connection::Connection;
 use crate::export::Export;
+use crate::held::HeldMemory;
 use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
 
 /// Finished requests that are answered per wake-up before the replies are sent.
@@ -79,6 +80,8 @@ pub(super) struct Transmission<'a> {
     /// What fault rules are asked through.
     pub(super) screen: Screen,
     pub(super) cache: Arc<PageCache>,
+    /// What fault rules keep for the export's clients.
+    pub(super) held: Arc<HeldMemory>,
     pub(super) limits: ExportLimits,
     pub(super) contexts: FaultContexts,
     pub(super) input: Input,
@@ -89,7 +92,7 @@ pub(super) struct Transmission<'a> {
     pub(super) large_payloads: bool,
     /// Requests under way, apart from `receiving` and `streams`.
     pub(super) slow: UnderWay,
-    /// Bytes that these will return.
+    /// Bytes that these will return, and payloads that wait for a fault rule.
     pub(super) slow_bytes: usize,
     /// READs larger than a slice; the first one is under way.
     pub(super) streams: VecDeque<ReadStream>,
@@ -103,7 +106,7 @@ pub(super) struct Transmission<'a> {
     taken: Taken,
     /// More READs may have finished than were answered in this turn.
     more_reads: bool,
-    watch: Watch,
+    pub(super) watch: Watch,
     /// The shutdown, and after it the kill.
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
 }
@@ -125,6 +128,7 @@ impl<'a> Transmission<'a> {
         Self {
             stream,
             connection,
+            held: Arc::clone(&export.held),
             limits: negotiated.limits(MAX_PAYLOAD),
             contexts: FaultContexts::new(&context.faults, device.as_ref()),
             screen: context.faults.screen(&export.name, connection.id()),
@@ -238,7 +242,7 @@ impl<'a> Transmission<'a> {
 
     /// The client takes no more. If it is owed what it asked for, that is carried out and the replies are thrown away.
     #[cold]
-    fn end_unless_owed(&mut self, end: End) -> Result<(), End> {
+    pub(super) fn end_unless_owed(&mut self, end: End) -> Result<(), End> {
         self.keep_if_owed(end)?;
         self.streams.clear();
         self.output.mute();
@@ -406,7 +410,9 @@ impl<'a> Transmission<'a> {
     fn wants_input(&self) -> bool {
         match &self.receiving {
             // Memory may just have come for a payload whose beginning is in the buffer: that is taken first.
-            Some(receive) => receive.wants_input() && self.input.unread().is_empty(),
+            Some(receive) => {
+                receive.wants_input() && (self.input.unread().is_empty() || receive.is_gathering())
+            }
             None => self.taken == Taken::All && self.takes_requests() && self.may_take(),
         }
     }
@@ -427,39 +433,14 @@ impl<'a> Transmission<'a> {
         };
         match receive.filling() {
             Some(payload) => super::receive::fill(payload, &mut self.input, self.stream),
-            None => self.input.fill(self.stream, INPUT_BYTES),
-        }
-    }
-
-    /// Time limits.
-    fn poll_watch(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
-        let activity = Activity {
-            received: self.input.received(),
-            sent: self.output.sent(),
-            pending: self.output.can_send(),
-            short: self.cache.pool().is_short(),
-            busy: !self.slow.is_empty()
-                || !self.streams.is_empty()
-                || self
-                    .receiving
-                    .as_ref()
-                    .is_some_and(|receive| !receive.wants_input()),
-        };
-        if activity.pending {
-            self.watch.wake();
-        }
-        while let Poll::Ready(tick) = self.watch.poll(task, activity) {
-            match tick {
-                Tick::Nothing => {}
-                Tick::Quiet => {
-                    self.input.release();
-                    self.output.release();
-                }
-                Tick::Idle => return Err(End::Idle),
-                Tick::Stalled => self.end_unless_owed(End::Stalled)?,
-                Tick::Hoarding => self.end_unless_owed(End::Hoarding)?,
+            None => {
+                let most = if receive.is_gathering() {
+                    receive.most_gathered(self.input.unread().len())
+                } else {
+                    INPUT_BYTES
+                };
+                self.input.fill(self.stream, most)
             }
         }
-        Ok(false)
     }
 }

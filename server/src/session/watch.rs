@@ -1,15 +1,28 @@
 //! Time limits of a connection, watched by a coarse tick: no request arms a timer or reads a clock for them.
 //!
 //! At each tick the watch looks at what moved since the last one. A limit is therefore kept to within one tick, a quarter
-//! of the limit at most. A connection that is quiet and has no idle limit has no timer running at all.
+//! of the limit at most. A connection that is quiet, keeps nothing for its client and has no idle limit has no timer running at all.
+//!
+//! # A byte a second
+//! Going on a little must not be enough to keep for ever what others want. So what counts is the pace:
+//! [`PACE_BYTES_MIN`](crate::limits::PACE_BYTES_MIN), averaged over [`PACE_WINDOW`](crate::limits::PACE_WINDOW).
+//!
+//! - Memory that is kept for a WRITE whose data is still to come, and memory that replies pin: a client that keeps up less is let go if
+//!   somebody was refused such memory meanwhile, or waited for it. If nobody was, it may be as slow as it likes.
+//! - The idle limit: a tick counts as idle in which no request was answered or worked on and less than that pace was
+//!   received, be it in the middle of a request.
 
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use crate::limits::Timeouts;
+use super::end::End;
+use super::receive::Receive;
+use super::transmission::Transmission;
+use crate::limits::{PACE_BYTES_MIN, PACE_WINDOW, Timeouts};
 
 /// The longest tick: how soon a quiet connection gives its buffers back.
 const TICK_MAX: Duration = Duration::from_secs(1);
@@ -32,8 +45,16 @@ pub(super) struct Activity {
     pub(super) pending: bool,
     /// Whether the server works on something for this client.
     pub(super) busy: bool,
-    /// Whether requests wait for memory.
+    /// Requests answered so far.
+    pub(super) requests: u64,
+    /// Whether requests wait for memory such as replies pin.
     pub(super) short: bool,
+    /// Whether memory is kept for what the client is to send.
+    pub(super) ahead: bool,
+    /// Whether requests wait for such memory.
+    pub(super) short_ahead: bool,
+    /// How often others had to do without such memory so far.
+    pub(super) refusals: u64,
 }
 
 /// What a tick found.
@@ -47,8 +68,49 @@ pub(super) enum Tick {
     Idle,
     /// The client has read nothing for longer than the write limit.
     Stalled,
-    /// The client has read nothing since the last tick, and others wait for the pages of its replies.
+    /// The client has read nothing for a few ticks, or hardly anything for longer, and others wait for the pages of its replies.
     Hoarding,
+    /// The client hardly sends what memory is kept for, and others want that.
+    HoardingAhead,
+}
+
+/// How much a client does of what memory is kept for.
+#[derive(Debug, Default)]
+struct Pace {
+    /// For how long memory has been kept.
+    kept: Duration,
+    /// The running window: its age, what the client did in it, and whether others wanted the memory.
+    age: Duration,
+    bytes: u64,
+    wanted: bool,
+}
+
+impl Pace {
+    /// A tick in which the client did `bytes`; says whether it is too slow for those who want the memory.
+    fn judge(&mut self, keeps: bool, bytes: u64, wanted: bool, tick: Duration) -> bool {
+        if !keeps {
+            *self = Self::default();
+            return false;
+        }
+        self.kept += tick;
+        self.age += tick;
+        self.bytes += bytes;
+        self.wanted |= wanted;
+        if self.age < PACE_WINDOW {
+            return false;
+        }
+        let hoards = self.wanted && is_slow(self.bytes, self.age);
+        *self = Self {
+            kept: self.kept,
+            ..Self::default()
+        };
+        hoards
+    }
+}
+
+/// Whether `bytes` are too little for so much time.
+fn is_slow(bytes: u64, time: Duration) -> bool {
+    u128::from(bytes) * 1000 < u128::from(PACE_BYTES_MIN) * time.as_millis()
 }
 
 /// Watches one connection.
@@ -59,10 +121,14 @@ pub(super) struct Watch {
     tick: Duration,
     idle_max: Option<Duration>,
     stalled_max: Duration,
-    quiet: Duration,
+    idle: Duration,
     stalled: Duration,
     received: u64,
     sent: u64,
+    requests: u64,
+    refusals: u64,
+    sending: Pace,
+    taking: Pace,
 }
 
 impl Watch {
@@ -77,10 +143,14 @@ impl Watch {
             tick,
             idle_max: timeouts.idle,
             stalled_max: timeouts.write,
-            quiet: Duration::ZERO,
+            idle: Duration::ZERO,
             stalled: Duration::ZERO,
             received: 0,
             sent: 0,
+            requests: 0,
+            refusals: 0,
+            sending: Pace::default(),
+            taking: Pace::default(),
         }
     }
 
@@ -97,14 +167,24 @@ impl Watch {
         self.sleep.as_mut().reset(Instant::now() + self.tick);
     }
 
-    /// Ready at each tick.
-    pub(super) fn poll(&mut self, task: &mut Context<'_>, activity: Activity) -> Poll<Tick> {
+    /// For how long memory has been kept for what the client is to send.
+    pub(super) fn kept_ahead(&self) -> Duration {
+        self.sending.kept
+    }
+
+    /// Ready at each tick, for which it asks what there is to be judged.
+    pub(super) fn poll(
+        &mut self,
+        task: &mut Context<'_>,
+        activity: impl FnOnce() -> Activity,
+    ) -> Poll<Tick> {
         if !self.armed || self.sleep.as_mut().poll(task).is_pending() {
             return Poll::Pending;
         }
+        let activity = activity();
         let tick = self.judge(activity);
-        // Quiet without an idle limit: nothing can happen before the next wake-up.
-        if tick == Tick::Quiet && self.idle_max.is_none() {
+        // Quiet without an idle limit: nothing can happen before the next wake-up, unless others want what is kept for it.
+        if tick == Tick::Quiet && self.idle_max.is_none() && !activity.ahead {
             self.armed = false;
         } else {
             self.rearm();
@@ -113,25 +193,33 @@ impl Watch {
     }
 
     fn judge(&mut self, now: Activity) -> Tick {
-        let stalled = now.pending && now.sent == self.sent;
-        let quiet = !now.pending && !now.busy && now.received == self.received;
-        self.sent = now.sent;
-        self.received = now.received;
+        let sent = now.sent - mem::replace(&mut self.sent, now.sent);
+        let received = now.received - mem::replace(&mut self.received, now.received);
+        let answered = now.requests != mem::replace(&mut self.requests, now.requests);
+        let refused = now.refusals != mem::replace(&mut self.refusals, now.refusals);
+        let stalled = now.pending && sent == 0;
+        let quiet = !now.pending && !now.busy && received == 0;
+        let idle = !now.pending && !now.busy && !answered && is_slow(received, self.tick);
         self.stalled = if stalled {
             self.stalled + self.tick
         } else {
             Duration::ZERO
         };
-        self.quiet = if quiet {
-            self.quiet + self.tick
+        self.idle = if idle {
+            self.idle + self.tick
         } else {
             Duration::ZERO
         };
+        let wanted = now.short_ahead || refused;
+        let hoards_ahead = self.sending.judge(now.ahead, received, wanted, self.tick);
+        let hoards = self.taking.judge(now.pending, sent, now.short, self.tick);
         if self.stalled >= self.stalled_max {
             Tick::Stalled
-        } else if now.short && self.stalled >= HOARDING_TICKS * self.tick {
+        } else if hoards || now.short && self.stalled >= HOARDING_TICKS * self.tick {
             Tick::Hoarding
-        } else if self.idle_max.is_some_and(|most| self.quiet >= most) {
+        } else if hoards_ahead {
+            Tick::HoardingAhead
+        } else if self.idle_max.is_some_and(|most| self.idle >= most) {
             Tick::Idle
         } else if quiet {
             Tick::Quiet
@@ -139,6 +227,65 @@ impl Watch {
             Tick::Nothing
         }
     }
+}
+
+impl Transmission<'_> {
+    /// Time limits.
+    pub(super) fn poll_watch(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
+        if self.output.can_send() {
+            self.watch.wake();
+        }
+        while let Poll::Ready(tick) = self.watch.poll(task, || Activity {
+            received: self.input.received(),
+            sent: self.output.sent(),
+            requests: self.connection.counts().requests(),
+            pending: self.output.can_send(),
+            short: self.cache.pool().is_short() || self.held.replies().is_short(),
+            busy: !self.slow.is_empty()
+                || !self.streams.is_empty()
+                || self
+                    .receiving
+                    .as_ref()
+                    .is_some_and(|receive| !receive.wants_input()),
+            ahead: held_ahead(self.receiving.as_ref()) > 0,
+            short_ahead: self.cache.pool().is_short() || self.held.payloads().is_short(),
+            refusals: self.cache.payloads_refused(),
+        }) {
+            match tick {
+                Tick::Nothing => {}
+                Tick::Quiet => {
+                    self.input.release();
+                    self.output.release();
+                }
+                Tick::Idle => return Err(End::Idle),
+                Tick::Stalled => self.end_unless_owed(End::Stalled)?,
+                Tick::Hoarding => self.end_unless_owed(End::Hoarding)?,
+                Tick::HoardingAhead => return Err(self.name_hoarder()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Says in the log who kept memory that others wanted.
+    #[cold]
+    fn name_hoarder(&self) -> End {
+        let connection = self.connection;
+        tracing::warn!(
+            connection = connection.id(),
+            peer = connection.peer(),
+            export = connection.export(),
+            "closing a connection: {} bytes were kept for a WRITE for {:?}, of which the client sent less than {} a second while others wanted them",
+            held_ahead(self.receiving.as_ref()),
+            self.watch.kept_ahead(),
+            PACE_BYTES_MIN,
+        );
+        End::HoardingAhead
+    }
+}
+
+/// Bytes of memory that are kept for what the client is to send.
+fn held_ahead(receiving: Option<&Receive>) -> usize {
+    receiving.map_or(0, Receive::held_ahead)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod device;
 mod documents;
 mod events;
 mod gone;
+mod held;
 mod inject;
 mod order;
 mod points;

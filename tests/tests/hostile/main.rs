@@ -2,6 +2,7 @@
 
 mod crowd;
 mod flood;
+mod half_sent;
 mod negotiation;
 mod random;
 mod requests;

@@ -51,6 +51,7 @@ impl Port {
             cache: PageCache::open(backend, &options, &faults).unwrap(),
             read_only: false,
             power_cut: None,
+            held: Arc::default(),
             remarks: Vec::new(),
         };
         let server = Server {

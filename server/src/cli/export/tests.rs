@@ -16,6 +16,7 @@ pub(in crate::cli) fn report(name: &str, space: Option<SpaceReport>) -> ExportRe
         traffic: Traffic::default(),
         space,
         cache: CacheReport::default(),
+        held_bytes: 0,
         device: weir_faults::Faults::new().add_device(name).listing(),
     }
 }

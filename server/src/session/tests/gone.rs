@@ -171,7 +171,7 @@ async fn nothing_that_waits_for_memory_begins() {
         ..Setup::default()
     };
     let (server, mut client) = Server::with_ones(&setup).await;
-    let hoard: Vec<_> = std::iter::from_fn(|| server.cache.try_payload(0, 1)).collect();
+    let hoard = server.hoard();
     let bytes = write(7, 0, 64 << 10, 9);
     client.send(&bytes).await;
     client.until_received(&server, bytes.len()).await;
@@ -271,7 +271,7 @@ async fn a_goodbye_is_seen_behind_a_payload_that_waits_for_memory() {
         ..Setup::default()
     };
     let (server, mut client) = Server::with_ones(&setup).await;
-    let hoard: Vec<_> = std::iter::from_fn(|| server.cache.try_payload(0, 1)).collect();
+    let hoard = server.hoard();
     let bytes = [&write(7, 0, 64 << 10, 9)[..], &goodbye()].concat();
     client.send(&bytes).await;
     client.until_received(&server, bytes.len()).await;

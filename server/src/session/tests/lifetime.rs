@@ -156,10 +156,7 @@ async fn a_received_write_that_waits_for_memory_is_answered() {
         ..Setup::default()
     });
     let mut client = server.client(false).await;
-    let mut hoard = Vec::new();
-    while let Some(payload) = server.cache.try_payload(0, weir_cache::PAGE_SIZE) {
-        hoard.push(payload);
-    }
+    let hoard = server.hoard();
     let before = received_now(&server);
     let mut bytes = request(Command::WRITE, 1, 0, 100_000).encode().to_vec();
     bytes.extend(pattern(0, 100_000));

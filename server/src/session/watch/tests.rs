@@ -11,6 +11,10 @@ fn watch(idle: Option<u64>, write: u64) -> Watch {
 
 const STILL: Activity = Activity {
     short: false,
+    ahead: false,
+    short_ahead: false,
+    refusals: 0,
+    requests: 3,
     received: 9,
     sent: 9,
     pending: false,
@@ -79,4 +83,127 @@ async fn a_client_that_takes_nothing_is_let_go_when_memory_is_short() {
     assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Nothing);
     assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Nothing);
     assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Hoarding);
+}
+
+/// Ticks of a watch until it says something else than that nothing is to be done, or the connection quiet; at most a minute.
+fn judged(watch: &mut Watch, mut now: Activity, next: impl Fn(&mut Activity)) -> Option<Tick> {
+    watch.judge(now);
+    let ticks = Duration::from_secs(60).as_millis() / watch.tick.as_millis();
+    (0..ticks).find_map(|_| {
+        next(&mut now);
+        let tick = watch.judge(now);
+        (!matches!(tick, Tick::Nothing | Tick::Quiet)).then_some(tick)
+    })
+}
+
+#[tokio::test]
+async fn who_sends_too_little_of_what_memory_is_kept_for_is_let_go_if_others_want_it() {
+    let ahead = Activity {
+        ahead: true,
+        ..STILL
+    };
+    for (bytes_a_second, hoards) in [
+        (0, true),
+        (1, true),
+        (PACE_BYTES_MIN - 1, true),
+        (PACE_BYTES_MIN * 3 / 2, false),
+        (64 << 10, false),
+    ] {
+        let mut refused = watch(None, 60);
+        let found = judged(&mut refused, ahead, |now| {
+            now.received += bytes_a_second;
+            now.refusals += 1;
+        });
+        assert_eq!(
+            found,
+            hoards.then_some(Tick::HoardingAhead),
+            "{bytes_a_second}"
+        );
+        assert!(!hoards || refused.kept_ahead() >= PACE_WINDOW);
+        let mut short = watch(None, 60);
+        let found = judged(&mut short, ahead, |now| {
+            now.received += bytes_a_second;
+            now.short_ahead = true;
+        });
+        assert_eq!(
+            found,
+            hoards.then_some(Tick::HoardingAhead),
+            "{bytes_a_second}"
+        );
+        // Nobody wants it, or it has none.
+        let mut alone = watch(None, 60);
+        let found = judged(&mut alone, ahead, |now| now.received += bytes_a_second);
+        assert_eq!(found, None);
+        let mut without = watch(None, 60);
+        let found = judged(&mut without, STILL, |now| {
+            now.received += bytes_a_second;
+            now.refusals += 1;
+        });
+        assert_eq!(found, None);
+    }
+}
+
+#[tokio::test]
+async fn one_refusal_in_a_while_is_enough() {
+    let mut watch = watch(None, 60);
+    let mut now = Activity {
+        ahead: true,
+        ..STILL
+    };
+    let mut ticks = 0;
+    while watch.judge(now) != Tick::HoardingAhead {
+        now.refusals += u64::from(ticks % 4 == 1);
+        ticks += 1;
+        assert!(ticks < 60, "it is never let go");
+    }
+}
+
+/// A network that stands still for a while is no hoarder.
+#[tokio::test]
+async fn a_pause_that_is_made_up_for_is_forgiven() {
+    let mut watch = watch(None, 60);
+    let mut now = Activity {
+        ahead: true,
+        ..STILL
+    };
+    for tick in 0..60_u64 {
+        now.refusals += 1;
+        now.received += if tick % 4 == 3 { 4 * PACE_BYTES_MIN } else { 0 };
+        // A window of five ticks always has one of the bursts, which is less than it asks for.
+        now.received += PACE_BYTES_MIN / 4;
+        let found = watch.judge(now);
+        assert!(matches!(found, Tick::Nothing | Tick::Quiet), "{tick}");
+    }
+}
+
+#[tokio::test]
+async fn who_takes_a_byte_a_second_is_let_go_when_memory_is_short() {
+    for (bytes_a_second, hoards) in [(1, true), (64 << 10, false)] {
+        let mut watch = watch(None, 60);
+        let slow = Activity {
+            pending: true,
+            short: true,
+            ..STILL
+        };
+        let found = judged(&mut watch, slow, |now| now.sent += bytes_a_second);
+        assert_eq!(found, hoards.then_some(Tick::Hoarding));
+    }
+}
+
+#[tokio::test]
+async fn a_byte_a_second_is_idle_and_a_request_or_a_steady_payload_is_not() {
+    for (bytes_a_second, requests, idle) in [
+        (0, 0, true),
+        (1, 0, true),
+        (PACE_BYTES_MIN / 2, 0, true),
+        (PACE_BYTES_MIN * 2, 0, false),
+        (28, 1, false),
+    ] {
+        let mut watch = watch(Some(5), 60);
+        let found = judged(&mut watch, STILL, |now| {
+            now.received += bytes_a_second;
+            now.requests += requests;
+        });
+        assert_eq!(found, idle.then_some(Tick::Idle), "{bytes_a_second}");
+    }
 }

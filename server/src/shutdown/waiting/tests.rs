@@ -22,6 +22,7 @@ async fn the_export_its_requests_and_its_bytes_are_named() {
         cache: PageCache::open(backend, &options, &Faults::new()).unwrap(),
         read_only: false,
         power_cut: None,
+        held: Arc::default(),
         remarks: Vec::new(),
     };
     let exports: ExportTable = [export].into_iter().collect();
