@@ -196,7 +196,7 @@ struct Ages(VecDeque<(Instant, u64)>);
 
 impl Ages {
     fn tick(&mut self, cache: &PageCache) {
-        if cache.counts.dirty.load(Ordering::Relaxed) > 0 {
+        if cache.table.counts().dirty() > 0 {
             self.0
                 .push_back((Instant::now(), cache.generations.next_epoch()));
         }
@@ -221,7 +221,7 @@ impl PageCache {
             plan.retry = true;
         }
         let pressed = self.pool.waiting() > 0 || self.unclean_pages() >= self.limits.dirty_slow;
-        let dirty = self.counts.dirty.load(Ordering::Relaxed);
+        let dirty = self.table.counts().dirty();
         let wanted = if pressed || dirty >= self.limits.dirty_start {
             Some(u64::MAX)
         } else {
@@ -233,7 +233,7 @@ impl PageCache {
         plan.begin_due_pass();
         self.submit_pass(plan).await;
         self.backend.submit();
-        let unstable = self.counts.unstable.load(Ordering::Relaxed);
+        let unstable = self.table.counts().unstable();
         // One sync for all of a pass is the cheapest. But if a run takes longer than a tick, who waits can't wait for that.
         let settled = plan.pass.is_none() && started.runs.load(Ordering::SeqCst) == 0;
         let due = unstable >= self.limits.unstable_sync

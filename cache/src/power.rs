@@ -105,7 +105,8 @@ impl PageCache {
         let mut data = FrameRefs::new(Arc::clone(&self.pool));
         let pin = epoch::pin();
         let slot = self
-            .lock_page(page, &pin)
+            .table
+            .lock(page, &pin)
             .expect("a held page stays in its slot");
         self.push_page(&slot, page, &mut data);
         (page * PAGE_BYTES, data)

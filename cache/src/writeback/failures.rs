@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard};
 use slab::Slab;
 use weir_faults::Errno;
 
-use crate::writeback::OLDEST_EPOCH;
+use crate::pages::OLDEST_EPOCH;
 
 /// A FLUSH looks again so often because pages that it covers have failed in runs with others. Once is enough for a page that
 /// nobody writes again, since the next run goes in halves; a page that is written anew each time may need more.
