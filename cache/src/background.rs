@@ -137,6 +137,32 @@ pub(crate) struct Started {
     failures: AtomicU64,
 }
 
+/// A run that the task has started. It is counted as long as this lives; the end of the last one is said by a kick.
+struct StartedRun(Arc<PageCache>);
+
+impl StartedRun {
+    fn new(cache: &Arc<PageCache>) -> Self {
+        cache.started.runs.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(cache))
+    }
+
+    /// It has ended like this.
+    fn note(&self, result: Result<(), Errno>) {
+        if result.is_err() {
+            self.0.started.failures.fetch_add(1, Ordering::SeqCst);
+            self.0.kick.notify_one();
+        }
+    }
+}
+
+impl Drop for StartedRun {
+    fn drop(&mut self) {
+        if self.0.started.runs.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.kick.notify_one();
+        }
+    }
+}
+
 /// When to try again after a failure.
 #[derive(Debug)]
 struct Backoff {
@@ -254,16 +280,9 @@ impl PageCache {
             let (run, next) = self.cut_run(pass.next..pages.end, pass.epochs);
             pass.next = next;
             if let Some(run) = run {
-                self.started.runs.fetch_add(1, Ordering::SeqCst);
-                let cache = Arc::clone(self);
+                let started = StartedRun::new(self);
                 let run = self.start_run(&self.background, run, permit, move |result| {
-                    let last = cache.started.runs.fetch_sub(1, Ordering::SeqCst) == 1;
-                    if result.is_err() {
-                        cache.started.failures.fetch_add(1, Ordering::SeqCst);
-                    }
-                    if last || result.is_err() {
-                        cache.kick.notify_one();
-                    }
+                    started.note(result);
                 });
                 plan.runs.begin(run).await;
             }

@@ -38,7 +38,7 @@ use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::pages::{FILLING, HELD, PRESENT, UNCLEAN};
 use crate::range_lock::RangeGuard;
 use crate::space::Turn;
-use crate::writeback::{Evidence, Operation, OperationKind};
+use crate::writeback::{Evidence, OperationKind};
 
 /// What the backend is to do with the blocked range.
 #[derive(Debug)]
@@ -308,8 +308,7 @@ impl PageCache {
         if allocates {
             self.charge_blocked(&range)?;
         }
-        let operation = Operation::new(OperationKind::Blocker, pages.clone());
-        self.writeback.begin(&operation);
+        let operation = self.writeback.begin(OperationKind::Blocker, pages.clone());
         let held = self.shoot_down(guard, &pages);
         let (submitted, promise) = (self.generations.submitted(), change.promise(self.mode));
         let result = self
@@ -330,7 +329,7 @@ impl PageCache {
         if let Err(errno) = result {
             self.writeback.failures.note_held(&held, errno, evidence);
         }
-        self.writeback.end(&operation);
+        drop(operation);
         match result {
             Ok(()) if !allocates => self.discharge_space(guard, &range),
             Ok(()) => {}

@@ -18,7 +18,7 @@ use crate::add_lock::BlockGuard;
 use crate::flush::Promise;
 use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::page_cache::{PageCache, bytes_of, page_of};
-use crate::writeback::{Evidence, Operation, OperationKind};
+use crate::writeback::{Evidence, OperationKind};
 
 /// Moves what follows: fallocate's insert and collapse range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,7 @@ impl PageCache {
             let old = cache.size();
             // The page that either end cuts, and everything after it.
             let pages = page_of(size.min(old))..old.div_ceil(PAGE_BYTES);
-            let operation = Operation::new(OperationKind::Blocker, pages.clone());
-            cache.writeback.begin(&operation);
+            let operation = cache.writeback.begin(OperationKind::Blocker, pages.clone());
             let held = cache.shoot_down(guard.as_block(), &pages);
             cache.wait_for(OperationKind::Run, &pages).await;
             let submitted = cache.generations.submitted();
@@ -89,7 +88,7 @@ impl PageCache {
                 };
                 cache.writeback.failures.note_held(&held, errno, evidence);
             }
-            cache.writeback.end(&operation);
+            drop(operation);
             if result.is_ok() {
                 cache.discharge_past(guard.as_block(), size, old);
             }

@@ -8,7 +8,7 @@
 //! last.
 //!
 //! # The scan lock
-//! One mutex guards the list of [`Operation`]s under way (runs and blockers that hold pages). A run is cut and entered into
+//! One mutex guards the list of [operations](operations) under way (runs and blockers that hold pages). A run is cut and entered into
 //! the list in one critical section, so whoever takes the lock sees every page that is not durable either as dirty or in the
 //! list. Clearing stale tags of the tree's inner nodes happens under the same lock, so it can't hide a page from a scan.
 //! The lock is never held across an await; a run of 256 pages is cut in some microseconds.
@@ -37,7 +37,8 @@ use weir_faults::{Errno, FaultContext};
 
 pub(crate) use self::epochs::Epochs;
 pub(crate) use self::failures::{Evidence, Seen, Tries, Watch};
-pub(crate) use self::operations::{Operation, OperationKind, Writeback};
+use self::operations::UnderWay;
+pub(crate) use self::operations::{OperationKind, Writeback};
 pub use self::trouble::WritebackTrouble;
 use crate::carried::{Carried, Carrier};
 use crate::frame::{FrameRefs, PAGE_BYTES};
@@ -59,7 +60,7 @@ struct Scan {
 /// Pages that were marked in flight, on their way to the backend.
 #[derive(Debug)]
 pub(crate) struct Run {
-    operation: Arc<Operation>,
+    operation: UnderWay,
     data: FrameRefs,
     /// Those that went along though they are younger than what the pass covers; hardly ever any.
     young: Vec<u64>,
@@ -192,7 +193,7 @@ impl PageCache {
 
     /// Cuts the next run out of `pages` and marks it in flight.
     fn next_run(&self, pages: Range<u64>, epochs: Epochs) -> Scan {
-        let mut operations = self.writeback.scan();
+        let mut lock = self.writeback.scan();
         let mut scan = Scan {
             run: None,
             busy: false,
@@ -228,10 +229,8 @@ impl PageCache {
                 }
                 scan.next += 1;
             }
-            let operation = Operation::new(OperationKind::Run, first..scan.next);
-            operations.push(Arc::clone(&operation));
             scan.run = Some(Run {
-                operation,
+                operation: lock.begin(OperationKind::Run, first..scan.next),
                 data,
                 young,
                 retry,
@@ -245,14 +244,14 @@ impl PageCache {
     /// ones.
     pub(crate) fn look_for_unwritten(&self, pages: Range<u64>, most: usize) -> Unwritten {
         // Under the scan lock each of them is dirty or in the list: a page leaves one only after it has entered the other.
-        let operations = self.writeback.scan();
+        let lock = self.writeback.scan();
         let pin = epoch::pin();
         let mut found: Vec<u64> = self.table.dirty(pages.clone(), &pin).take(most).collect();
         let next = match found.last() {
             Some(last) if found.len() == most => last + 1,
             _ => pages.end,
         };
-        for operation in operations.iter() {
+        for operation in lock.operations() {
             let part = operation.pages.start.max(pages.start)..operation.pages.end.min(next);
             // In a blocker's range there is nothing but what it holds.
             let on_their_way = self.table.known(part, &pin).filter(|page| {
@@ -262,7 +261,7 @@ impl PageCache {
             });
             found.extend(on_their_way);
         }
-        drop(operations);
+        drop(lock);
         found.sort_unstable();
         found.dedup();
         Unwritten { pages: found, next }

@@ -77,7 +77,7 @@ impl PageCache {
             let range = bytes_of(part);
             tracing::warn!(%errno, start = range.start, end = range.end, "writeback failed; the pages are kept");
         }
-        self.writeback.end(&operation);
+        drop(operation);
         self.throttle.written(end.all);
         if self.table.counts().unstable() >= self.limits.unstable_sync {
             self.kick.notify_one();
