@@ -271,5 +271,7 @@ impl Drop for LockedPage<'_> {
         debug_assert!(self.state.is_valid(), "{:?}", self.state);
         self.counts.transition(self.before, self.state);
         self.slot.unlock(self.state);
+        #[cfg(test)]
+        crate::testing::interleave::at("slot:unlocked");
     }
 }

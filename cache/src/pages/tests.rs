@@ -5,6 +5,7 @@ use super::counts::Counts;
 use super::state::{PageState, UNSTABLE};
 use super::*;
 
+mod order;
 mod tables;
 mod transitions;
 

@@ -140,15 +140,15 @@ pub(super) fn all() -> impl Iterator<Item = Transition> {
 }
 
 /// In a leaf of its own: the first leaf stays, whatever it counts.
-const PAGE: u64 = 600;
+pub(super) const PAGE: u64 = 600;
 const FRAMES: u32 = 8;
 /// Another's page.
 const OTHER: u64 = 1;
 
 /// One page of a table, and what its transitions need from outside.
-struct Bench {
-    pool: Arc<FramePool>,
-    table: PageTable,
+pub(super) struct Bench {
+    pub(super) pool: Arc<FramePool>,
+    pub(super) table: PageTable,
     /// The private frame of the fill, while there is one.
     token: Cell<Option<FrameId>>,
     /// Numbers for fills, epochs and generations, never the same twice.
@@ -158,7 +158,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let pool = FramePool::new(FRAMES).expect("memory");
         let faults = Faults::new().context(RequestKinds::WRITEBACK);
         let table = PageTable::new(Arc::clone(&pool), faults);
@@ -173,7 +173,7 @@ impl Bench {
     }
 
     /// A bench whose page has gone through `steps`.
-    fn after(steps: &[Transition]) -> Self {
+    pub(super) fn after(steps: &[Transition]) -> Self {
         let bench = Self::new();
         for step in steps {
             bench.make(*step);
@@ -181,7 +181,7 @@ impl Bench {
         bench
     }
 
-    fn state(&self) -> PageState {
+    pub(super) fn state(&self) -> PageState {
         let state = self.table.state(PAGE, &epoch::pin());
         state.unwrap_or(PageState::EMPTY)
     }
@@ -192,7 +192,7 @@ impl Bench {
     }
 
     /// Makes a transition with a new number, or with the present detail word where the transition compares.
-    fn make(&self, transition: Transition) {
+    pub(super) fn make(&self, transition: Transition) {
         let number = match transition {
             Transition::Synced | Transition::SyncFailed => self.detail(),
             _ => self.last_number.get() + 1,
@@ -350,7 +350,7 @@ fn try_out(steps: &[Transition], transition: Transition) -> Option<u64> {
 }
 
 /// Each state that can be reached, by the shortest way.
-fn reachable() -> BTreeMap<u64, Vec<Transition>> {
+pub(super) fn reachable() -> BTreeMap<u64, Vec<Transition>> {
     let mut ways = BTreeMap::from([(0, Vec::new())]);
     let mut to_try = VecDeque::from([0]);
     while let Some(from) = to_try.pop_front() {
