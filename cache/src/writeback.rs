@@ -8,7 +8,7 @@
 //! last.
 //!
 //! # The scan lock
-//! One mutex guards the list of [operations](operations) under way (runs and blockers that hold pages). A run is cut and entered into
+//! One mutex guards the list of [`Operation`](operations::Operation)s under way (runs and blockers that hold pages). A run is cut and entered into
 //! the list in one critical section, so whoever takes the lock sees every page that is not durable either as dirty or in the
 //! list. Clearing stale tags of the tree's inner nodes happens under the same lock, so it can't hide a page from a scan.
 //! The lock is never held across an await; a run of 256 pages is cut in some microseconds.

@@ -71,23 +71,21 @@ impl PageTable {
     ) -> Option<(FrameId, TakenRef)> {
         let slot = self.slots.get(page, pin)?;
         let mut armed = self.faults.armed();
-        let mut state = slot.load();
-        while state.has(PRESENT) {
+        loop {
+            let state = slot.load();
+            if !state.has(PRESENT) {
+                return None;
+            }
             #[cfg(test)]
             crate::testing::interleave::at("hit:looked");
-            let taken = self.pool.try_ref(state.frame(), armed);
-            let now = slot.load();
-            match taken {
-                Some(taken) if now.same_page(state) && !race_fault!(armed) => {
+            if let Some(taken) = self.pool.try_ref(state.frame(), armed) {
+                if slot.load().same_page(state) && !race_fault!(armed) {
                     return Some((state.frame(), taken));
                 }
-                Some(_) => _ = self.pool.unref(state.frame()),
-                None => {}
+                self.pool.unref(state.frame());
             }
             armed = ArmedPoints::NONE;
-            state = now;
         }
-        None
     }
 
     /// The first of `pages` whose slot is not empty.
