@@ -176,6 +176,23 @@ async fn failed_writeback_keeps_the_data_and_tells_flush() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_could_not_be_read_is_not_kept() {
+    let bench = Bench::new(1 << 20);
+    bench.backend.fill(&vec![7; 1 << 20]);
+    bench.backend.behave(Behaviour {
+        failures_per_mille: BTreeMap::from([("read", 1000)]),
+        ..Behaviour::default()
+    });
+    assert_eq!(bench.read(0..8192).await, Err(Errno::EIO));
+    assert_eq!(bench.write(8192 + 5, &[9]).await, Err(Errno::EIO));
+    assert_eq!(bench.cache.stats().resident_pages, 0);
+    let mut out = FrameRefs::new(Arc::clone(bench.cache.pool()));
+    assert!(!bench.cache.try_read(0, 1, &mut out), "a hit on nothing");
+    bench.backend.behave(Behaviour::default());
+    assert_eq!(bench.read(0..12_288).await.unwrap(), [7; 12_288]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_flush_does_not_sync_but_the_first_one() {
     let bench = Bench::new(1 << 20);
     bench.cache.flush(&bench.context).await.unwrap();
