@@ -257,6 +257,24 @@ async fn a_hit_that_fails_half_way_keeps_its_stream_going() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pages_that_were_read_ahead_in_vain_are_counted_when_they_go() {
+    let bench = Bench::new(1 << 20);
+    for page in 0..8 {
+        let start = page * PAGE_BYTES;
+        bench.read(start..start + PAGE_BYTES).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    while bench.cache.evict(usize::MAX) > 0 {}
+    let stats = bench.cache.stats();
+    assert_eq!(stats.resident_pages, 0);
+    assert_ne!(stats.readahead_wasted, 0);
+    assert_eq!(
+        stats.readahead_used + stats.readahead_wasted,
+        stats.readahead_pages
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_prefetch_waits_for_what_it_started_and_reads_nothing_twice() {
     let bench = Bench::new(2 << 20);
     bench.backend.behave(Behaviour {
