@@ -71,21 +71,23 @@ impl PageTable {
     ) -> Option<(FrameId, TakenRef)> {
         let slot = self.slots.get(page, pin)?;
         let mut armed = self.faults.armed();
-        loop {
-            let state = slot.load();
-            if !state.has(PRESENT) {
-                return None;
-            }
+        let mut state = slot.load();
+        while state.has(PRESENT) {
             #[cfg(test)]
             crate::testing::interleave::at("hit:looked");
-            if let Some(taken) = self.pool.try_ref(state.frame(), armed) {
-                if slot.load().same_page(state) && !race_fault!(armed) {
+            let taken = self.pool.try_ref(state.frame(), armed);
+            let now = slot.load();
+            match taken {
+                Some(taken) if now.same_page(state) && !race_fault!(armed) => {
                     return Some((state.frame(), taken));
                 }
-                self.pool.unref(state.frame());
+                Some(_) => _ = self.pool.unref(state.frame()),
+                None => {}
             }
             armed = ArmedPoints::NONE;
+            state = now;
         }
+        None
     }
 
     /// The first of `pages` whose slot is not empty.
