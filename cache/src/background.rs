@@ -137,6 +137,32 @@ pub(crate) struct Started {
     failures: AtomicU64,
 }
 
+/// A run that the task has started. It is counted as long as this lives; the end of the last one is said by a kick.
+struct StartedRun(Arc<PageCache>);
+
+impl StartedRun {
+    fn new(cache: &Arc<PageCache>) -> Self {
+        cache.started.runs.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(cache))
+    }
+
+    /// It has ended like this.
+    fn note(&self, result: Result<(), Errno>) {
+        if result.is_err() {
+            self.0.started.failures.fetch_add(1, Ordering::SeqCst);
+            self.0.kick.notify_one();
+        }
+    }
+}
+
+impl Drop for StartedRun {
+    fn drop(&mut self) {
+        if self.0.started.runs.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.kick.notify_one();
+        }
+    }
+}
+
 /// When to try again after a failure.
 #[derive(Debug)]
 struct Backoff {
@@ -196,7 +222,7 @@ struct Ages(VecDeque<(Instant, u64)>);
 
 impl Ages {
     fn tick(&mut self, cache: &PageCache) {
-        if cache.counts.dirty.load(Ordering::Relaxed) > 0 {
+        if cache.table.counts().dirty() > 0 {
             self.0
                 .push_back((Instant::now(), cache.generations.next_epoch()));
         }
@@ -221,7 +247,7 @@ impl PageCache {
             plan.retry = true;
         }
         let pressed = self.pool.waiting() > 0 || self.unclean_pages() >= self.limits.dirty_slow;
-        let dirty = self.counts.dirty.load(Ordering::Relaxed);
+        let dirty = self.table.counts().dirty();
         let wanted = if pressed || dirty >= self.limits.dirty_start {
             Some(u64::MAX)
         } else {
@@ -233,7 +259,7 @@ impl PageCache {
         plan.begin_due_pass();
         self.submit_pass(plan).await;
         self.backend.submit();
-        let unstable = self.counts.unstable.load(Ordering::Relaxed);
+        let unstable = self.table.counts().unstable();
         // One sync for all of a pass is the cheapest. But if a run takes longer than a tick, who waits can't wait for that.
         let settled = plan.pass.is_none() && started.runs.load(Ordering::SeqCst) == 0;
         let due = unstable >= self.limits.unstable_sync
@@ -254,16 +280,9 @@ impl PageCache {
             let (run, next) = self.cut_run(pass.next..pages.end, pass.epochs);
             pass.next = next;
             if let Some(run) = run {
-                self.started.runs.fetch_add(1, Ordering::SeqCst);
-                let cache = Arc::clone(self);
+                let started = StartedRun::new(self);
                 let run = self.start_run(&self.background, run, permit, move |result| {
-                    let last = cache.started.runs.fetch_sub(1, Ordering::SeqCst) == 1;
-                    if result.is_err() {
-                        cache.started.failures.fetch_add(1, Ordering::SeqCst);
-                    }
-                    if last || result.is_err() {
-                        cache.kick.notify_one();
-                    }
+                    started.note(result);
                 });
                 plan.runs.begin(run).await;
             }

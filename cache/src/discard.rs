@@ -31,15 +31,14 @@ use crate::add_lock::{AddLock, BlockGuard, REGION_BYTES};
 use crate::backend::{Capabilities, ZeroMode};
 use crate::flush::{Promise, Submitted};
 use crate::frame::{FrameRefs, PAGE_BYTES};
-use crate::gen_radix::Tag;
 use crate::options::{
     CacheMode, WHOLE_REGIONS, WHOLE_SLICE_BYTES, WHOLE_SLICE_GROWTH, WHOLE_SLICE_QUICK,
 };
-use crate::page::{DIRTY, FILLING, HELD, IN_FLIGHT, PRESENT, PageState, UNCLEAN};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
+use crate::pages::{FILLING, HELD, PRESENT, UNCLEAN};
 use crate::range_lock::RangeGuard;
 use crate::space::Turn;
-use crate::writeback::{Evidence, OLDEST_EPOCH, Operation, OperationKind};
+use crate::writeback::{Evidence, OperationKind};
 
 /// What the backend is to do with the blocked range.
 #[derive(Debug)]
@@ -309,8 +308,7 @@ impl PageCache {
         if allocates {
             self.charge_blocked(&range)?;
         }
-        let operation = Operation::new(OperationKind::Blocker, pages.clone());
-        self.writeback.begin(&operation);
+        let operation = self.writeback.begin(OperationKind::Blocker, pages.clone());
         let held = self.shoot_down(guard, &pages);
         let (submitted, promise) = (self.generations.submitted(), change.promise(self.mode));
         let result = self
@@ -331,7 +329,7 @@ impl PageCache {
         if let Err(errno) = result {
             self.writeback.failures.note_held(&held, errno, evidence);
         }
-        self.writeback.end(&operation);
+        drop(operation);
         match result {
             Ok(()) if !allocates => self.discharge_space(guard, &range),
             Ok(()) => {}
@@ -374,16 +372,14 @@ impl PageCache {
         let mut next = pages.start;
         loop {
             let pin = epoch::pin();
-            let present = self
-                .slots
-                .next_tagged(next, Tag::Present, &pin)
-                .filter(|page| *page < pages.end);
-            let Some(page) = present else { return held };
+            let Some(page) = self.table.next_known(&(next..pages.end), &pin) else {
+                return held;
+            };
             next = page + 1;
-            let Some(mut slot) = self.lock_page(page, &pin) else {
+            let Some(mut slot) = self.table.lock(page, &pin) else {
                 continue;
             };
-            let state = slot.state;
+            let state = slot.state();
             assert!(
                 !state.has(FILLING),
                 "a block guard excludes fills: page {page} is {state:?}"
@@ -393,14 +389,10 @@ impl PageCache {
                 "changes of the same pages take turns: page {page} is {state:?}"
             );
             if state.has(UNCLEAN) {
-                slot.state = state
-                    .without(PRESENT | UNCLEAN)
-                    .with(HELD | if state.has(IN_FLIGHT) { IN_FLIGHT } else { 0 });
+                slot.hold();
                 held.push(page);
             } else if state.has(PRESENT) {
-                slot.state = PageState::EMPTY;
-                drop(slot);
-                self.pool.unref(state.frame());
+                drop(slot.evict());
             }
         }
     }
@@ -409,26 +401,13 @@ impl PageCache {
     pub(crate) fn release_held(&self, page: u64, changed: bool) {
         let pin = epoch::pin();
         let mut slot = self
-            .lock_page(page, &pin)
+            .table
+            .lock(page, &pin)
             .expect("a held page stays in its slot");
-        assert!(
-            slot.state.has(HELD),
-            "page {page} is not held: {:?}",
-            slot.state
-        );
-        assert!(
-            !slot.state.has(IN_FLIGHT),
-            "a blocker waits for writeback: page {page}"
-        );
-        let frame = slot.state.frame();
         if changed {
-            slot.state = PageState::EMPTY;
-            drop(slot);
-            self.pool.unref(frame);
+            slot.release();
         } else {
-            slot.state = PageState::present(frame, DIRTY);
-            // What the store has of it nobody knows: every FLUSH under way has it to write.
-            slot.set_detail(OLDEST_EPOCH);
+            slot.put_back();
         }
     }
 

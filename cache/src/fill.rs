@@ -30,8 +30,8 @@ use crate::add_lock::AddGuard;
 use crate::carried::Carried;
 use crate::event::Event;
 use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, PAGE_SIZE};
-use crate::page::{FILLING, PageState};
 use crate::page_cache::{PageCache, bytes_of};
+use crate::pages::PageGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One run of pages being read.
@@ -138,7 +138,7 @@ impl PageCache {
     pub(crate) fn plan_page(
         &self,
         page: u64,
-        slot: &mut crate::page_cache::PageGuard<'_>,
+        slot: &mut PageGuard<'_>,
         frames: &mut FrameBuf,
         planned: &mut PlannedFills,
     ) -> bool {
@@ -156,8 +156,7 @@ impl PageCache {
             });
         }
         let run = planned.last_mut().expect("pushed above");
-        slot.state = PageState::filling(frame);
-        slot.set_detail(run.fill.id);
+        slot.begin_fill(frame, run.fill.id);
         run.frames.push(frame);
         true
     }
@@ -215,7 +214,6 @@ impl PageCache {
             (0..frames.len()).map(|i| is_zero(frames.page(i))).collect();
         for (i, frame) in frames.take().into_iter().enumerate() {
             let page = fill.first_page + i as u64;
-            self.pool.set_owner(frame, page);
             if zero[i] {
                 self.pool.mark_zero(frame);
             }
@@ -223,14 +221,13 @@ impl PageCache {
                 self.pool.mark_prefetched(frame, marker == page);
             }
             let pin = epoch::pin();
-            if let Some(mut slot) = self.lock_page(page, &pin)
-                && slot.state.has(FILLING)
-                && slot.state.frame() == frame
+            if let Some(mut slot) = self.table.lock(page, &pin)
+                && slot.state().is_filled_by(frame)
             {
-                slot.state = PageState::EMPTY;
                 if result.is_ok() && !race_fault!(context) {
-                    self.pool.add_ref(frame);
-                    slot.state = PageState::present(frame, 0);
+                    slot.fill_landed(frame);
+                } else {
+                    slot.fill_failed(frame);
                 }
                 handed.push(frame, 0, PAGE_SIZE, zero[i]);
                 continue;

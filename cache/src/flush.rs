@@ -57,9 +57,9 @@ use crossbeam_epoch as epoch;
 use tokio::sync::Mutex as FairMutex;
 use weir_faults::{Errno, FaultContext, error_injectable, pause_point};
 
-use crate::page::{DIRTY, IN_FLIGHT, UNSTABLE};
 use crate::page_cache::{PageCache, pages_of};
-use crate::writeback::{DirtySince, Evidence, OLDEST_EPOCH, OperationKind, Seen, Tries, Watch};
+use crate::pages::OLDEST_EPOCH;
+use crate::writeback::{Evidence, OperationKind, Seen, Tries, Watch};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The generation of all that others did to the backend before it was opened.
@@ -415,25 +415,14 @@ impl PageCache {
         let mut unwritten = Vec::new();
         for (page, generation) in pages {
             let pin = epoch::pin();
-            let Some(mut slot) = self.lock_page(page, &pin) else {
+            let Some(mut slot) = self.table.lock(page, &pin) else {
                 continue;
             };
-            // Submitted again or shot down since: no longer what that sync was about.
-            let waits = slot.state.has(UNSTABLE) && slot.detail() == generation;
             if durable {
-                if waits {
-                    slot.state = slot.state.without(UNSTABLE);
-                }
+                slot.synced(generation);
                 continue;
             }
-            // One that is dirty, in flight or held was written again since, or is about to be changed. What was there before may be
-            // gone, and earlier FLUSHes cover that: none of them may pass the page by for being younger, or end before it is stored.
-            if waits || slot.state.has(DIRTY) {
-                slot.state = slot.state.without(UNSTABLE).with(DIRTY);
-                slot.set_detail(DirtySince::failed_detail(OLDEST_EPOCH));
-            } else if slot.state.has(IN_FLIGHT) {
-                slot.set_detail(OLDEST_EPOCH);
-            }
+            slot.sync_failed(generation);
             unwritten.push((page, OLDEST_EPOCH));
         }
         if of_pages {

@@ -8,7 +8,7 @@
 //! # How it hangs together
 //! - [`add_lock`]: who may put pages in and who may keep them out, per region of the device;
 //!   [`two_state_lock`] is the lock under it.
-//! - [`gen_radix`]: the sparse array of page slots; [`page`] tells what a slot's bits mean.
+//! - [`gen_radix`]: the sparse array of page slots; [`pages`] tells what a slot's bits mean, and who changes them.
 //! - [`frame`]: page memory, and how a reader takes a reference without a lock.
 //! - [`range_lock`]: the order of changes behind the cache's back.
 //! - [`read`] and [`fill`], [`write`], [`discard`], [`direct`], [`resize`]: the requests; [`power`]: what ends them. [`flush`] and [`writeback`]: durability.
@@ -42,13 +42,11 @@ mod fill;
 #[cfg(not(loom))]
 mod flush;
 #[cfg(not(loom))]
-mod frame;
-#[cfg(not(loom))]
 mod options;
 #[cfg(not(loom))]
-mod page;
-#[cfg(not(loom))]
 mod page_cache;
+#[cfg(not(loom))]
+mod pages;
 #[cfg(not(loom))]
 mod payload;
 #[cfg(not(loom))]
@@ -76,6 +74,9 @@ mod write;
 #[cfg(not(loom))]
 mod writeback;
 
+// Where the frames are is of no interest to who uses them.
+#[cfg(not(loom))]
+use crate::pages::frame;
 #[cfg(not(loom))]
 pub use crate::{
     backend::{

@@ -6,7 +6,7 @@ use weir_faults::Device;
 
 use crate::add_lock::REGION_BYTES;
 use crate::frame::{FramePool, MAX_FRAMES, PAGE_SIZE};
-use crate::page::PageSlot;
+use crate::pages::PageSlot;
 
 /// When a write is acknowledged, and whether pages are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

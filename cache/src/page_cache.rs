@@ -1,7 +1,7 @@
 //! The page cache of one export: the state that everything else in this crate works on.
 //!
 //! # Shape
-//! [`PageCache`] owns the slots (a [`GenRadix`] of page slots), the frames ([`FramePool`]), the [`AddLock`] that keeps
+//! [`PageCache`] owns the [`PageTable`] (what is known of each page), the frames ([`FramePool`]), the [`AddLock`] that keeps
 //! fills and blockers apart, and the bookkeeping of what is on its way to or from the backend. The operations live in
 //! modules of their own: [`read`](crate::read), [`write`](crate::write), [`discard`](crate::discard),
 //! [`flush`](crate::flush), [`writeback`](crate::writeback), [`readahead`](crate::readahead), [`reclaim`](crate::reclaim).
@@ -50,11 +50,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_epoch as epoch;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weir_faults::{ArmedPoints, Errno, FaultContext, Faults, RequestKinds, race_fault};
+use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
 
 use crate::add_lock::AddLock;
 use crate::backend::Backend;
@@ -63,9 +62,8 @@ use crate::error_seq::ErrorSeq;
 use crate::fill::Fills;
 use crate::flush::Generations;
 use crate::frame::{FramePool, PAGE_BYTES, PAGE_SHIFT};
-use crate::gen_radix::{GenRadix, Tag};
 use crate::options::{CacheMode, CacheOptions, Limits, MIN_CACHE_BYTES, SEARCHES};
-use crate::page::{Counts, DIRTY, LockedPage, PageSlot};
+use crate::pages::PageTable;
 use crate::power::PowerCuts;
 use crate::range_lock::RangeLock;
 use crate::readahead::Readahead;
@@ -82,8 +80,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// checks again where a resize may have come between.
 #[derive(Debug)]
 pub struct PageCache {
-    pub(crate) slots: GenRadix<PageSlot>,
-    pub(crate) counts: Counts,
+    pub(crate) table: PageTable,
+    /// The frames: those that are private as well as those of the table.
     pub(crate) pool: Arc<FramePool>,
     pub(crate) add_lock: Arc<AddLock>,
     /// Changes behind the cache's back, in the order of their arrival.
@@ -204,8 +202,7 @@ impl PageCache {
             }
         })?;
         let cache = Arc::new(Self {
-            slots: GenRadix::with_faults(background.clone()),
-            counts: Counts::default(),
+            table: PageTable::new(Arc::clone(&pool), background.clone()),
             memory: Memory::new(&limits),
             pool,
             add_lock: Arc::new(AddLock::with_faults(PAGE_SHIFT, background.clone())),
@@ -281,16 +278,16 @@ impl PageCache {
 
     /// Figures at this moment.
     pub fn stats(&self) -> CacheStats {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = self.table.counts();
         CacheStats {
             frames: u64::from(self.limits.frames),
             free_frames: u64::from(self.pool.free_frames()),
             metadata_bytes: self.metadata_bytes() as u64,
-            resident_pages: load(&self.counts.present),
-            dirty_pages: load(&self.counts.dirty),
-            in_flight_pages: load(&self.counts.in_flight),
-            held_pages: load(&self.counts.held),
-            unstable_pages: load(&self.counts.unstable),
+            resident_pages: counts.present(),
+            dirty_pages: counts.dirty(),
+            in_flight_pages: counts.in_flight(),
+            held_pages: counts.held(),
+            unstable_pages: counts.unstable(),
             hits: self.counters.hits.sum(),
             misses: self.counters.misses.sum(),
             evictions: self.counters.evictions.sum(),
@@ -326,7 +323,7 @@ impl PageCache {
     /// Pages that the backend may not durably have.
     #[inline]
     pub(crate) fn unclean_pages(&self) -> u64 {
-        self.counts.unclean.load(Ordering::Relaxed)
+        self.table.counts().unclean()
     }
 
     /// Writes everything back, syncs, stops the background task and closes the backend.
@@ -365,140 +362,6 @@ impl PageCache {
             Some(errno) => Err(CloseError::Lost(errno)),
             None => Ok(()),
         }
-    }
-
-    /// Locks the slot of `page` if there is one.
-    pub(crate) fn lock_page<'a>(
-        &'a self,
-        page: u64,
-        pin: &'a epoch::Guard,
-    ) -> Option<PageGuard<'a>> {
-        let armed = self.background.armed();
-        let locked = self.slots.get(page, pin)?.lock(&self.counts, armed);
-        let counted = !locked.state.is_empty();
-        Some(
-            PageGuard {
-                locked: Some(locked),
-                before_dirty: false,
-                cache: self,
-                page,
-                pin,
-                counted,
-                was_empty: !counted,
-            }
-            .init(),
-        )
-    }
-
-    /// Locks the slot of `page`, creating it where there is none. The slot may be empty.
-    ///
-    /// # Errors
-    /// `ENOMEM` when there is no memory for a node, `EOVERFLOW` for an index past what the tree can hold.
-    pub(crate) fn lock_or_create<'a>(
-        &'a self,
-        page: u64,
-        pin: &'a epoch::Guard,
-    ) -> Result<PageGuard<'a>, Errno> {
-        let mut armed = self.background.armed();
-        loop {
-            // Lost: as if nothing were there yet, and someone else makes it at the same time.
-            if !race_fault!(armed)
-                && let Some(guard) = self.lock_page(page, pin)
-                && guard.counted
-            {
-                return Ok(guard);
-            }
-            armed = ArmedPoints::NONE;
-            #[cfg(test)]
-            crate::testing::interleave::at("slot:missing");
-            // Counted before it is locked: a counted leaf can't be reclaimed under the slot.
-            let slot = self.slots.occupy(page, pin).map_err(|_| Errno::ENOMEM)?;
-            let locked = slot.lock(&self.counts, armed);
-            if locked.state.is_empty() {
-                let guard = PageGuard {
-                    locked: Some(locked),
-                    before_dirty: false,
-                    cache: self,
-                    page,
-                    pin,
-                    counted: true,
-                    was_empty: true,
-                };
-                return Ok(guard.init());
-            }
-            drop(locked);
-            self.slots.vacate(page, pin);
-        }
-    }
-}
-
-/// A locked page slot that keeps the tree's tags and population in step with the slot's state when it is dropped.
-#[derive(Debug)]
-pub(crate) struct PageGuard<'a> {
-    /// Taken only in `drop`.
-    locked: Option<LockedPage<'a>>,
-    cache: &'a PageCache,
-    page: u64,
-    pin: &'a epoch::Guard,
-    /// The leaf's population counts this slot.
-    counted: bool,
-    was_empty: bool,
-    before_dirty: bool,
-}
-
-impl<'a> PageGuard<'a> {
-    fn init(mut self) -> Self {
-        self.before_dirty = self.state.has(DIRTY);
-        self
-    }
-}
-
-impl<'a> std::ops::Deref for PageGuard<'a> {
-    type Target = LockedPage<'a>;
-
-    fn deref(&self) -> &Self::Target {
-        self.locked.as_ref().expect("taken in drop only")
-    }
-}
-
-impl std::ops::DerefMut for PageGuard<'_> {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        self.locked.as_mut().expect("taken in drop only")
-    }
-}
-
-impl Drop for PageGuard<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        let locked = self.locked.take().expect("taken here only");
-        let (slots, page, pin) = (&self.cache.slots, self.page, self.pin);
-        let (dirty, empty) = (locked.state.has(DIRTY), locked.state.is_empty());
-        assert!(
-            self.counted || empty,
-            "page {page} became {:?} without being counted",
-            locked.state
-        );
-        // Tags change under the slot's lock; a tag set before the state shows is merely stale-set for a moment.
-        if dirty != self.before_dirty {
-            if dirty {
-                slots.set_tag(page, Tag::Dirty, pin)
-            } else {
-                slots.clear_tag(page, Tag::Dirty, pin)
-            }
-        }
-        if empty != self.was_empty {
-            if empty {
-                slots.clear_tag(page, Tag::Present, pin)
-            } else {
-                slots.set_tag(page, Tag::Present, pin)
-            }
-        }
-        drop(locked);
-        if self.counted && empty {
-            slots.vacate(page, pin);
-        }
-        #[cfg(test)]
-        crate::testing::interleave::at("page:unlocked");
     }
 }
 

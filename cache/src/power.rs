@@ -19,7 +19,7 @@ use weir_faults::Errno;
 
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::page_cache::PageCache;
-use crate::writeback::{Operation, OperationKind};
+use crate::writeback::OperationKind;
 
 /// Counts the beginnings and ends of power cuts.
 #[derive(Debug, Default)]
@@ -77,8 +77,7 @@ impl PageCache {
             let guard = cache.add_lock.exclusive().await;
             cache.power_cuts.step();
             let pages = 0..cache.size().div_ceil(PAGE_BYTES);
-            let operation = Operation::new(OperationKind::Blocker, pages.clone());
-            cache.writeback.begin(&operation);
+            let operation = cache.writeback.begin(OperationKind::Blocker, pages.clone());
             let held = cache.shoot_down(guard.as_block(), &pages);
             cache.wait_for(OperationKind::Run, &pages).await;
             let newest = held.iter().map(|page| cache.held_data(*page)).collect();
@@ -90,7 +89,7 @@ impl PageCache {
                 cache.release_held(*page, true);
             }
             cache.released(&held);
-            cache.writeback.end(&operation);
+            drop(operation);
             cache
                 .reconcile_blocked(guard.as_block(), 0..cache.size())
                 .await;
@@ -105,7 +104,8 @@ impl PageCache {
         let mut data = FrameRefs::new(Arc::clone(&self.pool));
         let pin = epoch::pin();
         let slot = self
-            .lock_page(page, &pin)
+            .table
+            .lock(page, &pin)
             .expect("a held page stays in its slot");
         self.push_page(&slot, page, &mut data);
         (page * PAGE_BYTES, data)

@@ -14,10 +14,9 @@ use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
 
 use crate::backend::ZeroMode;
 use crate::frame::{FrameRefs, PAGE_BYTES, PAGE_SIZE};
-use crate::gen_radix::Tag;
 use crate::options::{CacheOptions, MIN_CACHE_BYTES};
-use crate::page::{DIRTY, PRESENT};
 use crate::page_cache::{PageCache, bytes_of};
+use crate::pages::{DIRTY, PRESENT};
 use crate::reclaim::Budget;
 use crate::testing::{TestBackend, read, write};
 
@@ -246,11 +245,10 @@ fn check_slots(race: &Race) {
     let mut frames = std::collections::BTreeSet::new();
     for page in 0..cache.size().div_ceil(PAGE) {
         let pin = epoch::pin();
-        let Some(slot) = cache.slots.get(page, &pin) else {
+        let Some(state) = cache.table.state(page, &pin) else {
             continue;
         };
-        let state = slot.load();
-        let tags = [Tag::Present, Tag::Dirty].map(|tag| cache.slots.has_tag(page, tag, &pin));
+        let tags = cache.table.tags(page, &pin);
         assert_eq!(
             tags,
             [!state.is_empty(), state.has(DIRTY)],
@@ -266,7 +264,7 @@ fn check_slots(race: &Race) {
         assert_eq!(pool.count(frame), 1, "references to page {page}");
         assert_eq!(pool.owner(frame), page, "the owner of frame {frame}");
         // Not by a read: that might start readahead.
-        let (frame, _) = cache.take_present(slot).expect("it is present");
+        let (frame, _) = cache.table.take_present(page, &pin).expect("it is present");
         let mut refs = FrameRefs::new(Arc::clone(pool));
         refs.push(frame, 0, PAGE_SIZE, false);
         let mut data = [0; PAGE_SIZE];

@@ -11,15 +11,15 @@ use std::sync::Arc;
 
 use crossbeam_epoch as epoch;
 use smallvec::SmallVec;
-use weir_faults::{ArmedPoints, Errno, FaultContext, race_fault};
+use weir_faults::{Errno, FaultContext, race_fault};
 
 use crate::add_lock::AddGuard;
 use crate::carried::carry;
 use crate::fill::{Fill, FillPurpose, PlannedFills};
 use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, TakenRef};
 use crate::options::SLICE_BYTES;
-use crate::page::{FILLING, PRESENT, PageSlot};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
+use crate::pages::{FILLING, PRESENT};
 
 /// How often a read tries again because a fill that it joined has failed.
 const JOINED_RETRIES: u32 = 2;
@@ -53,11 +53,7 @@ impl PageCache {
         let pin = epoch::pin();
         let mut stream = None;
         for wanted in wanted(offset, length) {
-            let taken = self
-                .slots
-                .get(wanted.page, &pin)
-                .and_then(|slot| self.take_present(slot));
-            let Some((frame, taken)) = taken else {
+            let Some((frame, taken)) = self.table.take_present(wanted.page, &pin) else {
                 out.truncate(pieces);
                 // The marker is used up, whoever reads the page next.
                 if let Some(page) = stream {
@@ -77,29 +73,6 @@ impl PageCache {
             self.continue_readahead(page);
         }
         true
-    }
-
-    /// Takes a reference to the page in `slot` if there is one.
-    #[inline]
-    pub(crate) fn take_present(&self, slot: &PageSlot) -> Option<(FrameId, TakenRef)> {
-        let mut armed = self.background.armed();
-        let mut state = slot.load();
-        while state.has(PRESENT) {
-            #[cfg(test)]
-            crate::testing::interleave::at("hit:looked");
-            let taken = self.pool.try_ref(state.frame(), armed);
-            let now = slot.load();
-            match taken {
-                Some(taken) if now.same_page(state) && !race_fault!(armed) => {
-                    return Some((state.frame(), taken));
-                }
-                Some(_) => _ = self.pool.unref(state.frame()),
-                None => {}
-            }
-            armed = ArmedPoints::NONE;
-            state = now;
-        }
-        None
     }
 
     /// Reads `offset..offset + length`, at most [`SLICE_BYTES`] within one region (see [`PageCache::slice_at`]).
@@ -167,9 +140,9 @@ impl PageCache {
         let pin = epoch::pin();
         let missing = |page: &u64| {
             !self
-                .slots
-                .get(*page, &pin)
-                .is_some_and(|slot| slot.load().has(PRESENT | FILLING))
+                .table
+                .state(*page, &pin)
+                .is_some_and(|state| state.has(PRESENT | FILLING))
         };
         pages.clone().filter(missing).count()
     }
@@ -190,29 +163,29 @@ impl PageCache {
         let mut planned = PlannedFills::new();
         for wanted in wanted(offset, length) {
             let pin = epoch::pin();
-            let mut slot = match self.lock_or_create(wanted.page, &pin) {
+            let mut slot = match self.table.lock_or_create(wanted.page, &pin) {
                 Err(errno) if planned.is_empty() => return Err(errno),
                 // What is planned must still be read: its slots are FILLING.
                 Err(_) => return Ok((sources, planned, false)),
                 Ok(slot) => slot,
             };
-            if slot.state.has(PRESENT) {
-                let frame = slot.state.frame();
+            if slot.state().has(PRESENT) {
+                let frame = slot.state().frame();
                 sources
                     .list
                     .push(Source::Present(frame, self.pool.add_ref(frame)));
-            } else if slot.state.has(FILLING) {
+            } else if slot.state().has(FILLING) {
                 // Registered before the slot named it and removed after the slot stopped to, and the slot is locked.
                 let fill = self
                     .fills
-                    .find(slot.detail())
+                    .find(slot.fill_id())
                     .expect("a filling slot names a running fill");
                 sources.list.push(Source::Joined(fill));
             } else {
                 assert!(
-                    slot.state.is_empty(),
+                    slot.state().is_empty(),
                     "an add guard excludes held pages: {:?}",
-                    slot.state
+                    slot.state()
                 );
                 if !self.plan_page(wanted.page, &mut slot, &mut frames, &mut planned) {
                     return Ok((sources, planned, false));

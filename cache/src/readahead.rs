@@ -146,10 +146,11 @@ impl PageCache {
         let mut planned = PlannedFills::new();
         for page in pages {
             let pin = epoch::pin();
-            let Ok(mut slot) = self.lock_or_create(page, &pin) else {
+            let Ok(mut slot) = self.table.lock_or_create(page, &pin) else {
                 break;
             };
-            if slot.state.is_empty() && !self.plan_page(page, &mut slot, &mut frames, &mut planned)
+            if slot.state().is_empty()
+                && !self.plan_page(page, &mut slot, &mut frames, &mut planned)
             {
                 break;
             }

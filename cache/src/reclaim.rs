@@ -27,8 +27,8 @@ use weir_faults::{ArmedPoints, race_fault};
 
 use crate::frame::{FrameBuf, FrameId, PAGE_SIZE, PrivateFrame};
 use crate::options::Limits;
-use crate::page::PageState;
 use crate::page_cache::PageCache;
+use crate::pages::PageSlot;
 use crate::space::Space;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -181,10 +181,10 @@ impl PageCache {
     /// Evicts up to `wanted` clean pages, looking at no more than `steps_max` frames; says how many.
     fn evict_within(&self, wanted: usize, steps_max: usize) -> usize {
         let used = self.pool.used_frames();
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = self.table.counts();
         // Held pages are not clean, but not present either.
-        let unclean = load(&self.counts.unclean).saturating_sub(load(&self.counts.held));
-        if used == 0 || load(&self.counts.present) <= unclean {
+        let unclean = counts.unclean().saturating_sub(counts.held());
+        if used == 0 || counts.present() <= unclean {
             return 0;
         }
         let mut evicted = 0;
@@ -211,11 +211,12 @@ impl PageCache {
         #[cfg(test)]
         crate::testing::interleave::at("reclaim:chosen");
         let pin = epoch::pin();
-        let Some(mut slot) = self.lock_page(page, &pin) else {
+        let Some(slot) = self.table.lock(page, &pin) else {
             return false;
         };
         // Under the lock: a private frame, or one that moved on, is not what this slot names.
-        if !slot.state.is_clean() || slot.state.frame() != frame || self.pool.count(frame) != 1 {
+        let state = slot.state();
+        if !state.is_clean() || state.frame() != frame || self.pool.count(frame) != 1 {
             return false;
         }
         if race_fault!(armed) {
@@ -223,25 +224,22 @@ impl PageCache {
             *armed = ArmedPoints::NONE;
             return false;
         }
-        slot.state = PageState::EMPTY;
-        drop(slot);
-        if self.pool.is_unused_prefetch(frame) {
+        if slot.evict().is_unused_prefetch() {
             self.counters.readahead_wasted.add(1);
         }
-        self.pool.unref(frame);
         true
     }
 
     /// Bytes that are kept beside the pages, and grow and shrink with what is cached and touched.
     pub(crate) fn metadata_bytes(&self) -> usize {
         let space = self.space.as_ref().map_or(0, Space::bytes);
-        self.slots.bytes() + self.add_lock.bytes() + space
+        self.table.bytes() + self.add_lock.bytes() + space
     }
 
     /// Sets frames aside for metadata, or gives them back as it has shrunk.
     fn withhold_metadata(&self) {
         // A share of the frames' own bookkeeping is in their number already (`Limits::new` counts a slot per frame).
-        let own = self.limits.frames as usize * size_of::<crate::page::PageSlot>();
+        let own = self.limits.frames as usize * size_of::<PageSlot>();
         let target = self
             .metadata_bytes()
             .saturating_sub(own)

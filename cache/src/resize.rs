@@ -17,10 +17,8 @@ use weir_faults::{Errno, RequestKinds, pause_point};
 use crate::add_lock::BlockGuard;
 use crate::flush::Promise;
 use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
-use crate::gen_radix::Tag;
-use crate::page::{DIRTY, HELD, IN_FLIGHT, PageState};
 use crate::page_cache::{PageCache, bytes_of, page_of};
-use crate::writeback::{Evidence, OLDEST_EPOCH, Operation, OperationKind};
+use crate::writeback::{Evidence, OperationKind};
 
 /// Moves what follows: fallocate's insert and collapse range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +61,7 @@ impl PageCache {
             let old = cache.size();
             // The page that either end cuts, and everything after it.
             let pages = page_of(size.min(old))..old.div_ceil(PAGE_BYTES);
-            let operation = Operation::new(OperationKind::Blocker, pages.clone());
-            cache.writeback.begin(&operation);
+            let operation = cache.writeback.begin(OperationKind::Blocker, pages.clone());
             let held = cache.shoot_down(guard.as_block(), &pages);
             cache.wait_for(OperationKind::Run, &pages).await;
             let submitted = cache.generations.submitted();
@@ -91,7 +88,7 @@ impl PageCache {
                 };
                 cache.writeback.failures.note_held(&held, errno, evidence);
             }
-            cache.writeback.end(&operation);
+            drop(operation);
             if result.is_ok() {
                 cache.discharge_past(guard.as_block(), size, old);
             }
@@ -120,24 +117,13 @@ impl PageCache {
     /// Puts back the first `room` bytes of a page that this operation holds alone, in `zeroed`, with zeroes behind them.
     fn release_cut(&self, page: u64, room: usize, mut zeroed: PrivateFrame<'_>) {
         let pin = epoch::pin();
-        let mut slot = self
-            .lock_page(page, &pin)
+        let slot = self
+            .table
+            .lock(page, &pin)
             .expect("a held page stays in its slot");
-        assert!(
-            slot.state.has(HELD) && !slot.state.has(IN_FLIGHT),
-            "the gate excludes other blockers, and writeback was waited for: page {page} is {:?}",
-            slot.state
-        );
-        let old = slot.state.frame();
-        slot.state = PageState::present(old, DIRTY);
         zeroed.complete_from(&slot, &(room..PAGE_SIZE));
         zeroed.bytes_mut()[room..].fill(0);
-        let frame = zeroed.into_id();
-        self.pool.set_owner(frame, page);
-        slot.state = PageState::present(frame, DIRTY);
-        slot.set_detail(OLDEST_EPOCH);
-        drop(slot);
-        self.pool.unref(old);
+        slot.put_back_cut(zeroed);
     }
 
     /// Inserts `length` zero bytes at `offset`, moving what follows; the device grows by that. Both are multiples of the
@@ -238,21 +224,14 @@ impl PageCache {
         let mut next = pages.start;
         loop {
             let pin = epoch::pin();
-            let Some(page) = self
-                .slots
-                .next_tagged(next, Tag::Present, &pin)
-                .filter(|page| *page < pages.end)
-            else {
+            let Some(page) = self.table.next_known(&(next..pages.end), &pin) else {
                 return;
             };
             next = page + 1;
-            if let Some(mut slot) = self.lock_page(page, &pin)
-                && slot.state.is_clean()
+            if let Some(slot) = self.table.lock(page, &pin)
+                && slot.state().is_clean()
             {
-                let frame = slot.state.frame();
-                slot.state = PageState::EMPTY;
-                drop(slot);
-                self.pool.unref(frame);
+                drop(slot.evict());
             }
         }
     }

@@ -7,9 +7,8 @@ use crossbeam_epoch as epoch;
 use weir_faults::{Errno, FaultContext, pause_point};
 
 use crate::backend::{BackendExtent, ExtentKind};
-use crate::gen_radix::Tag;
-use crate::page::{DIRTY, HELD, IN_FLIGHT, PRESENT};
 use crate::page_cache::{PageCache, bytes_of, pages_of};
+use crate::pages::{DIRTY, HELD, IN_FLIGHT, PRESENT};
 
 /// A run of bytes and how much the cache has of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,15 +80,15 @@ impl PageCache {
             }
             let pin = epoch::pin();
             let page = at / crate::frame::PAGE_BYTES;
-            let state = self.slots.get(page, &pin).map(crate::page::PageSlot::load);
+            let state = self.table.state(page, &pin);
             let cached = state.is_some_and(|state| state.has(PRESENT));
             let dirty = state.is_some_and(|state| state.has(DIRTY | IN_FLIGHT | HELD));
             // Absent stretches are skipped by tag, so that an empty petabyte costs one look.
             let end = match state {
                 Some(state) if !state.is_empty() => bytes_of(&(page..page + 1)).end,
                 _ => self
-                    .slots
-                    .next_tagged(page + 1, Tag::Present, &pin)
+                    .table
+                    .next_known(&(page + 1..u64::MAX), &pin)
                     .map_or(range.end, |next| bytes_of(&(next..next + 1)).start),
             };
             let end = end.min(range.end);

@@ -123,7 +123,7 @@ impl PageCache {
     /// Wakes the background task when enough is dirty to be worth writing back.
     #[inline]
     pub(crate) fn note_dirty(&self) {
-        let dirty = self.counts.dirty.load(std::sync::atomic::Ordering::Relaxed);
+        let dirty = self.table.counts().dirty();
         if dirty >= self.limits.dirty_start {
             self.kick.notify_one();
         }

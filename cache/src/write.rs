@@ -24,10 +24,10 @@ use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 use crate::add_lock::AddGuard;
 use crate::carried::carry;
 use crate::fill::{Fill, FillPurpose, PlannedFills};
-use crate::frame::{FrameBuf, FrameId, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
+use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::options::CacheMode;
-use crate::page::{DIRTY, FILLING, IN_FLIGHT, PRESENT, PageState};
-use crate::page_cache::{PageCache, PageGuard, bytes_of, page_of, pages_of};
+use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
+use crate::pages::{FILLING, PRESENT};
 use crate::payload::{Payload, within};
 
 /// Why a page could not be installed yet.
@@ -219,23 +219,23 @@ impl PageCache {
         for i in payload.edges() {
             let page = page_of(payload.offset()) + i as u64;
             let pin = epoch::pin();
-            let mut slot = match self.lock_or_create(page, &pin) {
+            let mut slot = match self.table.lock_or_create(page, &pin) {
                 Ok(slot) => slot,
                 Err(errno) => {
                     obstacle = Some(Obstacle::Failed(errno));
                     break;
                 }
             };
-            if slot.state.has(PRESENT) {
+            if slot.state().has(PRESENT) {
                 continue;
             }
-            if slot.state.has(FILLING) {
+            if slot.state().has(FILLING) {
                 if !planned.is_empty() {
                     continue; // Our own run for the head; or another's for the tail, found when it is installed.
                 }
                 let fill = self
                     .fills
-                    .find(slot.detail())
+                    .find(slot.fill_id())
                     .expect("a filling slot names a running fill");
                 return Err(Obstacle::Filling(fill));
             }
@@ -302,52 +302,26 @@ impl PageCache {
             return Err((Obstacle::Failed(errno), frame));
         }
         let pin = epoch::pin();
-        let mut slot = match self.lock_or_create(page, &pin) {
+        let slot = match self.table.lock_or_create(page, &pin) {
             Ok(slot) => slot,
             Err(errno) => return Err((Obstacle::Failed(errno), frame)),
         };
         if *valid != (0..PAGE_SIZE) {
-            if slot.state.has(FILLING) {
+            if slot.state().has(FILLING) {
                 let fill = self
                     .fills
-                    .find(slot.detail())
+                    .find(slot.fill_id())
                     .expect("a filling slot names a running fill");
                 return Err((Obstacle::Filling(fill), frame));
             }
-            if !slot.state.has(PRESENT) || race_fault!(context) {
+            if !slot.state().has(PRESENT) || race_fault!(context) {
                 return Err((Obstacle::Absent, frame));
             }
             frame.complete_from(&slot, valid);
         }
-        let old = self.publish_dirty(&mut slot, page, frame.into_id());
-        drop(slot);
-        if let Some(old) = old {
-            self.pool.unref(old);
-        }
+        slot.publish(frame, self.generations.epoch(), |fill, frame| {
+            self.take_over(fill, page, frame);
+        });
         Ok(())
-    }
-
-    /// Puts a private frame into a locked slot as its dirty page; hands back the frame that was published there.
-    fn publish_dirty(
-        &self,
-        slot: &mut PageGuard<'_>,
-        page: u64,
-        frame: FrameId,
-    ) -> Option<FrameId> {
-        let old = slot.state;
-        self.pool.set_owner(frame, page);
-        if old.has(FILLING) {
-            self.take_over(slot.detail(), page, frame);
-        }
-        if !old.has(DIRTY) {
-            // Of the *first* write since the last submission: a later one must not make an earlier FLUSH skip the page.
-            let epoch = self.generations.epoch();
-            slot.set_detail(epoch);
-        }
-        slot.state = PageState::present(
-            frame,
-            DIRTY | if old.has(IN_FLIGHT) { IN_FLIGHT } else { 0 },
-        );
-        old.has(PRESENT).then(|| old.frame())
     }
 }

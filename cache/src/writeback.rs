@@ -7,10 +7,10 @@
 //! time before the first transfer has completed, because the older of the two might land last.
 //!
 //! # The scan lock
-//! One mutex guards the list of [`Operation`]s under way: runs, and blockers that hold pages. A run is cut and entered into the
-//! list in one critical section. So a holder of the lock sees every page that is not durable, either as dirty or in the list.
-//! Stale tags of the tree's inner nodes are cleared under the same lock, so that can't hide a page from a scan. The lock is never
-//! held across an await; a run of 256 pages is cut in some microseconds.
+//! One mutex guards the list of [`Operation`](operations::Operation)s under way: runs, and blockers that hold pages. A run is cut
+//! and entered into the list in one critical section. So a holder of the lock sees every page that is not durable, either as dirty or
+//! in the list. Stale tags of the tree's inner nodes are cleared under the same lock, so that can't hide a page from a scan. The lock
+//! is never held across an await; a run of 256 pages is cut in some microseconds.
 //!
 //! Writeback takes no add guard: a blocker waits for writeback in its range.
 //!
@@ -34,16 +34,16 @@ use crossbeam_epoch as epoch;
 use tokio::sync::OwnedSemaphorePermit;
 use weir_faults::{Errno, FaultContext};
 
-pub(crate) use self::epochs::{DirtySince, Epochs, OLDEST_EPOCH};
+pub(crate) use self::epochs::Epochs;
 pub(crate) use self::failures::{Evidence, Seen, Tries, Watch};
-pub(crate) use self::operations::{Operation, OperationKind, Writeback};
+use self::operations::UnderWay;
+pub(crate) use self::operations::{OperationKind, Writeback};
 pub use self::trouble::WritebackTrouble;
 use crate::carried::{Carried, Carrier};
 use crate::frame::{FrameRefs, PAGE_BYTES};
-use crate::gen_radix::Tag;
 use crate::options::RUN_PAGES;
-use crate::page::{DIRTY, HELD, IN_FLIGHT, LockedPage};
 use crate::page_cache::PageCache;
+use crate::pages::{DIRTY, DirtySince, HELD, IN_FLIGHT, LockedPage};
 use std::sync::atomic::Ordering;
 
 /// What one look at the dirty tags found.
@@ -59,7 +59,7 @@ struct Scan {
 /// Pages that were marked in flight, on their way to the backend.
 #[derive(Debug)]
 pub(crate) struct Run {
-    operation: Arc<Operation>,
+    operation: UnderWay,
     data: FrameRefs,
     /// Pages that went along although they are younger than what the pass covers. There is hardly ever one.
     young: Vec<u64>,
@@ -192,7 +192,7 @@ impl PageCache {
 
     /// Cuts the next run out of `pages` and marks it in flight.
     fn next_run(&self, pages: Range<u64>, epochs: Epochs) -> Scan {
-        let mut operations = self.writeback.scan();
+        let mut lock = self.writeback.scan();
         let mut scan = Scan {
             run: None,
             busy: false,
@@ -200,11 +200,7 @@ impl PageCache {
         };
         for _ in 0..SKIPS_PER_SCAN {
             let pin = epoch::pin();
-            let dirty = self
-                .slots
-                .next_tagged(scan.next, Tag::Dirty, &pin)
-                .filter(|page| *page < pages.end);
-            let Some(first) = dirty else {
+            let Some(first) = self.table.next_dirty(&(scan.next..pages.end), &pin) else {
                 scan.next = pages.end;
                 break;
             };
@@ -232,10 +228,8 @@ impl PageCache {
                 }
                 scan.next += 1;
             }
-            let operation = Operation::new(OperationKind::Run, first..scan.next);
-            operations.push(Arc::clone(&operation));
             scan.run = Some(Run {
-                operation,
+                operation: lock.begin(OperationKind::Run, first..scan.next),
                 data,
                 young,
                 retry,
@@ -249,28 +243,24 @@ impl PageCache {
     /// ones.
     pub(crate) fn look_for_unwritten(&self, pages: Range<u64>, most: usize) -> Unwritten {
         // Under the scan lock each of them is dirty or in the list: a page leaves one only after it has entered the other.
-        let operations = self.writeback.scan();
+        let lock = self.writeback.scan();
         let pin = epoch::pin();
-        let mut found: Vec<u64> = self
-            .slots
-            .tagged(pages.clone(), Tag::Dirty, &pin)
-            .take(most)
-            .collect();
+        let mut found: Vec<u64> = self.table.dirty(pages.clone(), &pin).take(most).collect();
         let next = match found.last() {
             Some(last) if found.len() == most => last + 1,
             _ => pages.end,
         };
-        for operation in operations.iter() {
+        for operation in lock.operations() {
             let part = operation.pages.start.max(pages.start)..operation.pages.end.min(next);
             // In a blocker's range there is nothing but what it holds.
-            let on_their_way = self.slots.tagged(part, Tag::Present, &pin).filter(|page| {
+            let on_their_way = self.table.known(part, &pin).filter(|page| {
                 // Dirty, if it has just failed.
-                let slot = self.slots.get(*page, &pin);
-                slot.is_some_and(|slot| slot.load().has(DIRTY | IN_FLIGHT | HELD))
+                let state = self.table.state(*page, &pin);
+                state.is_some_and(|state| state.has(DIRTY | IN_FLIGHT | HELD))
             });
             found.extend(on_their_way);
         }
-        drop(operations);
+        drop(lock);
         found.sort_unstable();
         found.dedup();
         Unwritten { pages: found, next }
@@ -279,25 +269,27 @@ impl PageCache {
     /// Turns a dirty page of `epochs` into one in flight and refers to its frame.
     fn take_for_writeback(&self, page: u64, epochs: Epochs, data: &mut FrameRefs) -> Taken {
         let pin = epoch::pin();
-        let Some(mut slot) = self.lock_page(page, &pin) else {
+        let Some(mut slot) = self.table.lock(page, &pin) else {
             return Taken::No;
         };
-        let since = DirtySince::of(slot.detail());
-        if !slot.state.has(DIRTY) || !epochs.has(since) {
+        if !slot.state().has(DIRTY) {
             return Taken::No;
         }
-        if slot.state.has(IN_FLIGHT) {
+        let since = slot.dirty_since();
+        if !epochs.has(since) {
+            return Taken::No;
+        }
+        if slot.state().has(IN_FLIGHT) {
             return Taken::InFlight;
         }
         self.push_page(&slot, page, data);
-        // The detail word stays: if the page fails and was not written again, it tells when it became dirty.
-        slot.state = slot.state.without(DIRTY).with(IN_FLIGHT);
+        slot.submit();
         Taken::Yes(since)
     }
 
     /// Appends what `page` holds now to `data`, as far as the device goes.
     pub(crate) fn push_page(&self, slot: &LockedPage<'_>, page: u64, data: &mut FrameRefs) {
-        let frame = slot.state.frame();
+        let frame = slot.state().frame();
         let taken = self.pool.add_ref(frame);
         let room = self.size() - page * PAGE_BYTES;
         let length = usize::try_from(room.min(PAGE_BYTES)).expect("at most a page");
@@ -309,7 +301,7 @@ impl PageCache {
         // Under the scan lock: no scan runs while tags are cleared.
         let scan = self.writeback.scan();
         let pin = epoch::pin();
-        self.slots.tidy_tags(pages.clone(), Tag::Dirty, &pin);
+        self.table.tidy_dirty(pages.clone(), &pin);
         drop(scan);
     }
 }

@@ -1,6 +1,7 @@
 //! The background task: what it must not wait for, and when it tries again.
 
 use super::*;
+use crate::frame::FrameBuf;
 use crate::options::TICK;
 use crate::testing::Behaviour;
 use std::collections::BTreeMap;
@@ -217,5 +218,25 @@ async fn the_list_of_what_waits_for_a_sync_has_an_end() {
     // The background task looks once a tick.
     tokio::time::sleep(2 * TICK).await;
     assert_eq!(race.cache.generations.listed(), 0);
+    race.check_quiescent().await;
+}
+
+/// Memory is short, and a sync would make a page evictable. It is due when the last run has ended, not at the next tick.
+#[tokio::test(start_paused = true)]
+async fn a_sync_that_memory_waits_for_follows_the_last_run() {
+    let race = Race::new(512, 7);
+    done(race.write(8 * PAGE, &[9; PAGE_SIZE])).await;
+    let free = usize::try_from(race.cache.stats().free_frames).unwrap();
+    let mut hoard = FrameBuf::new(Arc::clone(race.cache.pool()));
+    assert!(hoard.grow_to(free));
+    race.stop_next("cache:writeback:complete within writeback");
+    let reader = race.read(0..PAGE);
+    race.stopped("cache:writeback:complete").await;
+    waits(&reader, "a read without memory").await;
+    let begun = tokio::time::Instant::now();
+    race.go("cache:writeback:complete");
+    done(reader).await;
+    assert!(begun.elapsed() < TICK / 2, "it waited for a tick");
+    drop(hoard);
     race.check_quiescent().await;
 }

@@ -43,9 +43,9 @@ fn elsewhere<T: Send>(request: impl Future<Output = T> + Send) -> T {
 impl Race {
     fn frame_of(&self, page: u64) -> FrameId {
         let pin = epoch::pin();
-        let slot = self.cache.slots.get(page, &pin).expect("it has a slot");
-        assert!(slot.load().has(PRESENT));
-        slot.load().frame()
+        let state = self.cache.table.state(page, &pin).expect("it has a slot");
+        assert!(state.has(PRESENT));
+        state.frame()
     }
 
     /// A hit on page 0, which `step` takes its frame from between the two looks.
@@ -126,9 +126,9 @@ async fn a_hit_does_not_take_a_frame_that_its_page_is_read_into() {
         assert!(frames.grow_to(1));
         let mut planned = PlannedFills::new();
         let pin = epoch::pin();
-        let mut slot = cache.lock_or_create(0, &pin).unwrap();
+        let mut slot = cache.table.lock_or_create(0, &pin).unwrap();
         assert!(cache.plan_page(0, &mut slot, &mut frames, &mut planned));
-        assert_eq!(slot.state.frame(), frame, "the frame is used again");
+        assert_eq!(slot.state().frame(), frame, "the frame is used again");
         drop(slot);
         begin.set(Some((guard, planned)));
     });
@@ -180,12 +180,12 @@ async fn a_slot_is_made_once_by_two_who_missed_it() {
     let write = move || rival.write_now(FAR, 9);
     between("slot:missing", write, || {
         let pin = epoch::pin();
-        let slot = race.cache.lock_or_create(FAR, &pin).unwrap();
-        assert!(slot.state.has(DIRTY), "another's page was not seen");
+        let slot = race.cache.table.lock_or_create(FAR, &pin).unwrap();
+        assert!(slot.state().has(DIRTY), "another's page was not seen");
     });
     done(race.flush()).await;
     race.evict_all();
-    let leaf_is_gone = race.cache.slots.get(FAR, &epoch::pin()).is_none();
+    let leaf_is_gone = race.cache.table.state(FAR, &epoch::pin()).is_none();
     assert!(leaf_is_gone, "the leaf counts a page that is not there");
     assert_eq!(race.bytes(FAR..FAR + 2).await, [9, 7]);
     race.check_quiescent().await;

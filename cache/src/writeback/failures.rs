@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard};
 use slab::Slab;
 use weir_faults::Errno;
 
-use crate::writeback::OLDEST_EPOCH;
+use crate::pages::OLDEST_EPOCH;
 
 /// How often a FLUSH looks again because pages that it covers have failed in runs with others. Once is enough for a page that
 /// is not written again, since the next run goes in halves. A page that is written anew each time may need more.

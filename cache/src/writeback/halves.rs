@@ -23,8 +23,8 @@ use weir_faults::{Errno, FaultContext};
 
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::options::HALVING_TIME_MAX;
-use crate::page::IN_FLIGHT;
 use crate::page_cache::PageCache;
+use crate::pages::IN_FLIGHT;
 
 /// Pages that could not be written, and why.
 pub(super) type Failed = Vec<(Range<u64>, Errno)>;
@@ -92,9 +92,14 @@ impl PageCache {
         for page in pages.clone() {
             let pin = epoch::pin();
             let slot = self
-                .lock_page(page, &pin)
+                .table
+                .lock(page, &pin)
                 .expect("a page in flight stays in its slot");
-            assert!(slot.state.has(IN_FLIGHT), "page {page} is {:?}", slot.state);
+            assert!(
+                slot.state().has(IN_FLIGHT),
+                "page {page} is {:?}",
+                slot.state()
+            );
             self.push_page(&slot, page, &mut data);
         }
         data

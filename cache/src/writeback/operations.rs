@@ -1,4 +1,7 @@
 //! What is under way between the cache and the backend: the list under the scan lock, and the permits that limit it.
+//!
+//! Whoever begins an operation gets an [`UnderWay`], and the operation is listed as long as that lives. It is dropped when the states of
+//! the operation's pages have been settled. So a page that is not durable is always found, dirty or listed.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,23 +32,79 @@ pub(crate) struct Operation {
 }
 
 impl Operation {
-    pub(crate) fn new(kind: OperationKind, pages: Range<u64>) -> Arc<Self> {
-        Arc::new(Self {
+    fn overlaps(&self, pages: &Range<u64>) -> bool {
+        self.pages.start < pages.end && pages.start < self.pages.end
+    }
+}
+
+/// The operations under way.
+#[derive(Debug, Default)]
+struct Operations(Mutex<Vec<Arc<Operation>>>);
+
+impl Operations {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Operation>>> {
+        self.0.lock().expect("not poisoned")
+    }
+}
+
+/// An operation that is listed. Dropping it ends the operation: the states of its pages have been settled.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    list: Arc<Operations>,
+    operation: Arc<Operation>,
+}
+
+impl std::ops::Deref for UnderWay {
+    type Target = Operation;
+
+    fn deref(&self) -> &Operation {
+        &self.operation
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut operations = self.list.lock();
+        let position = operations
+            .iter()
+            .position(|other| Arc::ptr_eq(other, &self.operation));
+        operations.swap_remove(position.expect("listed as long as this lives"));
+        drop(operations);
+        self.operation.done.set();
+    }
+}
+
+/// The scan lock, held.
+pub(super) struct ScanLock<'a> {
+    list: &'a Arc<Operations>,
+    operations: MutexGuard<'a, Vec<Arc<Operation>>>,
+}
+
+impl ScanLock<'_> {
+    /// Begins an operation. The lock must be given back before the operation ends.
+    pub(super) fn begin(&mut self, kind: OperationKind, pages: Range<u64>) -> UnderWay {
+        let operation = Arc::new(Operation {
             kind,
             pages,
             done: Event::default(),
-        })
+        });
+        self.operations.push(Arc::clone(&operation));
+        UnderWay {
+            list: Arc::clone(self.list),
+            operation,
+        }
     }
 
-    fn overlaps(&self, pages: &Range<u64>) -> bool {
-        self.pages.start < pages.end && pages.start < self.pages.end
+    /// What is under way.
+    pub(super) fn operations(&self) -> &[Arc<Operation>] {
+        &self.operations
     }
 }
 
 /// The scan lock and what is under way.
 #[derive(Debug)]
 pub(crate) struct Writeback {
-    operations: Mutex<Vec<Arc<Operation>>>,
+    operations: Arc<Operations>,
     /// How many runs may still be submitted.
     pub(super) runs: Arc<Semaphore>,
     /// The background task found no permit, and is to be woken up when there is one.
@@ -61,7 +120,7 @@ pub(crate) struct Writeback {
 impl Default for Writeback {
     fn default() -> Self {
         Self {
-            operations: Mutex::default(),
+            operations: Arc::default(),
             runs: Arc::new(Semaphore::new(WRITEBACK_RUNS)),
             permit_wanted: AtomicBool::new(false),
             failures: Failures::default(),
@@ -72,8 +131,11 @@ impl Default for Writeback {
 }
 
 impl Writeback {
-    pub(super) fn scan(&self) -> MutexGuard<'_, Vec<Arc<Operation>>> {
-        self.operations.lock().expect("not poisoned")
+    pub(super) fn scan(&self) -> ScanLock<'_> {
+        ScanLock {
+            list: &self.operations,
+            operations: self.operations.lock(),
+        }
     }
 
     /// A permit for a run, if there is one at once. Otherwise the background task is woken up when one is given back.
@@ -85,25 +147,15 @@ impl Writeback {
         Some(permit)
     }
 
-    /// Enters an operation; it must be ended by [`Writeback::end`].
-    pub(crate) fn begin(&self, operation: &Arc<Operation>) {
-        self.scan().push(Arc::clone(operation));
-    }
-
-    /// Ends an operation: its pages' states have been settled.
-    pub(crate) fn end(&self, operation: &Arc<Operation>) {
-        let mut operations = self.scan();
-        let position = operations
-            .iter()
-            .position(|other| Arc::ptr_eq(other, operation));
-        operations.swap_remove(position.expect("begun and not ended"));
-        drop(operations);
-        operation.done.set();
+    /// Begins an operation.
+    pub(crate) fn begin(&self, kind: OperationKind, pages: Range<u64>) -> UnderWay {
+        self.scan().begin(kind, pages)
     }
 
     /// The operations under way that touch `pages`.
     pub(crate) fn under_way(&self, pages: &Range<u64>) -> Vec<Arc<Operation>> {
-        self.scan()
+        self.operations
+            .lock()
             .iter()
             .filter(|operation| operation.overlaps(pages))
             .cloned()

@@ -5,17 +5,16 @@
 //! that is dirty again are told.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use crossbeam_epoch as epoch;
 use weir_faults::{Errno, FaultContext, pause_point};
 
 use super::halves::Failed;
-use super::{DirtySince, Evidence, OLDEST_EPOCH, Run};
+use super::{Evidence, Run};
 use crate::flush::Submitted;
 use crate::frame::{FrameRefs, PAGE_BYTES};
-use crate::page::{DIRTY, HELD, IN_FLIGHT, UNSTABLE};
 use crate::page_cache::{PageCache, bytes_of};
+use crate::pages::HELD;
 
 /// How a run went.
 #[derive(Clone, Copy, Debug)]
@@ -78,9 +77,9 @@ impl PageCache {
             let range = bytes_of(part);
             tracing::warn!(%errno, start = range.start, end = range.end, "writeback failed; the pages are kept");
         }
-        self.writeback.end(&operation);
+        drop(operation);
         self.throttle.written(end.all);
-        if self.counts.unstable.load(Ordering::Relaxed) >= self.limits.unstable_sync {
+        if self.table.counts().unstable() >= self.limits.unstable_sync {
             self.kick.notify_one();
         }
         end
@@ -148,34 +147,20 @@ impl PageCache {
     fn complete_page(&self, page: u64, written: bool, generation: u64) -> Completed {
         let pin = epoch::pin();
         let mut slot = self
-            .lock_page(page, &pin)
+            .table
+            .lock(page, &pin)
             .expect("a page in flight stays in its slot");
-        assert!(
-            slot.state.has(IN_FLIGHT),
-            "page {page} completed but not in flight: {:?}",
-            slot.state
-        );
-        slot.state = slot.state.without(IN_FLIGHT);
-        if slot.state.has(HELD) {
-            // Its blocker waits for this and puts it back as dirty if it fails.
-            return Completed::Held;
+        if !written {
+            return slot
+                .write_failed()
+                .map_or(Completed::Held, Completed::Dirty);
         }
-        if written {
-            if !slot.state.has(DIRTY) {
-                slot.state = slot.state.with(UNSTABLE);
-                slot.set_detail(generation);
-            }
-            return Completed::Unstable;
-        }
-        let epoch = if slot.state.has(DIRTY) {
-            // Written again since. It is forgotten when the page first became dirty.
-            OLDEST_EPOCH
+        slot.completed(generation);
+        if slot.state().has(HELD) {
+            Completed::Held
         } else {
-            DirtySince::of(slot.detail()).epoch()
-        };
-        slot.state = slot.state.with(DIRTY);
-        slot.set_detail(DirtySince::failed_detail(epoch));
-        Completed::Dirty(epoch)
+            Completed::Unstable
+        }
     }
 }
 

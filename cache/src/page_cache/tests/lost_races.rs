@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_epoch as epoch;
 use weir_faults::{Faults, RequestKinds};
 
-use super::model_run_under;
+use super::rounds::model_run_under;
 use crate::add_lock::AddLock;
 use crate::frame::PAGE_SHIFT;
 use crate::gen_radix::{GenRadix, Tag};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::{FrameId, FramePool, FrameRefs, PAGE_SIZE};
-use crate::page::{LockedPage, PRESENT};
+use crate::pages::{HELD, LockedPage, PRESENT};
 
 /// One private frame; freed when dropped.
 #[derive(Debug)]
@@ -31,11 +31,13 @@ impl<'p> PrivateFrame<'p> {
         unsafe { self.pool.bytes_mut(self.frame) }
     }
 
-    /// Copies the bytes of the page published in `slot` that are not in `valid`.
+    /// Copies the bytes of the page in `slot` that are not in `valid`. It is published, or held.
     pub(crate) fn complete_from(&mut self, slot: &LockedPage<'_>, valid: &Range<usize>) {
-        assert!(slot.state.has(PRESENT) && slot.state.frame() != self.frame);
-        // SAFETY: published in a slot that is locked, so the slot's reference can't be dropped while the slice lives.
-        let old = unsafe { self.pool.bytes(slot.state.frame()) };
+        let state = slot.state();
+        assert!(state.has(PRESENT | HELD) && state.frame() != self.frame);
+        // SAFETY: a page that is present or held was published, and its slot has a reference, which can't be dropped while the slice
+        // lives, as the slot is locked.
+        let old = unsafe { self.pool.bytes(state.frame()) };
         let new = self.bytes_mut();
         new[..valid.start].copy_from_slice(&old[..valid.start]);
         new[valid.end..].copy_from_slice(&old[valid.end..]);
