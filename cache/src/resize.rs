@@ -18,6 +18,7 @@ use crate::add_lock::BlockGuard;
 use crate::flush::Promise;
 use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::gen_radix::Tag;
+use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page::{DIRTY, HELD, IN_FLIGHT, PageState};
 use crate::page_cache::{PageCache, bytes_of, page_of};
 use crate::writeback::{Evidence, OLDEST_EPOCH, Operation, OperationKind};
@@ -65,7 +66,7 @@ impl PageCache {
             let pages = page_of(size.min(old))..old.div_ceil(PAGE_BYTES);
             let operation = Operation::new(OperationKind::Blocker, pages.clone());
             cache.writeback.begin(&operation);
-            let held = cache.shoot_down(guard.as_block(), &pages);
+            let held = cache.shoot_down(guard.as_block(), &pages).await;
             cache.wait_for(OperationKind::Run, &pages).await;
             let submitted = cache.generations.submitted();
             let result = cache.backend.resize(&context, size).await;
@@ -79,7 +80,9 @@ impl PageCache {
             }
             drop(shaping);
             let kept = held.iter().any(|page| page * PAGE_BYTES < size);
+            let mut pace = Pace::default();
             for page in &held {
+                pace.ask(1).await;
                 cache.release_resized(*page, result.is_ok(), size, &mut spare);
             }
             cache.released(&held);
@@ -93,7 +96,7 @@ impl PageCache {
             }
             cache.writeback.end(&operation);
             if result.is_ok() {
-                cache.discharge_past(guard.as_block(), size, old);
+                cache.discharge_past(guard.as_block(), size, old).await;
             }
             drop(guard);
             result
@@ -169,7 +172,7 @@ impl PageCache {
             // Written back first, under the guard: nobody can dirty anything in between.
             cache.flush(&context).await?;
             let pages = page_of(offset)..cache.size().div_ceil(PAGE_BYTES);
-            let held = cache.shoot_down(guard.as_block(), &pages);
+            let held = cache.shoot_down(guard.as_block(), &pages).await;
             assert!(
                 held.is_empty(),
                 "flushed under the exclusive gate, and yet {} pages were not clean",
@@ -179,7 +182,7 @@ impl PageCache {
                 Shift::Insert => (offset, offset + length),
                 Shift::Collapse => (offset + length, offset),
             };
-            let charges = cache.plan_moved_space(&guard, from, to)?;
+            let charges = cache.plan_moved_space(&guard, from, to).await?;
             let shaping = Shaping::new(&cache);
             match shift {
                 Shift::Insert => cache.backend.insert_range(&context, offset, length).await?,
@@ -193,8 +196,8 @@ impl PageCache {
             cache.generations.completed_shift();
             let old = cache.size.swap(size, Ordering::SeqCst);
             drop(shaping);
-            cache.move_space(&guard, charges);
-            cache.discharge_past(guard.as_block(), size, old);
+            cache.move_space(&guard, charges).await;
+            cache.discharge_past(guard.as_block(), size, old).await;
             cache.reconcile_blocked(guard.as_block(), 0..size).await;
             drop(guard);
             Ok(())
@@ -228,23 +231,33 @@ impl PageCache {
             .await?;
         let pages = 0..self.size().div_ceil(PAGE_BYTES);
         let guard = self.add_lock.block_whole(bytes_of(&pages)).await;
-        self.drop_clean_pages(&guard, &pages);
+        self.drop_clean_pages(&guard, &pages).await;
         drop(guard);
         Ok(())
     }
 
-    fn drop_clean_pages(&self, guard: &BlockGuard, pages: &Range<u64>) {
+    async fn drop_clean_pages(&self, guard: &BlockGuard, pages: &Range<u64>) {
         guard.assert_covers(pages.start * PAGE_BYTES..pages.end * PAGE_BYTES);
+        let mut pace = Pace::default();
         let mut next = pages.start;
         loop {
+            pace.ask(STEPS_AT_ONCE).await;
+            match self.drop_some_clean_pages(next..pages.end) {
+                Some(at) => next = at,
+                None => return,
+            }
+        }
+    }
+
+    /// As far as one turn goes; says where to go on, if not all is done.
+    fn drop_some_clean_pages(&self, pages: Range<u64>) -> Option<u64> {
+        let mut next = pages.start;
+        for _ in 0..STEPS_AT_ONCE {
             let pin = epoch::pin();
-            let Some(page) = self
+            let page = self
                 .slots
                 .next_tagged(next, Tag::Present, &pin)
-                .filter(|page| *page < pages.end)
-            else {
-                return;
-            };
+                .filter(|page| *page < pages.end)?;
             next = page + 1;
             if let Some(mut slot) = self.lock_page(page, &pin)
                 && slot.state.is_clean()
@@ -255,5 +268,6 @@ impl PageCache {
                 self.pool.unref(frame);
             }
         }
+        Some(next)
     }
 }

@@ -14,6 +14,7 @@ use super::halves::Failed;
 use super::{DirtySince, Evidence, OLDEST_EPOCH, Run};
 use crate::flush::Submitted;
 use crate::frame::{FrameRefs, PAGE_BYTES};
+use crate::pace::Pace;
 use crate::page::{DIRTY, HELD, IN_FLIGHT, UNSTABLE};
 use crate::page_cache::{PageCache, bytes_of};
 
@@ -41,6 +42,7 @@ impl PageCache {
         let failed = self
             .write_run(context, pages.clone(), data, may_halve)
             .await;
+        Pace::default().ask(pages.clone().count()).await;
         let RunPages {
             failed,
             unwritten,
