@@ -103,17 +103,6 @@ async fn work_in_turns<T>(most: usize, work: impl Future<Output = T>) -> T {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trim_of_cached_pages_lets_others_go_on() {
-    let bench = Bench::new();
-    bench.read_all().await;
-    let trim = bench.cache.trim(&bench.context, 0..bench.size());
-    // A step is a page here, whose region's other pages would be too many.
-    let most = STEPS_PER_POLL + STEPS_AT_ONCE;
-    work_in_turns(most, trim).await.unwrap();
-    assert_eq!(bench.cache.stats().resident_pages, 0);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_trim_of_dirty_pages_lets_others_go_on() {
     let bench = Bench::new();
     bench.write_all().await;
