@@ -5,10 +5,11 @@ use std::time::UNIX_EPOCH;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 
 use super::extract::Number;
 use super::wire::{CommandTraffic, ConnectionReport, Count, Traffic};
-use super::{AdminState, ApiError};
+use super::{AdminState, ApiError, aside};
 use crate::connection::{ConnectionInfo, Counts, TRACKED_COMMANDS};
 
 /// The commands by their numbers on the wire, in the words of the fault language; the last is all unknown ones.
@@ -24,8 +25,8 @@ pub(super) const COMMANDS: [&str; TRACKED_COMMANDS] = [
     "unknown",
 ];
 
-pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Json<Vec<ConnectionReport>> {
-    Json(reports(&state))
+pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Response {
+    aside::json(move || reports(&state)).await
 }
 
 pub(super) async fn show(

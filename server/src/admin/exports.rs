@@ -11,7 +11,7 @@ use weir_faults::{Errno, RequestKind, RequestKinds};
 use super::connections::traffic;
 use super::extract::{Body, NameQuery, Words};
 use super::wire::{Count, ExportAction, ExportReport};
-use super::{AdminState, ApiError};
+use super::{AdminState, ApiError, aside};
 use crate::export::Export;
 use crate::limits::DEVICE_BYTES_MAX;
 use crate::size::Size;
@@ -22,7 +22,7 @@ pub(super) async fn show(
     Words(query): Words<NameQuery>,
 ) -> Result<Response, ApiError> {
     match query.name {
-        None => Ok(Json(reports(&state)).into_response()),
+        None => Ok(aside::json(move || reports(&state)).await),
         Some(name) => {
             let export = find(&state, &name)?;
             Ok(Json(report(&state, &export)).into_response())

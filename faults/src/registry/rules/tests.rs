@@ -339,7 +339,7 @@ async fn replayed_events_make_the_same_requests_fail() {
         .add_rule("write p=30% error=ENOSPC after")
         .expect("added");
     let original = run(&faults);
-    let events = faults.next_events(0).await;
+    let events = faults.next_events(0, usize::MAX).await;
     assert!(events.len() > 50, "{}", events.len());
 
     let text: String = events.iter().map(|event| format!("{event}\n")).collect();

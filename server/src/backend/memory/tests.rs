@@ -139,7 +139,11 @@ async fn much_at_once_lets_others_have_their_turn() {
     let range = 0..PAGES * PAGE_BYTES;
     let asked = turns_of_others(async {
         assert_eq!(
-            bench.extents(range.clone(), usize::MAX).await.unwrap().len() as u64,
+            bench
+                .extents(range.clone(), usize::MAX)
+                .await
+                .unwrap()
+                .len() as u64,
             PAGES
         );
     });
