@@ -92,6 +92,11 @@ impl Faults {
             return Err(LanguageError::NoMatch {
                 words: format!("export={glob}"),
                 what: "export",
+                hint: {
+                    let names = self.device_names();
+                    let names: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+                    format!("there are {}", names.join(", "))
+                },
             });
         }
         if self.shared.rules.len() >= RULES_MAX {

@@ -47,7 +47,9 @@ pub(super) async fn remove(
 }
 
 pub(super) async fn clear(State(state): State<Arc<AdminState>>) -> Json<Count> {
-    let count = state.faults.clear_rules();
+    // A replay is a rule, as the list shows it.
+    let replays = usize::from(state.faults.replaying().is_some());
+    let count = state.faults.clear_rules() + replays;
     Json(Count { count })
 }
 

@@ -124,7 +124,7 @@ fn an_export_that_is_none_is_refused() {
         .add_rule("write export=web* lose")
         .expect_err("no such export")
         .to_string();
-    assert_eq!(error, "`export=web*`: matches no export");
+    assert_eq!(error, "`export=web*`: matches no export; there are \"db\"");
     assert!(faults.add_rule("write export=d? lose").is_ok());
     faults.remove_device("db");
     assert!(faults.add_rule("write export=d? lose").is_err());
