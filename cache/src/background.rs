@@ -28,6 +28,7 @@ use weir_faults::Errno;
 use crate::carried::Carrier;
 use crate::frame::PAGE_BYTES;
 use crate::options::{DIRTY_AGE, RETRY_FIRST, RETRY_LAST, TICK};
+use crate::pace::Pace;
 use crate::page_cache::PageCache;
 use crate::writeback::Epochs;
 
@@ -273,25 +274,25 @@ impl PageCache {
     /// Submits as much of the pass as there are permits for.
     async fn submit_pass(self: &Arc<Self>, plan: &mut Plan) {
         let pages = 0..self.size().div_ceil(PAGE_BYTES);
+        let mut pace = Pace::default();
         while let Some(pass) = &mut plan.pass {
             let Some(permit) = self.writeback.try_permit() else {
                 return;
             };
-            let (run, next) = self.cut_run(pass.next..pages.end, pass.epochs);
-            pass.next = next;
-            if let Some(run) = run {
+            let scan = self.next_run(pass.next..pages.end, pass.epochs);
+            pass.next = scan.next;
+            if let Some(run) = scan.run {
                 let started = StartedRun::new(self);
                 let run = self.start_run(&self.background, run, permit, move |result| {
                     started.note(result);
                 });
                 plan.runs.begin(run).await;
             }
-            if next >= pages.end {
-                self.tidy_dirty_tags(&pages);
+            if scan.next >= pages.end {
                 plan.pass = None;
             }
             // Thousands of pages may be passed over because they are too young.
-            tokio::task::coop::consume_budget().await;
+            pace.ask(scan.steps).await;
         }
     }
 

@@ -34,6 +34,7 @@ use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::options::{
     CacheMode, WHOLE_REGIONS, WHOLE_SLICE_BYTES, WHOLE_SLICE_GROWTH, WHOLE_SLICE_QUICK,
 };
+use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::pages::{FILLING, HELD, PRESENT, UNCLEAN};
 use crate::range_lock::RangeGuard;
@@ -203,8 +204,10 @@ impl PageCache {
         range: Range<u64>,
     ) -> Result<(), Errno> {
         let mut at = range.start;
+        let mut pace = Pace::default();
         while at < range.end {
             let length = self.slice_at(at, range.end - at);
+            pace.ask(pages_of(&(at..at + length as u64)).count()).await;
             let mut payload = self.payload(at, length).await;
             payload.fill_zeroes();
             self.write(context, payload).await?;
@@ -309,7 +312,7 @@ impl PageCache {
             self.charge_blocked(&range)?;
         }
         let operation = self.writeback.begin(OperationKind::Blocker, pages.clone());
-        let held = self.shoot_down(guard, &pages);
+        let held = self.shoot_down(guard, &pages).await;
         let (submitted, promise) = (self.generations.submitted(), change.promise(self.mode));
         let result = self
             .change_backend(context, &pages, range.clone(), change)
@@ -322,10 +325,7 @@ impl PageCache {
         let result = self
             .generations
             .completed_change(submitted, result, promise, replaces);
-        for page in &held {
-            self.release_held(*page, result.is_ok());
-        }
-        self.released(&held);
+        self.release_all_held(&held, result.is_ok()).await;
         if let Err(errno) = result {
             self.writeback.failures.note_held(&held, errno, evidence);
         }
@@ -366,14 +366,29 @@ impl PageCache {
     }
 
     /// Removes every page of `pages` from the cache; those that are not clean stay held. Returns the held ones.
-    pub(crate) fn shoot_down(&self, guard: &BlockGuard, pages: &Range<u64>) -> Vec<u64> {
+    pub(crate) async fn shoot_down(&self, guard: &BlockGuard, pages: &Range<u64>) -> Vec<u64> {
         guard.assert_covers(bytes_of(pages));
         let mut held = Vec::new();
+        let mut pace = Pace::default();
         let mut next = pages.start;
         loop {
+            pace.ask(STEPS_AT_ONCE).await;
+            match self.shoot_some_down(next..pages.end, &mut held) {
+                Some(at) => next = at,
+                None => return held,
+            }
+        }
+    }
+
+    /// As far as one turn goes; says where to go on, if not all is done.
+    fn shoot_some_down(&self, pages: Range<u64>, held: &mut Vec<u64>) -> Option<u64> {
+        let (mut next, held_before) = (pages.start, held.len());
+        let mut done = false;
+        for _ in 0..STEPS_AT_ONCE {
             let pin = epoch::pin();
             let Some(page) = self.table.next_known(&(next..pages.end), &pin) else {
-                return held;
+                done = true;
+                break;
             };
             next = page + 1;
             let Some(mut slot) = self.table.lock(page, &pin) else {
@@ -395,6 +410,21 @@ impl PageCache {
                 drop(slot.evict());
             }
         }
+        if held.len() > held_before {
+            // Few at a time: else whoever looks for dirty pages next walks over all that these have left behind.
+            self.tidy_dirty_tags(&(pages.start..next));
+        }
+        (!done).then_some(next)
+    }
+
+    /// Ends the blocker's hold of all pages: `changed` says whether their data is void.
+    pub(crate) async fn release_all_held(&self, held: &[u64], changed: bool) {
+        let mut pace = Pace::default();
+        for page in held {
+            pace.ask(1).await;
+            self.release_held(*page, changed);
+        }
+        self.released(held);
     }
 
     /// Ends the blocker's hold of a page: `changed` says whether its data is void. To be followed by [`PageCache::released`].

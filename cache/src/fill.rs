@@ -30,6 +30,7 @@ use crate::add_lock::AddGuard;
 use crate::carried::Carried;
 use crate::event::Event;
 use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, PAGE_SIZE};
+use crate::pace::Pace;
 use crate::page_cache::{PageCache, bytes_of};
 use crate::pages::PageGuard;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -175,6 +176,7 @@ impl PageCache {
             let pages = frames.len() as u64;
             guard.assert_covers(bytes_of(&(fill.first_page..fill.first_page + pages)));
             let (frames, result) = cache.read_run(&context, fill.first_page, frames).await;
+            Pace::default().ask(frames.len()).await;
             let outcome = cache.install_fill(&context, &fill, frames, result, purpose);
             cache.fills.finish(&fill, outcome);
             drop(guard);

@@ -57,6 +57,7 @@ use crossbeam_epoch as epoch;
 use tokio::sync::Mutex as FairMutex;
 use weir_faults::{Errno, FaultContext, error_injectable, pause_point};
 
+use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::{PageCache, pages_of};
 use crate::pages::OLDEST_EPOCH;
 use crate::writeback::{Evidence, OperationKind, Seen, Tries, Watch};
@@ -82,7 +83,7 @@ pub(crate) struct Generations {
 /// What completed and is not covered by a sync.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// Pages that became unstable, with their generations.
+    /// Pages that became unstable, with their generations, in the order of these.
     unstable: Vec<(u64, u64)>,
     /// The last acknowledged change of which no page is kept.
     unrepeatable: Option<u64>,
@@ -228,8 +229,12 @@ impl Generations {
         ledger
             .replaced
             .retain(|(generation, _)| uncovered(generation));
-        let covered = |entry: &mut (u64, u64)| entry.1 <= covers;
-        ledger.unstable.extract_if(.., covered).collect()
+        // In the order of their generations, which are counted under this lock: only the few that are not covered are copied.
+        let covered = ledger
+            .unstable
+            .partition_point(|(_, generation)| *generation <= covers);
+        let left = ledger.unstable.split_off(covered);
+        std::mem::replace(&mut ledger.unstable, left)
     }
 
     /// A sync has failed: what is no longer known to be stored.
@@ -381,7 +386,8 @@ impl PageCache {
         match result {
             Ok(()) => {
                 // Settled first: whoever finds that nothing needs a sync finds the pages clean.
-                self.settle_unstable(self.generations.sync_succeeded(covers), result);
+                let covered = self.generations.sync_succeeded(covers);
+                self.settle_unstable(covered, result).await;
                 self.generations.synced.store(covers, Ordering::SeqCst);
             }
             Err(errno) => {
@@ -389,8 +395,9 @@ impl PageCache {
                 // Whatever was submitted before the sync returned is unknown.
                 let unsynced = self.generations.sync_failed();
                 let failures = &self.writeback.failures;
-                let mut unwritten = self.settle_unstable(unsynced.pages, result);
-                unwritten.sort_unstable();
+                let mut unwritten = self.settle_unstable(unsynced.pages, result).await;
+                // Stable, as they lie in runs: what is in order already costs a look.
+                unwritten.sort();
                 failures.note(&unwritten, errno, Evidence::Alone);
                 for (_, pages) in &unsynced.replaced {
                     failures.note_replaced(pages);
@@ -410,10 +417,30 @@ impl PageCache {
     }
 
     /// Turns unstable pages clean, or dirty again; returns those that are unwritten then, each with the epoch since which it is.
-    fn settle_unstable(&self, pages: Vec<(u64, u64)>, sync: Result<(), Errno>) -> Vec<(u64, u64)> {
-        let (durable, of_pages) = (sync.is_ok(), !pages.is_empty());
+    async fn settle_unstable(
+        &self,
+        pages: Vec<(u64, u64)>,
+        sync: Result<(), Errno>,
+    ) -> Vec<(u64, u64)> {
         let mut unwritten = Vec::new();
-        for (page, generation) in pages {
+        let mut pace = Pace::default();
+        for some in pages.chunks(STEPS_AT_ONCE) {
+            pace.ask(some.len()).await;
+            self.settle_some_unstable(some, sync.is_ok(), &mut unwritten);
+        }
+        if !pages.is_empty() {
+            self.throttle.synced(sync);
+        }
+        unwritten
+    }
+
+    fn settle_some_unstable(
+        &self,
+        pages: &[(u64, u64)],
+        durable: bool,
+        unwritten: &mut Vec<(u64, u64)>,
+    ) {
+        for &(page, generation) in pages {
             let pin = epoch::pin();
             let Some(mut slot) = self.table.lock(page, &pin) else {
                 continue;
@@ -425,9 +452,5 @@ impl PageCache {
             slot.sync_failed(generation);
             unwritten.push((page, OLDEST_EPOCH));
         }
-        if of_pages {
-            self.throttle.synced(sync);
-        }
-        unwritten
     }
 }

@@ -12,6 +12,7 @@
 //! - [`frame`]: page memory, and how a reader takes a reference without a lock.
 //! - [`range_lock`]: the order of changes behind the cache's back.
 //! - [`read`] and [`fill`], [`write`], [`discard`], [`direct`], [`resize`]: the requests; [`power`]: what ends them. [`flush`] and [`writeback`]: durability.
+//! - [`pace`]: others' turns in long work.
 //! - [`reclaim`], [`throttle`], [`readahead`], [`space`], [`background`]: what keeps it within its size and ahead of its readers.
 //!
 //! The table of who waits for whom is in [`page_cache`].
@@ -43,6 +44,8 @@ mod fill;
 mod flush;
 #[cfg(not(loom))]
 mod options;
+#[cfg(not(loom))]
+mod pace;
 #[cfg(not(loom))]
 mod page_cache;
 #[cfg(not(loom))]

@@ -18,6 +18,7 @@ use crossbeam_epoch as epoch;
 use weir_faults::Errno;
 
 use crate::frame::{FrameRefs, PAGE_BYTES};
+use crate::pace::Pace;
 use crate::page_cache::PageCache;
 use crate::writeback::OperationKind;
 
@@ -78,17 +79,19 @@ impl PageCache {
             cache.power_cuts.step();
             let pages = 0..cache.size().div_ceil(PAGE_BYTES);
             let operation = cache.writeback.begin(OperationKind::Blocker, pages.clone());
-            let held = cache.shoot_down(guard.as_block(), &pages);
+            let held = cache.shoot_down(guard.as_block(), &pages).await;
             cache.wait_for(OperationKind::Run, &pages).await;
-            let newest = held.iter().map(|page| cache.held_data(*page)).collect();
+            let mut newest = Vec::with_capacity(held.len());
+            let mut pace = Pace::default();
+            for page in &held {
+                pace.ask(1).await;
+                newest.push(cache.held_data(*page));
+            }
             let result = cut(newest).await;
             cache.generations.forget();
             cache.lost.forget();
             cache.power_cuts.step();
-            for page in &held {
-                cache.release_held(*page, true);
-            }
-            cache.released(&held);
+            cache.release_all_held(&held, true).await;
             drop(operation);
             cache
                 .reconcile_blocked(guard.as_block(), 0..cache.size())

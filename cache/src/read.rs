@@ -18,6 +18,7 @@ use crate::carried::carry;
 use crate::fill::{Fill, FillPurpose, PlannedFills};
 use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, TakenRef};
 use crate::options::SLICE_BYTES;
+use crate::pace::Pace;
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::pages::{FILLING, PRESENT};
 
@@ -102,6 +103,7 @@ impl PageCache {
         let mut joined_left = JOINED_RETRIES;
         loop {
             let reserved = self.reserve(frames).await;
+            Pace::default().ask(pages.clone().count()).await;
             let guard = Arc::new(self.add_lock.add(bytes_of(&pages)).await);
             if range.end > self.size() {
                 return Err(Errno::EINVAL);

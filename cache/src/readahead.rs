@@ -17,6 +17,7 @@ use weir_faults::{FaultContext, RequestKinds, fault_point};
 use crate::carried::{Carried, Works, carry};
 use crate::fill::{FillPurpose, PlannedFill, PlannedFills};
 use crate::frame::{FrameBuf, PAGE_BYTES};
+use crate::pace::Pace;
 use crate::page_cache::{PageCache, bytes_of, pages_of};
 
 /// Streams watched at a time, per cache; the least recently continued is forgotten.
@@ -167,9 +168,12 @@ impl PageCache {
     pub async fn prefetch(self: &Arc<Self>, context: &FaultContext, range: Range<u64>) {
         let mut left = u64::from(self.limits.frames / 2) * PAGE_BYTES;
         let mut at = range.start;
+        let mut pace = Pace::default();
         while at < range.end && left > 0 {
             let length = self.slice_at(at, (range.end - at).min(left));
             let pages = pages_of(&(at..at + length as u64));
+            // What is there already nobody has to wait for.
+            pace.ask(pages.clone().count()).await;
             let Some(fills) = self.try_fill(context, pages, FillPurpose::Demand) else {
                 return;
             };

@@ -27,6 +27,7 @@ use weir_faults::{ArmedPoints, race_fault};
 
 use crate::frame::{FrameBuf, FrameId, PAGE_SIZE, PrivateFrame};
 use crate::options::Limits;
+use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::PageCache;
 use crate::pages::PageSlot;
 use crate::space::Space;
@@ -35,8 +36,11 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 /// Pages evicted at a time when the free list is empty on a hot path: enough to amortise the search, few enough that no
 /// request notices.
 const EVICTION_BATCH: usize = 32;
-/// The most frames that are looked at on a hot path: when clean pages are that rare, the request may as well wait its turn.
-const INLINE_STEPS_MAX: usize = 512;
+/// The most frames that are looked at for each that is wanted where nothing may take long: when clean pages are that rare, the
+/// request may as well wait its turn.
+const INLINE_STEPS_PER_FRAME: usize = 16;
+/// The most frames that a reservation sets aside for metadata, or gives back: what a request adds to it is less.
+const WITHHELD_PER_RESERVATION: usize = 256;
 /// How many frames the hand passes before it gives up, in rounds: the first clears visited bits.
 const HAND_ROUNDS: usize = 2;
 
@@ -47,6 +51,11 @@ pub(crate) enum Budget {
     Arrived,
     /// Of those that are received straight into their frames. Its holders wait for clients, so nobody waits for it.
     Ahead,
+}
+
+/// How many frames may be looked at for so many where nothing may take long.
+fn inline_steps(frames: usize) -> usize {
+    frames * INLINE_STEPS_PER_FRAME
 }
 
 /// Who waits for memory, and what is set aside.
@@ -103,7 +112,7 @@ impl PageCache {
             if buffer.grow_to(frames) {
                 return buffer;
             }
-            if self.evict(frames - buffer.len()) == 0 {
+            if self.evict_in_turns(frames - buffer.len()).await == 0 {
                 // Everything is dirty, unsynced or referenced: writeback and sync make pages evictable.
                 self.kick.notify_one();
                 wait.freed().await;
@@ -119,8 +128,10 @@ impl PageCache {
         if self.pool.waiting() > 0 || race_fault!(self.background) {
             return false;
         }
+        let mut steps_left = inline_steps(frames.max(EVICTION_BATCH));
         while !buffer.grow_to(frames) {
-            if self.evict((frames - buffer.len()).max(EVICTION_BATCH)) == 0 {
+            let wanted = (frames - buffer.len()).max(EVICTION_BATCH);
+            if self.evict_within(wanted, &mut steps_left) == 0 {
                 return false;
             }
         }
@@ -134,7 +145,7 @@ impl PageCache {
             return None;
         }
         PrivateFrame::alloc(&self.pool).or_else(|| {
-            self.evict_within(EVICTION_BATCH, INLINE_STEPS_MAX);
+            self.evict_within(EVICTION_BATCH, &mut inline_steps(EVICTION_BATCH));
             PrivateFrame::alloc(&self.pool)
         })
     }
@@ -173,13 +184,38 @@ impl PageCache {
         self.memory.refusals.load(Ordering::Relaxed)
     }
 
-    /// Evicts up to `wanted` clean pages; says how many.
-    pub(crate) fn evict(&self, wanted: usize) -> usize {
-        self.evict_within(wanted, usize::MAX)
+    /// Evicts up to `wanted` clean pages if there are any at all, however long the search is; says how many.
+    pub(crate) async fn evict_in_turns(&self, wanted: usize) -> usize {
+        let mut steps_left = self.pool.used_frames() as usize * HAND_ROUNDS;
+        let mut pace = Pace::default();
+        let mut evicted = 0;
+        while evicted < wanted && steps_left > 0 {
+            let turn = steps_left.min(STEPS_AT_ONCE);
+            let mut steps = turn;
+            evicted += self.evict_within(wanted - evicted, &mut steps);
+            let made = turn - steps;
+            if made == 0 {
+                // None is clean.
+                break;
+            }
+            steps_left -= made;
+            pace.ask(made).await;
+        }
+        evicted
     }
 
-    /// Evicts up to `wanted` clean pages, looking at no more than `steps_max` frames; says how many.
-    fn evict_within(&self, wanted: usize, steps_max: usize) -> usize {
+    /// Evicts up to `wanted` clean pages; says how many.
+    #[cfg(test)]
+    pub(crate) fn evict(&self, wanted: usize) -> usize {
+        self.evict_within(
+            wanted,
+            &mut (self.pool.used_frames() as usize * HAND_ROUNDS),
+        )
+    }
+
+    /// Evicts up to `wanted` clean pages, looking at no more than `steps_left` frames, of which it takes off what it has looked at; says
+    /// how many.
+    fn evict_within(&self, wanted: usize, steps_left: &mut usize) -> usize {
         let used = self.pool.used_frames();
         let counts = self.table.counts();
         // Held pages are not clean, but not present either.
@@ -189,7 +225,8 @@ impl PageCache {
         }
         let mut evicted = 0;
         let mut armed = self.background.armed();
-        for _ in 0..(used as usize * HAND_ROUNDS).min(steps_max) {
+        for _ in 0..(used as usize * HAND_ROUNDS).min(*steps_left) {
+            *steps_left -= 1;
             let frame = self.memory.hand.fetch_add(1, Ordering::Relaxed) % used;
             if self.pool.count(frame) == 1
                 && !self.pool.take_visited(frame)
@@ -249,19 +286,22 @@ impl PageCache {
             return;
         }
         let mut withheld = self.memory.withheld.lock().expect("not poisoned");
-        while withheld.len() > target {
-            self.pool
-                .unref(withheld.pop().expect("longer than the target"));
-        }
-        while withheld.len() < target {
-            // When memory is short the next reservation tries again.
-            let Some(frame) = self.pool.alloc().or_else(|| {
-                self.evict(1);
-                self.pool.alloc()
-            }) else {
+        // The rest is the next reservations' to do, when memory is short all of it.
+        for _ in 0..WITHHELD_PER_RESERVATION {
+            if withheld.len() > target {
+                self.pool
+                    .unref(withheld.pop().expect("longer than the target"));
+            } else if withheld.len() < target {
+                let Some(frame) = self.pool.alloc().or_else(|| {
+                    self.evict_within(1, &mut inline_steps(EVICTION_BATCH));
+                    self.pool.alloc()
+                }) else {
+                    break;
+                };
+                withheld.push(frame);
+            } else {
                 break;
-            };
-            withheld.push(frame);
+            }
         }
         self.memory
             .withheld_frames

@@ -17,6 +17,7 @@ use weir_faults::{Errno, RequestKinds, pause_point};
 use crate::add_lock::BlockGuard;
 use crate::flush::Promise;
 use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
+use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::{PageCache, bytes_of, page_of};
 use crate::writeback::{Evidence, OperationKind};
 
@@ -62,7 +63,7 @@ impl PageCache {
             // The page that either end cuts, and everything after it.
             let pages = page_of(size.min(old))..old.div_ceil(PAGE_BYTES);
             let operation = cache.writeback.begin(OperationKind::Blocker, pages.clone());
-            let held = cache.shoot_down(guard.as_block(), &pages);
+            let held = cache.shoot_down(guard.as_block(), &pages).await;
             cache.wait_for(OperationKind::Run, &pages).await;
             let submitted = cache.generations.submitted();
             let result = cache.backend.resize(&context, size).await;
@@ -76,7 +77,9 @@ impl PageCache {
             }
             drop(shaping);
             let kept = held.iter().any(|page| page * PAGE_BYTES < size);
+            let mut pace = Pace::default();
             for page in &held {
+                pace.ask(1).await;
                 cache.release_resized(*page, result.is_ok(), size, &mut spare);
             }
             cache.released(&held);
@@ -90,7 +93,7 @@ impl PageCache {
             }
             drop(operation);
             if result.is_ok() {
-                cache.discharge_past(guard.as_block(), size, old);
+                cache.discharge_past(guard.as_block(), size, old).await;
             }
             drop(guard);
             result
@@ -155,7 +158,7 @@ impl PageCache {
             // Written back first, under the guard: nobody can dirty anything in between.
             cache.flush(&context).await?;
             let pages = page_of(offset)..cache.size().div_ceil(PAGE_BYTES);
-            let held = cache.shoot_down(guard.as_block(), &pages);
+            let held = cache.shoot_down(guard.as_block(), &pages).await;
             assert!(
                 held.is_empty(),
                 "flushed under the exclusive gate, and yet {} pages were not clean",
@@ -165,7 +168,7 @@ impl PageCache {
                 Shift::Insert => (offset, offset + length),
                 Shift::Collapse => (offset + length, offset),
             };
-            let charges = cache.plan_moved_space(&guard, from, to)?;
+            let charges = cache.plan_moved_space(&guard, from, to).await?;
             let shaping = Shaping::new(&cache);
             match shift {
                 Shift::Insert => cache.backend.insert_range(&context, offset, length).await?,
@@ -179,8 +182,8 @@ impl PageCache {
             cache.generations.completed_shift();
             let old = cache.size.swap(size, Ordering::SeqCst);
             drop(shaping);
-            cache.move_space(&guard, charges);
-            cache.discharge_past(guard.as_block(), size, old);
+            cache.move_space(&guard, charges).await;
+            cache.discharge_past(guard.as_block(), size, old).await;
             cache.reconcile_blocked(guard.as_block(), 0..size).await;
             drop(guard);
             Ok(())
@@ -214,19 +217,30 @@ impl PageCache {
             .await?;
         let pages = 0..self.size().div_ceil(PAGE_BYTES);
         let guard = self.add_lock.block_whole(bytes_of(&pages)).await;
-        self.drop_clean_pages(&guard, &pages);
+        self.drop_clean_pages(&guard, &pages).await;
         drop(guard);
         Ok(())
     }
 
-    fn drop_clean_pages(&self, guard: &BlockGuard, pages: &Range<u64>) {
+    async fn drop_clean_pages(&self, guard: &BlockGuard, pages: &Range<u64>) {
         guard.assert_covers(pages.start * PAGE_BYTES..pages.end * PAGE_BYTES);
+        let mut pace = Pace::default();
         let mut next = pages.start;
         loop {
+            pace.ask(STEPS_AT_ONCE).await;
+            match self.drop_some_clean_pages(next..pages.end) {
+                Some(at) => next = at,
+                None => return,
+            }
+        }
+    }
+
+    /// As far as one turn goes; says where to go on, if not all is done.
+    fn drop_some_clean_pages(&self, pages: Range<u64>) -> Option<u64> {
+        let mut next = pages.start;
+        for _ in 0..STEPS_AT_ONCE {
             let pin = epoch::pin();
-            let Some(page) = self.table.next_known(&(next..pages.end), &pin) else {
-                return;
-            };
+            let page = self.table.next_known(&(next..pages.end), &pin)?;
             next = page + 1;
             if let Some(slot) = self.table.lock(page, &pin)
                 && slot.state().is_clean()
@@ -234,5 +248,6 @@ impl PageCache {
                 drop(slot.evict());
             }
         }
+        Some(next)
     }
 }

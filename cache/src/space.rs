@@ -40,6 +40,7 @@ use crate::add_lock::{AddGuard, BlockGuard, ExclusiveGuard};
 use crate::backend::ExtentKind;
 use crate::frame::PAGE_BYTES;
 use crate::lg_lock::LgLock;
+use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::PageCache;
 
 mod turns;
@@ -47,7 +48,7 @@ mod units;
 
 pub(crate) use turns::Turn;
 use turns::{TurnGuard, Turns};
-use units::UnitSet;
+use units::{UNITS_PER_STEP, UnitSet};
 
 /// Extents asked for at a time while a range is reconciled.
 const EXTENTS_PER_LOOK: usize = 1024;
@@ -152,12 +153,31 @@ impl Space {
         *self.free.local() += removed;
     }
 
+    /// As [`Space::discharge`], of however many.
+    async fn discharge_in_turns(&self, units: Range<u64>) {
+        let mut pace = Pace::default();
+        let mut next = Some(units.start);
+        while let Some(at) = next {
+            let (removed, rest) = self.charged.remove_some(&(at..units.end));
+            *self.free.local() += signed(removed);
+            next = rest;
+            pace.ask(STEPS_AT_ONCE).await;
+        }
+    }
+
     /// What the charges will be when what lies from unit `from` on is at `to`.
-    fn plan_move(&self, from: u64, to: u64) -> Result<MovedCharges, Errno> {
-        let mut moved = self.charged.ranges(&(from..u64::MAX));
+    async fn plan_move(&self, from: u64, to: u64) -> Result<MovedCharges, Errno> {
+        let mut moved = Vec::new();
+        let mut pace = Pace::default();
+        let mut next = Some(from);
+        while let Some(at) = next {
+            next = self.charged.find_some(&(at..u64::MAX), &mut moved);
+            pace.ask(STEPS_AT_ONCE).await;
+        }
         for units in &mut moved {
             *units = units.start - from + to..units.end - from + to;
             self.charged.prepare(units).map_err(|_| Errno::ENOMEM)?;
+            pace.ask(steps_for(units)).await;
         }
         let first = from.min(to);
         Ok(MovedCharges { first, moved })
@@ -177,6 +197,11 @@ impl Space {
             charged: charged * self.unit_bytes,
         }
     }
+}
+
+/// What it costs to charge so many units at once, in [steps](crate::pace).
+fn steps_for(units: &Range<u64>) -> usize {
+    usize::try_from((units.end - units.start) / UNITS_PER_STEP + 1).unwrap_or(usize::MAX)
 }
 
 fn signed(units: u64) -> i64 {
@@ -292,12 +317,13 @@ impl PageCache {
     }
 
     /// The device ends at `size` now and no longer at `old`: what was past it is free.
-    pub(crate) fn discharge_past(&self, guard: &BlockGuard, size: u64, old: u64) {
+    pub(crate) async fn discharge_past(&self, guard: &BlockGuard, size: u64, old: u64) {
         if let Some(space) = &self.space
             && size < old
         {
             guard.assert_covers(size..old);
-            space.discharge(&(size.div_ceil(space.unit_bytes)..old.div_ceil(space.unit_bytes)));
+            let units = size.div_ceil(space.unit_bytes)..old.div_ceil(space.unit_bytes);
+            space.discharge_in_turns(units).await;
         }
     }
 
@@ -305,26 +331,31 @@ impl PageCache {
     ///
     /// # Errors
     /// `ENOMEM`: the charges couldn't follow.
-    pub(crate) fn plan_moved_space(
+    pub(crate) async fn plan_moved_space(
         &self,
         _guard: &ExclusiveGuard,
         from: u64,
         to: u64,
     ) -> Result<Option<MovedCharges>, Errno> {
-        let plan = |space: &Space| space.plan_move(from / space.unit_bytes, to / space.unit_bytes);
-        self.space.as_ref().map(plan).transpose()
+        let Some(space) = &self.space else {
+            return Ok(None);
+        };
+        let (from, to) = (from / space.unit_bytes, to / space.unit_bytes);
+        space.plan_move(from, to).await.map(Some)
     }
 
     /// The shift is done.
-    pub(crate) fn move_space(&self, _guard: &ExclusiveGuard, planned: Option<MovedCharges>) {
+    pub(crate) async fn move_space(&self, _guard: &ExclusiveGuard, planned: Option<MovedCharges>) {
         let (Some(space), Some(planned)) = (&self.space, planned) else {
             return;
         };
-        space.discharge(&(planned.first..u64::MAX));
+        space.discharge_in_turns(planned.first..u64::MAX).await;
+        let mut pace = Pace::default();
         for units in planned.moved {
             space
                 .charge_anyway(&mut space.free.local(), &units)
                 .expect("its memory was prepared");
+            pace.ask(steps_for(&units)).await;
         }
     }
 
@@ -406,17 +437,20 @@ impl PageCache {
             kept.extend(data.map(|extent| space.touched(&extent.range)));
         }
         pause_point!(self.background, "cache:space:count", [EIO]).await?;
-        kept.sort_unstable_by_key(|units| units.start);
+        // Stable, as there are two runs in order.
+        kept.sort_by_key(|units| units.start);
         // Taken is what is kept and given back what lies between, nothing else: nothing is free for a moment that is not free
         // afterwards.
         let mut gap = units.start;
+        let mut pace = Pace::default();
         for units in kept {
             // There may be more than the quota allows, from the start: then nothing is free.
             space.charge_anyway(&mut space.free.local(), &units)?;
-            space.discharge(&(gap..units.start.max(gap)));
+            space.discharge_in_turns(gap..units.start.max(gap)).await;
             gap = gap.max(units.end);
+            pace.ask(steps_for(&units)).await;
         }
-        space.discharge(&(gap..units.end.max(gap)));
+        space.discharge_in_turns(gap..units.end.max(gap)).await;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use crossbeam_epoch as epoch;
 use weir_faults::{Errno, FaultContext, pause_point};
 
 use crate::backend::{BackendExtent, ExtentKind};
+use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::{PageCache, bytes_of, pages_of};
 use crate::pages::{DIRTY, HELD, IN_FLIGHT, PRESENT};
 
@@ -58,12 +59,15 @@ impl PageCache {
     /// `x-weir:cache` of `range`: adjacent extents from its start, at most `most`. Cancel safe.
     pub async fn residency(&self, range: Range<u64>, most: usize) -> Vec<ResidencyExtent> {
         let mut extents = Vec::new();
+        let mut pace = Pace::default();
         let mut at = range.start;
-        while let Some(next) = self.residency_of_some(at..range.end, most, &mut extents) {
-            at = next;
-            tokio::task::yield_now().await;
+        loop {
+            pace.ask(looked_at(&pages_of(&(at..range.end)))).await;
+            match self.residency_of_some(at..range.end, most, &mut extents) {
+                Some(next) => at = next,
+                None => return extents,
+            }
         }
-        extents
     }
 
     /// As far as one look goes; says where to go on.
@@ -74,7 +78,7 @@ impl PageCache {
         extents: &mut Vec<ResidencyExtent>,
     ) -> Option<u64> {
         let mut at = range.start;
-        for _ in 0..PAGES_PER_LOOK {
+        for _ in 0..STEPS_AT_ONCE {
             if at >= range.end {
                 return None;
             }
@@ -122,8 +126,11 @@ impl PageCache {
         if self.unclean_pages() == 0 {
             return overlay;
         }
+        let mut pace = Pace::default();
         while next < pages.end {
-            let look = self.look_for_unwritten(next..pages.end, PAGES_PER_LOOK);
+            // What is written back meanwhile the backend will tell.
+            pace.ask(looked_at(&(next..pages.end))).await;
+            let look = self.look_for_unwritten(next..pages.end, STEPS_AT_ONCE);
             for page in look.pages {
                 let bytes = bytes_of(&(page..page + 1));
                 let (start, end) = (bytes.start.max(range.start), bytes.end.min(range.end));
@@ -138,15 +145,16 @@ impl PageCache {
                 }
             }
             next = look.next;
-            // What is written back meanwhile the backend will tell.
-            tokio::task::yield_now().await;
         }
         overlay
     }
 }
 
-/// Pages that are looked at before others have their turn; dirty ones under one hold of the scan lock.
-const PAGES_PER_LOOK: usize = 1024;
+/// How many of `pages` one look is at, dirty ones under one hold of the scan lock.
+fn looked_at(pages: &Range<u64>) -> usize {
+    usize::try_from(pages.end - pages.start).map_or(STEPS_AT_ONCE, |pages| pages.min(STEPS_AT_ONCE))
+}
+
 /// Extents that the backend is asked for at a time: searching a file for holes takes some microseconds each.
 const EXTENTS_PER_LOOK: usize = 256;
 

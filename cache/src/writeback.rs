@@ -42,18 +42,21 @@ pub use self::trouble::WritebackTrouble;
 use crate::carried::{Carried, Carrier};
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::options::RUN_PAGES;
+use crate::pace::Pace;
 use crate::page_cache::PageCache;
 use crate::pages::{DIRTY, DirtySince, HELD, IN_FLIGHT, LockedPage};
 use std::sync::atomic::Ordering;
 
 /// What one look at the dirty tags found.
-struct Scan {
+pub(crate) struct Scan {
     /// The next run, entered into the list and marked in flight.
-    run: Option<Run>,
+    pub(crate) run: Option<Run>,
     /// A covered page was passed over because it is in flight.
     busy: bool,
     /// Where to go on.
-    next: u64,
+    pub(crate) next: u64,
+    /// Pages that were looked at.
+    pub(crate) steps: usize,
 }
 
 /// Pages that were marked in flight, on their way to the backend.
@@ -107,14 +110,17 @@ impl PageCache {
         let mut pass = Pass::default();
         let mut runs = Carrier::default();
         let mut next = pages.start;
+        let mut pace = Pace::default();
         while next < pages.end {
             let permit = self.permit_among(&mut runs, &mut pass).await;
             let scan = self.next_run(next..pages.end, Epochs::up_to(covered));
             pass.busy |= scan.busy;
             next = scan.next;
+            let steps = scan.steps;
             let Some(run) = scan.run else {
                 drop(permit);
                 self.pass_permit_on();
+                pace.ask(steps).await;
                 continue;
             };
             pass.pages += run.data.len() as u64;
@@ -122,12 +128,12 @@ impl PageCache {
             if let Some(ended) = runs.begin(run).await {
                 pass.note(ended);
             }
+            pace.ask(steps).await;
         }
         self.backend.submit();
         while let Some(ended) = poll_fn(|task| runs.poll_next(task)).await {
             pass.note(ended);
         }
-        self.tidy_dirty_tags(&pages);
         pass
     }
 
@@ -184,21 +190,17 @@ impl PageCache {
         }
     }
 
-    /// Cuts the next run of pages dirtied in one of `epochs`; says where to go on.
-    pub(crate) fn cut_run(&self, pages: Range<u64>, epochs: Epochs) -> (Option<Run>, u64) {
-        let scan = self.next_run(pages, epochs);
-        (scan.run, scan.next)
-    }
-
     /// Cuts the next run out of `pages` and marks it in flight.
-    fn next_run(&self, pages: Range<u64>, epochs: Epochs) -> Scan {
+    pub(crate) fn next_run(&self, pages: Range<u64>, epochs: Epochs) -> Scan {
         let mut lock = self.writeback.scan();
         let mut scan = Scan {
             run: None,
             busy: false,
             next: pages.start,
+            steps: 0,
         };
         for _ in 0..SKIPS_PER_SCAN {
+            scan.steps += 1;
             let pin = epoch::pin();
             let Some(first) = self.table.next_dirty(&(scan.next..pages.end), &pin) else {
                 scan.next = pages.end;
@@ -228,6 +230,7 @@ impl PageCache {
                 }
                 scan.next += 1;
             }
+            scan.steps += data.len();
             scan.run = Some(Run {
                 operation: lock.begin(OperationKind::Run, first..scan.next),
                 data,
@@ -236,6 +239,10 @@ impl PageCache {
             });
             break;
         }
+        // Few at a time, with what has left them so behind.
+        let pin = epoch::pin();
+        self.table.tidy_dirty(pages.start..scan.next, &pin);
+        drop(lock);
         scan
     }
 
@@ -246,14 +253,17 @@ impl PageCache {
         let lock = self.writeback.scan();
         let pin = epoch::pin();
         let mut found: Vec<u64> = self.table.dirty(pages.clone(), &pin).take(most).collect();
-        let next = match found.last() {
-            Some(last) if found.len() == most => last + 1,
+        let past = |seen: usize, last: Option<&u64>| match last {
+            Some(last) if seen == most => last + 1,
             _ => pages.end,
         };
+        let mut next = past(found.len(), found.last());
         for operation in lock.operations() {
             let part = operation.pages.start.max(pages.start)..operation.pages.end.min(next);
-            // In a blocker's range there is nothing but what it holds.
-            let on_their_way = self.table.known(part, &pin).filter(|page| {
+            // In a blocker's range there is nothing but what it holds, but that may be more than one look is to take.
+            let there: Vec<u64> = self.table.known(part, &pin).take(most).collect();
+            next = next.min(past(there.len(), there.last()));
+            let on_their_way = there.into_iter().filter(|page| {
                 // Dirty, if it has just failed.
                 let state = self.table.state(*page, &pin);
                 state.is_some_and(|state| state.has(DIRTY | IN_FLIGHT | HELD))
@@ -263,6 +273,7 @@ impl PageCache {
         drop(lock);
         found.sort_unstable();
         found.dedup();
+        found.truncate(found.partition_point(|page| *page < next));
         Unwritten { pages: found, next }
     }
 

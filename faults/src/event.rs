@@ -182,11 +182,11 @@ impl EventLog {
         self.newest.send_replace(number);
     }
 
-    /// Those kept that are newer than the event of that number.
-    pub(crate) fn since(&self, number: u64) -> Vec<Event> {
+    /// Those kept that are newer than the event of that number, at most `most`: whoever fires a rule waits for this.
+    pub(crate) fn since(&self, number: u64, most: usize) -> Vec<Event> {
         let kept = lock(&self.kept);
         let first = kept.partition_point(|event| event.number <= number);
-        kept.range(first..).cloned().collect()
+        kept.range(first..).take(most).cloned().collect()
     }
 
     pub(crate) fn newest(&self) -> watch::Receiver<u64> {

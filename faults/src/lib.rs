@@ -31,6 +31,7 @@ mod query;
 mod registry;
 pub mod rng;
 mod rule;
+pub mod spelling;
 mod wait;
 pub mod words;
 

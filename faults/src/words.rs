@@ -42,12 +42,14 @@ pub enum LanguageError {
         reason: String,
     },
     /// Nothing is selected.
-    #[error("`{words}`: matches no {what}")]
+    #[error("`{words}`: matches no {what}; {hint}")]
     NoMatch {
         /// What selects nothing.
         words: String,
         /// What was looked for.
         what: &'static str,
+        /// What may have been meant, or where to look.
+        hint: String,
     },
 }
 

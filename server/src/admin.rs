@@ -18,7 +18,8 @@
 //! Names are percent-encoded; the default export's is empty. Errors are `{"error": "..."}` with a status code.
 //!
 //! Loopback is not trust: every user of the machine reaches it, and so do web pages. See the guard. GET changes nothing, and
-//! POST and DELETE may; the guard relies on that. Nothing here is on the path of an NBD request.
+//! POST and DELETE may; the guard relies on that. Nothing here is on the path of an NBD request, and what takes long is computed
+//! [aside] of the threads that serve these.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +33,7 @@ use crate::connection::ConnectionTable;
 use crate::export::ExportTable;
 use crate::serve::Server;
 
+mod aside;
 mod connections;
 mod devices;
 mod error;

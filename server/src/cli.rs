@@ -3,6 +3,7 @@
 //! Words that can't be parsed end the program with 2 before anything was touched; whatever is found wrong later ends it
 //! with 1 ([`crate::error`]). Subcommands that talk to a running server's admin port get modules of their own here.
 
+use std::process::ExitCode;
 use std::str::FromStr;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
@@ -32,7 +33,9 @@ pub use point::PointCommand;
 use serve::ServeOptions;
 
 use crate::backend::file::Engine;
+use crate::error::Error;
 pub use status::StatusCommand;
+pub(crate) use table::counted;
 
 /// A network block device server with a coherent write-back cache, breakable on purpose
 #[derive(Parser, Debug)]
@@ -160,26 +163,40 @@ pub enum Switch {
 }
 
 /// Writes the completion script for `shell` to standard output.
-pub fn print_completions(shell: clap_complete::Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "weir", &mut std::io::stdout());
+///
+/// # Errors
+/// Standard output can't be written.
+pub fn print_completions(shell: clap_complete::Shell) -> Result<ExitCode, Error> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "weir", &mut text);
+    client::print_bytes(&text)
 }
 
 /// Writes the manual page, in roff, to standard output: one page with every subcommand.
 ///
 /// # Errors
 /// Standard output can't be written.
-pub fn print_manual() -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+pub fn print_manual() -> Result<ExitCode, Error> {
+    let mut out = Vec::new();
     let mut command = Cli::command();
     command.build();
-    clap_mangen::Man::new(command.clone()).render(&mut out)?;
+    let page = clap_mangen::Man::new(command.clone()).render(&mut out);
+    page.map_err(Error::Output)?;
     for subcommand in command
         .get_subcommands()
         .filter(|subcommand| subcommand.get_name() != "help")
     {
-        clap_mangen::Man::new(subcommand.clone()).render(&mut out)?;
+        let page = clap_mangen::Man::new(subcommand.clone()).render(&mut out);
+        page.map_err(Error::Output)?;
     }
-    Ok(())
+    client::print_bytes(&out)
+}
+
+/// A whole number, refused in words.
+fn parse_number<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is no number that can be meant; write a whole one, such as 3")
+    })
 }
 
 /// A network, or one address as a network of its own.

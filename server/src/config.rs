@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cli::serve::ServeOptions;
+use crate::error::Error;
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,12 +45,7 @@ pub fn read(path: &Path) -> Result<ServeOptions, ConfigError> {
 
 fn parse(path: &Path, text: &str) -> Result<ServeOptions, ConfigError> {
     toml::from_str(text).map_err(|error| {
-        let before = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text.as_bytes()[..before]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
+        let line = line_at(text, error.span().map_or(0, |span| span.start));
         // An error is one line; the parser's may be several.
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
         let message = words::plain(&message);
@@ -61,6 +57,28 @@ fn parse(path: &Path, text: &str) -> Result<ServeOptions, ConfigError> {
     })
 }
 
+/// `error` with its line, if it is about something that stands in the file at `path`.
+#[must_use]
+pub fn located(path: &Path, error: Error) -> Error {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let Some(span) = place::of(&text, &error) else {
+        return error;
+    };
+    let message = error.to_string();
+    Error::Config(ConfigError::Parse {
+        path: path.to_owned(),
+        line: line_at(&text, span.start),
+        message: message.strip_prefix("--").unwrap_or(&message).to_owned(),
+    })
+}
+
+/// The line of a byte, from 1.
+fn line_at(text: &str, at: usize) -> usize {
+    let before = &text.as_bytes()[..at.min(text.len())];
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+mod place;
 mod words;
 
 #[cfg(test)]

@@ -44,6 +44,12 @@ pub enum BindError {
         address: Address,
         option: &'static str,
     },
+    #[error("can't listen on {address}: there is no folder {}; make it (mkdir -p), or give another --{option}", folder.display())]
+    NoFolder {
+        address: Address,
+        option: &'static str,
+        folder: PathBuf,
+    },
     #[error("can't listen on {address}: {source}; give another --{option}")]
     Bind {
         address: Address,
@@ -117,14 +123,15 @@ impl Listener {
     /// Why that address could never be had.
     pub fn check(address: &Address, option: &'static str) -> Result<(), BindError> {
         match address {
-            Address::Tcp { host, port } => tcp::check(host, *port),
-            Address::Unix(path) => unix::check(path, option)?,
+            Address::Tcp { host, port } => {
+                tcp::check(host, *port).map_err(|source| BindError::Bind {
+                    address: address.clone(),
+                    option,
+                    source,
+                })
+            }
+            Address::Unix(path) => unix::check(path, option),
         }
-        .map_err(|source| BindError::Bind {
-            address: address.clone(),
-            option,
-            source,
-        })
     }
 
     /// Where clients find it, as an NBD URI without an export's name.

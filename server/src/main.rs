@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use weir::cli::{Cli, Command, ConfigCommand, print_completions, print_manual};
-use weir::error::Error;
+use weir::error::{Error, without_numbers};
 use weir::{logging, serve};
 
 fn main() -> ExitCode {
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     // Ends the process with 2 when the words can't be parsed.
     let cli = Cli::parse();
     let status = run(cli.command).unwrap_or_else(|error| {
-        logging::last_words(&format!("weir: {error}"));
+        logging::last_words(&format!("weir: {}", without_numbers(&error.to_string())));
         ExitCode::FAILURE
     });
     logging::finish();
@@ -50,12 +50,7 @@ fn run(command: Command) -> Result<ExitCode, Error> {
         Command::Device(command) => command.run(),
         Command::Inject(command) => command.run(),
         Command::Config(ConfigCommand::Check { file }) => serve::check_config(&file),
-        Command::Completions { shell } => {
-            print_completions(shell);
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Man => print_manual()
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Error::Output),
+        Command::Completions { shell } => print_completions(shell),
+        Command::Man => print_manual(),
     }
 }

@@ -15,6 +15,7 @@ use std::process::{ExitCode, ExitStatus};
 
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{self, SigHandler, Signal};
 use tokio::process::Command;
 
 pub mod parent;
@@ -81,6 +82,15 @@ pub fn starting_another<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<
         let _ = set_io_flusher(true);
     }
     outcome
+}
+
+/// What a program of coreutils does whose reader has gone: ends by SIGPIPE, which the standard library has ignored.
+pub fn die_of_closed_pipe() -> ExitCode {
+    // SAFETY: this sets a default disposition, and no other thread of a command that prints looks at it.
+    let _ = unsafe { signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
+        .and_then(|_| signal::raise(Signal::SIGPIPE));
+    // Only where it is blocked: the status that a shell reports of the signal.
+    u8::try_from(SIGNAL_STATUS_BASE + libc::SIGPIPE).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Whether a signal does to this process what it does by default, rather than being ignored or handled.

@@ -8,7 +8,7 @@
 //! 4. Clients are let in last.
 
 use std::future::pending;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use tokio_util::task::TaskTracker;
 use weir_faults::Faults;
 
 use crate::admin::AdminListener;
+use crate::cli::client::print;
+use crate::cli::counted;
 use crate::cli::serve::ServeOptions;
 use crate::connection::ConnectionTable;
 use crate::error::Error;
@@ -100,11 +102,15 @@ async fn serve(
         .map(Parent::watch)
         .transpose()
         .map_err(Error::System)?;
-    let faults = check::check(settings)?;
+    let located = |error| match config {
+        Some(path) => config::located(path, error),
+        None => error,
+    };
+    let faults = check::check(settings).map_err(located)?;
     let inherited = inherited()?;
     let listeners = bind(settings, inherited.listeners).await?;
     let admin = AdminListener::bind(settings, inherited.admin).await?;
-    let server = open(settings, faults).await?;
+    let server = open(settings, faults).await.map_err(located)?;
     if let Some(remark) = admin.as_ref().and_then(AdminListener::remark) {
         tracing::warn!("{remark}");
     }
@@ -158,6 +164,7 @@ async fn open(settings: &Settings, faults: Faults) -> Result<Server, Error> {
     for settings in &settings.exports {
         let refused = |source| Error::Export {
             name: settings.name.clone(),
+            keys: settings.keys,
             source,
         };
         let export = export::open(settings, &faults).map_err(refused)?;
@@ -292,14 +299,8 @@ fn notify_service_manager(state: &[sd_notify::NotifyState<'_>]) {
 /// What is wrong with it.
 pub fn check_config(path: &Path) -> Result<ExitCode, Error> {
     let settings = Settings::resolve(config::read(path)?)?;
-    check::check(&settings)?;
+    check::check(&settings).map_err(|error| config::located(path, error))?;
     check::check_addresses(&settings)?;
-    let exports = settings.exports.len();
-    writeln!(
-        std::io::stdout(),
-        "{}: good, {exports} exports",
-        path.display()
-    )
-    .map_err(Error::Output)?;
-    Ok(ExitCode::SUCCESS)
+    let exports = counted(settings.exports.len(), "export");
+    print(&format!("{}: good, {exports}\n", path.display()))
 }

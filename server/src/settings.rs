@@ -94,6 +94,8 @@ pub struct ExportSettings {
     pub engine: Engine,
     /// `--power-cut`
     pub power_cut: bool,
+    /// It was described by keys beside its source (`--export`, or a table of the file), not by options.
+    pub keys: bool,
 }
 
 /// What is wrong with the options, taken together.
@@ -145,7 +147,12 @@ impl Settings {
         let first_try = options.source.is_none() && options.export.is_empty();
         let exports = specs
             .into_iter()
-            .map(|spec| ExportSettings::resolve(spec, &options, share, first_try))
+            .enumerate()
+            .map(|(index, spec)| {
+                let keys = index > 0 || (options.source.is_none() && !options.export.is_empty());
+                let settings = ExportSettings::resolve(spec, &options, share, first_try)?;
+                Ok(ExportSettings { keys, ..settings })
+            })
             .collect::<Result<_, _>>()?;
         let timeouts = Timeouts::default();
         let settings = Self {
@@ -241,6 +248,7 @@ impl ExportSettings {
                 .or(server.io_engine)
                 .map_or_else(Engine::default, Into::into),
             power_cut: spec.power_cut.or(server.power_cut).unwrap_or(false),
+            keys: false,
         })
     }
 }

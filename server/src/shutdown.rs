@@ -11,7 +11,9 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio_util::task::TaskTracker;
 use weir_cache::{CloseError, PageCache};
+use weir_faults::Errno;
 
+use crate::cli::counted;
 use crate::connection::ConnectionTable;
 use crate::export::{Export, ExportTable};
 use crate::limits::{DRAIN_TIMEOUT, FINAL_FLUSH_TIMEOUT};
@@ -23,7 +25,7 @@ mod waiting;
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
     /// Some exports could not be flushed.
-    #[error("{0}; what was written since their last flush may be lost")]
+    #[error("{0}; what was written since the last flush that succeeded may be lost{hint}", hint = .0.hint())]
     Close(Failures),
     /// A second signal came.
     #[error("stopped at once by a second {signal}; {dirty}")]
@@ -38,6 +40,27 @@ pub enum StopError {
 /// Exports that could not be closed, each with its reason.
 #[derive(Debug)]
 pub struct Failures(Vec<(String, CloseError)>);
+
+impl Failures {
+    /// What to do before the next stop, where that can be said.
+    fn hint(&self) -> &'static str {
+        let full = self.0.iter().any(|(_, error)| {
+            matches!(
+                error,
+                CloseError::Flush {
+                    errno: Errno::ENOSPC | Errno::EDQUOT,
+                    ..
+                }
+            )
+        });
+        if full {
+            ". Make room where the image lies; before a server is stopped, `weir export flush NAME` says whether that is enough, and \
+             nothing is lost while it runs"
+        } else {
+            ""
+        }
+    }
+}
 
 impl fmt::Display for Failures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -130,7 +153,8 @@ async fn finish_in_order(
         // No connection may be served once the exports are closed: its answers would be untrue.
         let killed = connections.kill_all();
         tracing::warn!(
-            "{killed} connections didn't end within {} s and are closed",
+            "closing {} that didn't end within {} s",
+            counted(killed, "connection"),
             DRAIN_TIMEOUT.as_secs()
         );
         sessions.wait().await;

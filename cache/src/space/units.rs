@@ -9,8 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use weir_faults::FaultContext;
 
 use crate::gen_radix::{GenRadixError, ImmortalRadix};
+use crate::pace::STEPS_AT_ONCE;
 
 const BITS: u64 = u64::BITS as u64;
+
+/// Units that are charged or discharged in one [step](crate::pace): a word of them.
+pub(super) const UNITS_PER_STEP: u64 = BITS;
 
 /// The set; see the module's documentation.
 #[derive(Debug)]
@@ -54,10 +58,24 @@ impl UnitSet {
             .sum()
     }
 
-    /// Those of `units` that are in the set, as ranges in order.
-    pub(super) fn ranges(&self, units: &Range<u64>) -> Vec<Range<u64>> {
-        let mut found: Vec<Range<u64>> = Vec::new();
-        for (index, word) in self.words.entries(words_of(units)) {
+    /// As [`UnitSet::remove`], as far as one turn goes; says where to go on, if not all is done.
+    pub(super) fn remove_some(&self, units: &Range<u64>) -> (u64, Option<u64>) {
+        let mut words = self.words.entries(words_of(units));
+        words.nth(STEPS_AT_ONCE).map_or_else(
+            || (self.remove(units), None),
+            |(index, _)| {
+                let next = index * BITS;
+                (self.remove(&(units.start..next)), Some(next))
+            },
+        )
+    }
+
+    /// Appends those of `units` that are in the set, as ranges in order, as far as one turn goes; says where to go on, if not all is done.
+    pub(super) fn find_some(&self, units: &Range<u64>, found: &mut Vec<Range<u64>>) -> Option<u64> {
+        for (count, (index, word)) in self.words.entries(words_of(units)).enumerate() {
+            if count == STEPS_AT_ONCE {
+                return Some(index * BITS);
+            }
             let mut bits = word.load(Ordering::SeqCst) & mask(index, units);
             while bits != 0 {
                 let unit = index * BITS + u64::from(bits.trailing_zeros());
@@ -68,7 +86,7 @@ impl UnitSet {
                 }
             }
         }
-        found
+        None
     }
 
     /// Gets the memory for `units`: they can be put in afterwards whatever happens.

@@ -13,6 +13,7 @@ use super::halves::Failed;
 use super::{Evidence, Run};
 use crate::flush::Submitted;
 use crate::frame::{FrameRefs, PAGE_BYTES};
+use crate::pace::Pace;
 use crate::page_cache::{PageCache, bytes_of};
 use crate::pages::HELD;
 
@@ -40,6 +41,7 @@ impl PageCache {
         let failed = self
             .write_run(context, pages.clone(), data, may_halve)
             .await;
+        Pace::default().ask(pages.clone().count()).await;
         let RunPages {
             failed,
             unwritten,

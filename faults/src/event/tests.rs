@@ -134,8 +134,10 @@ async fn the_ring_is_bounded_and_followers_see_the_gap() {
         log.push(point_event().firing);
     }
     newest.wait_for(|newest| *newest > 0).await.expect("open");
-    let kept = log.since(0);
+    let kept = log.since(0, usize::MAX);
     assert_eq!((kept.len(), kept[0].number), (EVENTS_KEPT, 11));
-    assert_eq!(log.since(kept[kept.len() - 2].number).len(), 1);
-    assert!(log.since(u64::MAX).is_empty());
+    assert_eq!(log.since(kept[kept.len() - 2].number, usize::MAX).len(), 1);
+    assert!(log.since(u64::MAX, 1).is_empty());
+    let numbers: Vec<_> = log.since(20, 3).iter().map(|event| event.number).collect();
+    assert_eq!(numbers, [21, 22, 23], "the first of them");
 }

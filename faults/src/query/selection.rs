@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::point::{FaultPoint, PointKind};
+use crate::spelling::closest;
 use crate::words::{self, LanguageError, Word, look_up, names, set_once};
 
 /// The words that select points.
@@ -151,9 +152,27 @@ impl Selection {
             return Err(LanguageError::NoMatch {
                 words: self.to_string(),
                 what: "point",
+                hint: self.hint(),
             });
         }
         Ok(points)
+    }
+
+    /// The function or class that may have been meant.
+    fn hint(&self) -> String {
+        let last = |name: &'static str| name.rsplit("::").next().unwrap_or(name);
+        let function = self.function.as_deref().and_then(|word| {
+            let word = word.rsplit("::").next().unwrap_or(word);
+            closest(word, FaultPoint::all().map(|point| last(point.function())))
+        });
+        let class = || {
+            let word = self.class.as_deref()?;
+            closest(word, FaultPoint::all().map(|point| point.class))
+        };
+        match function.or_else(class) {
+            Some(near) => format!("did you mean {near}? `weir point list` shows all"),
+            None => "`weir point list` shows all".to_owned(),
+        }
     }
 
     fn matches(&self, point: &FaultPoint) -> bool {

@@ -92,6 +92,11 @@ impl Faults {
             return Err(LanguageError::NoMatch {
                 words: format!("export={glob}"),
                 what: "export",
+                hint: {
+                    let names = self.device_names();
+                    let names: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+                    format!("there are {}", names.join(", "))
+                },
             });
         }
         if self.shared.rules.len() >= RULES_MAX {
@@ -209,15 +214,21 @@ impl Faults {
     /// The events kept that are newer than the one of that number; 0 for all of them.
     #[must_use]
     pub fn events_since(&self, number: u64) -> Vec<Event> {
-        self.shared.events.since(number)
+        self.shared.events.since(number, usize::MAX)
     }
 
-    /// Waits for events newer than the one of that number, and returns those kept.
-    pub async fn next_events(&self, number: u64) -> Vec<Event> {
+    /// The first of them, at most `most`.
+    #[must_use]
+    pub fn some_events_since(&self, number: u64, most: usize) -> Vec<Event> {
+        self.shared.events.since(number, most)
+    }
+
+    /// Waits for events newer than the one of that number, and returns the first of those kept, at most `most`.
+    pub async fn next_events(&self, number: u64, most: usize) -> Vec<Event> {
         let mut newest = self.shared.events.newest();
         // The sender lives in `self.shared`: this can only be a newer event.
         drop(newest.wait_for(|newest| *newest > number).await);
-        self.events_since(number)
+        self.some_events_since(number, most)
     }
 
     /// The number of the newest event; 0 if there was none.

@@ -5,15 +5,16 @@ use std::time::UNIX_EPOCH;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 
 use super::extract::Number;
 use super::wire::{CommandTraffic, ConnectionReport, Count, Traffic};
-use super::{AdminState, ApiError};
+use super::{AdminState, ApiError, aside};
 use crate::commands::COMMANDS;
 use crate::connection::{ConnectionInfo, Counts};
 
-pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Json<Vec<ConnectionReport>> {
-    Json(reports(&state))
+pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Response {
+    aside::json(move || reports(&state)).await
 }
 
 pub(super) async fn show(

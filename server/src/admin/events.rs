@@ -1,6 +1,5 @@
 //! `/v1/events`: what fired, as lines of JSON.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
-use weir_faults::{Event, Faults};
+use weir_faults::Faults;
 
 use super::AdminState;
 use super::extract::Words;
@@ -40,7 +39,7 @@ pub(super) async fn stream(
 ) -> Response {
     let follower = Follower {
         faults: state.faults.clone(),
-        waiting: state.faults.events_since(query.since).into(),
+        until: state.faults.newest_event(),
         since: query.since,
         follow: query.follow,
     };
@@ -55,7 +54,8 @@ pub(super) async fn stream(
 /// Someone who reads events. It is asked for more when the socket has room, and holds up nobody.
 struct Follower {
     faults: Faults,
-    waiting: VecDeque<Event>,
+    /// The newest event when it came.
+    until: u64,
     /// The number of the last event that it has seen.
     since: u64,
     follow: bool,
@@ -63,15 +63,19 @@ struct Follower {
 
 impl Follower {
     async fn next_piece(&mut self) -> Option<Bytes> {
-        if self.waiting.is_empty() && self.follow {
-            self.waiting = self.faults.next_events(self.since).await.into();
-        }
-        let count = self.waiting.len().min(LINES_PER_PIECE);
-        if count == 0 {
+        // A piece at a time, also from those that are kept: whoever fires a rule waits while they are copied.
+        let events = if self.follow {
+            self.faults.next_events(self.since, LINES_PER_PIECE).await
+        } else {
+            let mut kept = self.faults.some_events_since(self.since, LINES_PER_PIECE);
+            kept.retain(|event| event.number <= self.until);
+            kept
+        };
+        if events.is_empty() {
             return None;
         }
         let mut piece = Vec::new();
-        for event in self.waiting.drain(..count) {
+        for event in events {
             self.since = event.number;
             serde_json::to_writer(&mut piece, &event).expect("an event is plain data");
             piece.push(b'\n');

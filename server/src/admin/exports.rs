@@ -11,7 +11,7 @@ use weir_faults::{Errno, RequestKind, RequestKinds};
 use super::connections::traffic;
 use super::extract::{Body, NameQuery, Words};
 use super::wire::{Count, ExportAction, ExportReport};
-use super::{AdminState, ApiError};
+use super::{AdminState, ApiError, aside};
 use crate::export::Export;
 use crate::limits::DEVICE_BYTES_MAX;
 use crate::size::Size;
@@ -22,7 +22,7 @@ pub(super) async fn show(
     Words(query): Words<NameQuery>,
 ) -> Result<Response, ApiError> {
     match query.name {
-        None => Ok(Json(reports(&state)).into_response()),
+        None => Ok(aside::json(move || reports(&state)).await),
         Some(name) => {
             let export = find(&state, &name)?;
             Ok(Json(report(&state, &export)).into_response())
@@ -71,7 +71,7 @@ async fn carry_out(
             ("flush", cache.flush(&context).await)
         }
         ExportAction::DropCache => ("drop-cache", cache.drop_clean().await),
-        ExportAction::Resize { size } => ("resize", cache.resize(size).await),
+        ExportAction::Resize { size, .. } => ("resize", cache.resize(size).await),
         ExportAction::InsertRange { offset, length } => {
             ("insert-range", cache.insert_range(offset, length).await)
         }
@@ -88,10 +88,19 @@ fn check_figures(export: &Export, action: &ExportAction) -> Result<(), ApiError>
     let size = export.cache.size();
     let (what, offset, length) = match *action {
         ExportAction::Flush | ExportAction::DropCache => return Ok(()),
-        ExportAction::Resize { size: 0 } => {
+        ExportAction::Resize { size: 0, .. } => {
             return refuse("resize: a device has one byte at least; give a larger SIZE".to_owned());
         }
-        ExportAction::Resize { size } if size > DEVICE_BYTES_MAX => {
+        ExportAction::Resize { size: to, shrink } if to < size && !shrink => {
+            return refuse(format!(
+                "resize: export {:?} has {size} bytes ({}), and what lies beyond {to} ({}) would be lost; make its file system \
+                 smaller first, or unmount it, and say --shrink (over HTTP \"shrink\": true)",
+                export.name,
+                Size(size),
+                Size(to),
+            ));
+        }
+        ExportAction::Resize { size, .. } if size > DEVICE_BYTES_MAX => {
             return refuse(format!(
                 "resize: {size} bytes are more than the {DEVICE_BYTES_MAX} that the system can address"
             ));

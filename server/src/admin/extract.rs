@@ -1,21 +1,27 @@
 //! Bodies and queries whose refusals are JSON too.
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::ApiError;
+use super::aside::aside;
 
 /// A body in JSON.
 pub(super) struct Body<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        match Json::from_request(request, state).await {
+        let bytes = match Bytes::from_request(request, state).await {
+            Ok(bytes) => bytes,
+            Err(refusal) => return Err(ApiError::new(refusal.status(), refusal.body_text())),
+        };
+        match aside(move || Json::from_bytes(&bytes)).await {
             Ok(Json(body)) => Ok(Self(body)),
             Err(refusal) => Err(ApiError::new(refusal.status(), refusal.body_text())),
         }

@@ -4,17 +4,22 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use weir_faults::{Rule, RuleListing, Script};
+use axum::response::Response;
+use weir_faults::{LanguageError, Rule, RuleListing, Script};
 
+use super::aside::{self, aside};
 use super::extract::{Body, Number};
 use super::wire::{Count, NewRule, ReplayReport, ReplayScript, RuleAdded};
 use super::{AdminState, ApiError};
 use crate::export::misdirected;
 
-pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Json<Vec<RuleListing>> {
-    let replaying = state.faults.replaying();
-    let all = state.faults.rules().into_iter().chain(replaying);
-    Json(all.collect())
+pub(super) async fn list(State(state): State<Arc<AdminState>>) -> Response {
+    aside::json(move || {
+        let replaying = state.faults.replaying();
+        let all = state.faults.rules().into_iter().chain(replaying);
+        all.collect::<Vec<RuleListing>>()
+    })
+    .await
 }
 
 pub(super) async fn add(
@@ -42,7 +47,9 @@ pub(super) async fn remove(
 }
 
 pub(super) async fn clear(State(state): State<Arc<AdminState>>) -> Json<Count> {
-    let count = state.faults.clear_rules();
+    // A replay is a rule, as the list shows it.
+    let replays = usize::from(state.faults.replaying().is_some());
+    let count = state.faults.clear_rules() + replays;
     Json(Count { count })
 }
 
@@ -50,9 +57,12 @@ pub(super) async fn replay(
     State(state): State<Arc<AdminState>>,
     Body(script): Body<ReplayScript>,
 ) -> Result<Json<ReplayReport>, ApiError> {
-    let script = Script::parse(&script.script)?;
-    Ok(Json(ReplayReport {
-        requests: state.faults.replay(&script),
-        skipped: script.skipped(),
-    }))
+    let report = aside(move || {
+        let script = Script::parse(&script.script)?;
+        Ok::<_, LanguageError>(ReplayReport {
+            requests: state.faults.replay(&script),
+            skipped: script.skipped(),
+        })
+    });
+    Ok(Json(report.await?))
 }

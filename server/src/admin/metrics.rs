@@ -13,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use weir_cache::PAGE_BYTES;
 
+use super::aside::aside;
 use super::wire::{CacheReport, SpaceReport};
 use super::{AdminState, ApiError};
 use crate::commands::COMMANDS;
@@ -23,7 +24,7 @@ use crate::logging;
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) async fn scrape(State(state): State<Arc<AdminState>>) -> Result<Response, ApiError> {
-    let text = text(state).map_err(|_| {
+    let text = aside(move || text(state)).await.map_err(|_| {
         let message = "the figures can't be written as text";
         ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     })?;

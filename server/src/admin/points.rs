@@ -6,12 +6,12 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
-use weir_faults::PointListing;
 
 use super::extract::{Body, Words};
 use super::wire::{Count, PointAction};
-use super::{AdminState, ApiError};
+use super::{AdminState, ApiError, aside};
 
 /// How long one request waits for someone to be paused; a script that wants more asks again.
 const PAUSED_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ pub(super) struct PointQuery {
 pub(super) async fn list(
     State(state): State<Arc<AdminState>>,
     Words(PointQuery { query, paused }): Words<PointQuery>,
-) -> Result<Json<Vec<PointListing>>, ApiError> {
+) -> Result<Response, ApiError> {
     if let Some(count) = paused {
         let paused = state.faults.paused_at_least(&query, count);
         let outcome = tokio::time::timeout(PAUSED_WAIT_MAX, paused).await;
@@ -40,7 +40,8 @@ pub(super) async fn list(
             ApiError::new(StatusCode::GATEWAY_TIMEOUT, message)
         })??;
     }
-    Ok(Json(state.faults.points(&query)?))
+    let points = state.faults.points(&query)?;
+    Ok(aside::json(move || points).await)
 }
 
 pub(super) async fn act(

@@ -2,26 +2,29 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
+use weir_faults::PointListing;
 
 use super::wire::{FaultSummary, ReplayProgress, StatusReport};
-use super::{AdminState, ApiError, connections, exports};
+use super::{AdminState, ApiError, aside, connections, exports};
 use crate::logging;
 
 /// The state that a listing shows of a point that isn't armed.
 const OFF: &str = "off";
 
-pub(super) async fn show(
-    State(state): State<Arc<AdminState>>,
-) -> Result<Json<StatusReport>, ApiError> {
+pub(super) async fn show(State(state): State<Arc<AdminState>>) -> Result<Response, ApiError> {
     let points = state.faults.points("")?;
-    Ok(Json(StatusReport {
+    Ok(aside::json(move || report(&state, &points)).await)
+}
+
+fn report(state: &AdminState, points: &[PointListing]) -> StatusReport {
+    StatusReport {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_ms: u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        exports: exports::reports(&state),
-        connections: connections::reports(&state),
+        exports: exports::reports(state),
+        connections: connections::reports(state),
         faults: FaultSummary {
             rules: state.faults.rules().len(),
             replay: state.faults.replaying().map(|replay| ReplayProgress {
@@ -32,5 +35,5 @@ pub(super) async fn show(
             events: state.faults.newest_event(),
         },
         log_lines_dropped: logging::lines_dropped(),
-    }))
+    }
 }

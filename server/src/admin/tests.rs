@@ -226,6 +226,9 @@ async fn exports_are_flushed_emptied_and_resized() {
         .await;
     assert_eq!(port.state.exports.get("").unwrap().cache.size(), 2 * SIZE);
     assert_eq!(port.state.exports.get("a b").unwrap().cache.size(), SIZE);
+    let smaller = json!({"action": "resize", "size": SIZE, "shrink": true});
+    port.post(path, smaller).await;
+    assert_eq!(port.state.exports.get("").unwrap().cache.size(), SIZE);
 }
 
 #[tokio::test]
@@ -256,6 +259,10 @@ async fn figures_that_do_not_fit_are_refused_and_say_what_would() {
     let path = "/v1/exports?name=";
     for (action, part) in [
         (json!({"action": "resize", "size": 0}), "one byte at least"),
+        (
+            json!({"action": "resize", "size": SIZE - 1}),
+            "say --shrink",
+        ),
         (
             json!({"action": "resize", "size": u64::MAX}),
             "9223372036854771712",

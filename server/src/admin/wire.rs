@@ -226,6 +226,9 @@ pub enum ExportAction {
     Resize {
         /// In bytes.
         size: u64,
+        /// It may become smaller; what lies beyond is lost then.
+        #[serde(default)]
+        shrink: bool,
     },
     /// Insert zeroes; what follows moves up.
     InsertRange {

@@ -2,7 +2,10 @@
 //!
 //! Sparse: a page exists once it was written, and a discarded page is given back. Pages lie in ordered maps, sharded by
 //! region so that parallel writers rarely meet; a region's pages share a shard, so that a run of pages takes one lock. A
-//! call isn't atomic as a whole, only per region, which is all that the contract asks for.
+//! call isn't atomic as a whole, only per page, which is all that the contract asks for.
+//!
+//! The work is done by whoever asks, mostly a session, and copying is work: every few pages it is taken off the budget that the
+//! runtime gives a task, so that a task that asks for much lets others have their turn.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam_utils::CachePadded;
+use smallvec::SmallVec;
+use tokio::task::coop::consume_budget as yield_if_due;
 use weir_cache::{
     Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, FrameBuf, FrameRefs, Geometry,
     PAGE_SIZE, ZeroMode,
@@ -25,6 +30,10 @@ const ALLOCATION_UNIT: u32 = 4096;
 const REGION_PAGES: u64 = 256;
 /// More than any machine's number of parallel writers needs.
 const SHARDS: usize = 64;
+
+/// Pages that are copied, freed or passed for one unit of a task's budget, which has 128 of them: a poll comes to some hundreds of
+/// microseconds.
+const PAGES_PER_UNIT: usize = 4;
 
 type Pages = BTreeMap<u64, Box<[u8; PAGE_SIZE]>>;
 
@@ -65,10 +74,13 @@ impl MemoryBackend {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, offset: u64, buffer: &mut FrameBuf) {
+    async fn read(&self, offset: u64, buffer: &mut FrameBuf) {
         assert!(offset.is_multiple_of(PAGE_BYTES), "read at {offset}");
         let first = offset / PAGE_BYTES;
         for index in 0..buffer.len() {
+            if index.is_multiple_of(PAGES_PER_UNIT) {
+                yield_if_due().await;
+            }
             let page = first + index as u64;
             match self.shard(page).get(&page) {
                 Some(bytes) => buffer.page_mut(index).copy_from_slice(&bytes[..]),
@@ -77,7 +89,7 @@ impl MemoryBackend {
         }
     }
 
-    fn write(&self, offset: u64, data: &FrameRefs) -> Result<(), Errno> {
+    async fn write(&self, offset: u64, data: &FrameRefs) -> Result<(), Errno> {
         assert!(offset.is_multiple_of(PAGE_BYTES), "write at {offset}");
         if offset
             .checked_add(data.bytes() as u64)
@@ -86,7 +98,10 @@ impl MemoryBackend {
             return Err(Errno::ENOSPC);
         }
         let mut at = offset;
-        for piece in data.io_slices() {
+        for (index, piece) in data.io_slices().enumerate() {
+            if index.is_multiple_of(PAGES_PER_UNIT) {
+                yield_if_due().await;
+            }
             let mut piece: &[u8] = &piece;
             while !piece.is_empty() {
                 let page = at / PAGE_BYTES;
@@ -105,7 +120,7 @@ impl MemoryBackend {
     }
 
     /// Zeroes `range`: whole pages go, edges are overwritten where their page exists.
-    fn clear(&self, range: &Range<u64>) {
+    async fn clear(&self, range: &Range<u64>) {
         if range.is_empty() {
             return;
         }
@@ -118,12 +133,24 @@ impl MemoryBackend {
         self.zero_within(range.start..whole.start * PAGE_BYTES);
         self.zero_within(whole.end * PAGE_BYTES..range.end);
         for shard in &self.shards {
-            let mut pages = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let gone: Vec<u64> = pages.range(whole.clone()).map(|(page, _)| *page).collect();
-            for page in gone {
-                pages.remove(&page);
+            loop {
+                yield_if_due().await;
+                if Self::clear_some(shard, &whole) < PAGES_PER_UNIT {
+                    break;
+                }
             }
         }
+    }
+
+    /// Removes a few of `pages`; says how many.
+    fn clear_some(shard: &Mutex<Pages>, pages: &Range<u64>) -> usize {
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = shard.range(pages.clone()).take(PAGES_PER_UNIT);
+        let gone: SmallVec<[u64; PAGES_PER_UNIT]> = gone.map(|(page, _)| *page).collect();
+        for page in &gone {
+            shard.remove(page);
+        }
+        gone.len()
     }
 
     /// Zeroes bytes of one page, if it exists.
@@ -146,9 +173,10 @@ impl MemoryBackend {
     }
 
     /// The first page from `page` on, up to `end`, that doesn't exist.
-    fn next_absent(&self, page: u64, end: u64) -> u64 {
+    async fn next_absent(&self, page: u64, end: u64) -> u64 {
         let mut at = page;
         while at < end {
+            yield_if_due().await;
             // As far as the region reaches, under one lock.
             let region_end = (at - at % REGION_PAGES + REGION_PAGES).min(end);
             let pages = self.shard(at);
@@ -165,16 +193,17 @@ impl MemoryBackend {
         end
     }
 
-    fn extents(&self, range: &Range<u64>, most: usize) -> Vec<BackendExtent> {
+    async fn extents(&self, range: &Range<u64>, most: usize) -> Vec<BackendExtent> {
         let end = range.end.min(self.size());
         let last_page = end.div_ceil(PAGE_BYTES);
         let mut at = range.start;
         let mut found = Vec::new();
         while at < end && found.len() < most {
+            yield_if_due().await;
             let page = at / PAGE_BYTES;
             let (kind, until) = match self.next_present(page) {
                 Some(present) if present == page => {
-                    (ExtentKind::Data, self.next_absent(page, last_page))
+                    (ExtentKind::Data, self.next_absent(page, last_page).await)
                 }
                 Some(present) => (ExtentKind::Hole, present.min(last_page)),
                 None => (ExtentKind::Hole, last_page),
@@ -190,13 +219,14 @@ impl MemoryBackend {
         found
     }
 
-    fn resize(&self, size: u64) -> Result<(), Errno> {
+    async fn resize(&self, size: u64) -> Result<(), Errno> {
         if size > DEVICE_BYTES_MAX {
             return Err(Errno::EFBIG);
         }
         let before = self.size.swap(size, Ordering::AcqRel);
         // A later growth must show zeroes.
-        self.clear(&(size..before.next_multiple_of(PAGE_BYTES)));
+        self.clear(&(size..before.next_multiple_of(PAGE_BYTES)))
+            .await;
         Ok(())
     }
 }
@@ -231,7 +261,7 @@ impl Backend for MemoryBackend {
         Box::pin(async move {
             let outcome = pause_point!(context, "backend:read", [EIO, ENOMEM, ETIMEDOUT]).await;
             if outcome.is_ok() {
-                self.read(offset, &mut buffer);
+                self.read(offset, &mut buffer).await;
             }
             (buffer, outcome)
         })
@@ -250,7 +280,7 @@ impl Backend for MemoryBackend {
                 [EIO, ENOMEM, ENOSPC, EDQUOT, EROFS, ETIMEDOUT]
             )
             .await?;
-            self.write(offset, &data)
+            self.write(offset, &data).await
         })
     }
 
@@ -264,7 +294,7 @@ impl Backend for MemoryBackend {
             pause_point!(context, "backend:zero", [EIO, ENOSPC, ENOTSUP, EROFS]).await?;
             match mode {
                 ZeroMode::MayPunch => {
-                    self.clear(&range);
+                    self.clear(&range).await;
                     Ok(())
                 }
                 ZeroMode::KeepAllocated => Err(Errno::ENOTSUP),
@@ -279,7 +309,7 @@ impl Backend for MemoryBackend {
     ) -> BackendFuture<'a, Result<(), Errno>> {
         Box::pin(async move {
             pause_point!(context, "backend:discard", [EIO, ENOTSUP, EROFS]).await?;
-            self.clear(&range);
+            self.clear(&range).await;
             Ok(())
         })
     }
@@ -292,7 +322,7 @@ impl Backend for MemoryBackend {
     ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
         Box::pin(async move {
             pause_point!(context, "backend:extents", [EIO, ENOMEM]).await?;
-            Ok(self.extents(&range, most))
+            Ok(self.extents(&range, most).await)
         })
     }
 
@@ -307,7 +337,7 @@ impl Backend for MemoryBackend {
     ) -> BackendFuture<'a, Result<(), Errno>> {
         Box::pin(async move {
             pause_point!(context, "backend:resize", [EIO, ENOSPC, EFBIG, ENOTSUP]).await?;
-            self.resize(size)
+            self.resize(size).await
         })
     }
 

@@ -2,18 +2,21 @@
 
 use std::fmt::{Display, Write as _};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
+use futures_util::future::join_all;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use nix::unistd::Uid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,9 +24,10 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::admin::place::{Found, Surroundings};
 use crate::admin::token::{Token, TokenError};
-use crate::admin::wire::ErrorReport;
+use crate::admin::wire::{ErrorReport, StatusReport};
 use crate::error::Error;
 use crate::listener::Address;
+use crate::process;
 
 /// How long a server may take to accept a connection; its answer may take as long as the work does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,7 +74,13 @@ pub enum ClientError {
     )]
     NotFound(Vec<PathBuf>),
     #[error("several servers are running; say which one with --admin: {}", list(.0))]
-    Several(Vec<Address>),
+    Several(Vec<Running>),
+    #[error(
+        "{address} is another user's (user number {owner}); be that user or root (sudo), or ask him for an --admin of yours"
+    )]
+    OthersSocket { address: Address, owner: u32 },
+    #[error("you may not connect to {address}; be its user or root (sudo), or say another --admin")]
+    NotAllowed { address: Address },
     #[error("{address} doesn't answer as Weir's admin port does ({reason}); give another --admin")]
     Nonsense { address: Address, reason: String },
     #[error(transparent)]
@@ -104,7 +114,7 @@ impl AdminOptions {
             Some(address) => address.clone(),
             None => match Surroundings::of_process().find() {
                 Found::One(address) => address,
-                Found::Several(addresses) => return Err(ClientError::Several(addresses)),
+                Found::Several(addresses) => return Err(several(addresses)),
                 Found::Nothing(folders) => return Err(ClientError::NotFound(folders)),
             },
         };
@@ -126,6 +136,51 @@ impl AdminOptions {
     }
 }
 
+/// A server that was found, and what tells it from others.
+#[derive(Debug)]
+pub struct Running {
+    address: Address,
+    /// Its process and the names of its exports, if it says them.
+    about: Option<(u32, Vec<String>)>,
+}
+
+impl Display for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.address)?;
+        if let Some((pid, names)) = &self.about {
+            let names = names.iter().map(|name| format!("{name:?}"));
+            write!(f, " (process {pid}, exports: {})", list(names))?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks each of several servers who it is.
+fn several(addresses: Vec<Address>) -> ClientError {
+    let Ok(runtime) = runtime() else {
+        let silent = |address| Running {
+            address,
+            about: None,
+        };
+        return ClientError::Several(addresses.into_iter().map(silent).collect());
+    };
+    let ask = async |address: Address| {
+        let client = Client {
+            address: address.clone(),
+            token: None,
+            json: false,
+        };
+        let status = client.get::<StatusReport>("/v1/status");
+        let status = tokio::time::timeout(CONNECT_TIMEOUT, status).await;
+        let about = status.ok().and_then(Result::ok).map(|status| {
+            let names = status.exports.into_iter().map(|export| export.name);
+            (status.pid, names.collect())
+        });
+        Running { address, about }
+    };
+    ClientError::Several(runtime.block_on(join_all(addresses.into_iter().map(ask))))
+}
+
 /// A runtime for one command.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
     tokio::runtime::Builder::new_current_thread()
@@ -134,12 +189,20 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
         .map_err(Error::System)
 }
 
-/// Prints; a reader that has gone has seen enough.
-pub(super) fn print(text: &str) -> Result<ExitCode, Error> {
+/// Prints. A reader that has gone has seen enough: then the program dies without a word, as those of coreutils do.
+pub(crate) fn print(text: &str) -> Result<ExitCode, Error> {
+    print_bytes(text.as_bytes())
+}
+
+/// As [`print`].
+pub(super) fn print_bytes(text: &[u8]) -> Result<ExitCode, Error> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output(error)),
-        _ => Ok(ExitCode::SUCCESS),
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(process::die_of_closed_pipe())
+        }
+        Err(error) => Err(Error::Output(error)),
     }
 }
 
@@ -230,9 +293,20 @@ impl Client {
     }
 
     fn no_server(&self, source: io::Error) -> ClientError {
-        ClientError::NoServer {
-            address: self.address.clone(),
-            source,
+        let address = self.address.clone();
+        match &self.address {
+            Address::Unix(path) if source.kind() == io::ErrorKind::PermissionDenied => {
+                // Its own owner, or whoever keeps others out of the folder.
+                let folder = path.parent().and_then(|folder| folder.metadata().ok());
+                match path.metadata().ok().or(folder) {
+                    Some(there) if !Uid::effective().is_root() => {
+                        let owner = there.uid();
+                        ClientError::OthersSocket { address, owner }
+                    }
+                    _ => ClientError::NotAllowed { address },
+                }
+            }
+            _ => ClientError::NoServer { address, source },
         }
     }
 

@@ -26,6 +26,7 @@ enum Action {
     /// Closes one at once; nothing more is answered on it
     Kill {
         /// Its number, as the list shows it
+        #[arg(value_parser = super::parse_number::<u64>)]
         id: u64,
     },
 }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::Switch;
 use super::client::{AdminOptions, named};
+use super::table::counted;
 use crate::admin::wire::{Count, DeviceAction, PowerCutReport};
 use crate::error::Error;
 
@@ -117,7 +118,10 @@ impl DeviceCommand {
                 let report: PowerCutReport = client.post(&path, &action).await?;
                 return Ok(client.show(&report, |report| {
                     let PowerCutReport { options, closed } = report;
-                    format!("power cut: {options}; {closed} connections closed\n")
+                    format!(
+                        "power cut: {options}; {} closed\n",
+                        counted(*closed, "connection")
+                    )
                 }));
             }
             let count: Count = client.post(&path, &action).await?;

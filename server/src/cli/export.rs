@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::client::{AdminOptions, named};
-use super::table::{Align, Table, bytes, name, percent};
+use super::table::{Align, Table, bytes, counted, name, percent};
 use crate::admin::wire::{Count, ExportAction, ExportReport};
 use crate::error::Error;
 use crate::size::Size;
@@ -33,12 +33,18 @@ enum Action {
         /// The export; "" is the default one
         name: String,
     },
-    /// Changes the size of the device; what lies beyond a smaller size is lost
+    /// Changes the size of the device, while it is in use
+    ///
+    /// Clients that are connected keep the size that they were told: one that is mounted sees a larger device when it is
+    /// attached anew, and gets errors beyond the end of one that has become smaller.
     Resize {
         /// The export; "" is the default one
         name: String,
         /// The new size: 512k, 10G
         size: Size,
+        /// Lets the device become smaller; what lies beyond the new end is lost
+        #[arg(long)]
+        shrink: bool,
     },
     /// Inserts zeroes; what follows moves up and the device grows
     InsertRange {
@@ -67,7 +73,10 @@ impl Action {
             Self::List => return None,
             Self::Flush { name } => (name, ExportAction::Flush),
             Self::DropCache { name } => (name, ExportAction::DropCache),
-            Self::Resize { name, size } => (name, ExportAction::Resize { size: size.0 }),
+            Self::Resize { name, size, shrink } => {
+                let size = size.0;
+                (name, ExportAction::Resize { size, shrink })
+            }
             Self::InsertRange {
                 name,
                 offset: Size(offset),
@@ -96,27 +105,41 @@ impl ExportCommand {
             }
             Some((name, action)) => {
                 let path = named("/v1/exports", name);
+                let before: ExportReport = client.get(&path).await?;
                 let count: Count = client.post(&path, action).await?;
                 if matches!(action, ExportAction::Flush | ExportAction::DropCache) {
                     return Ok(client.show(&count, |_| String::new()));
                 }
                 let now: ExportReport = client.get(&path).await?;
-                Ok(client.show(&count, |_| resized(&now)))
+                Ok(client.show(&count, |_| resized(&before, &now)))
             }
         })
     }
 }
 
-/// What those who are attached don't know.
-fn resized(export: &ExportReport) -> String {
-    match export.connections {
-        0 => String::new(),
-        connections => format!(
-            "export {:?} has {} bytes now; its {connections} connections keep the old size: unmount, detach \
-             (nbd-client -d), attach and mount again to see it\n",
-            export.name, export.size
-        ),
+/// What those who are attached don't know, and what is gone.
+fn resized(before: &ExportReport, now: &ExportReport) -> String {
+    let shrunk = now.size < before.size;
+    if now.connections == 0 && !shrunk {
+        return String::new();
     }
+    let mut text = format!("export {:?} has {} bytes now", now.name, now.size);
+    if shrunk {
+        text += "; what lay beyond is gone";
+    }
+    if now.connections > 0 {
+        let (keep, errors) = match (now.connections, shrunk) {
+            (1, false) => ("keeps", ""),
+            (1, true) => ("keeps", " and gets errors beyond the end"),
+            (_, false) => ("keep", ""),
+            (_, true) => ("keep", " and get errors beyond the end"),
+        };
+        text += &format!(
+            "; its {} {keep} the old size{errors}: unmount, detach (nbd-client -d), attach and mount again to see it",
+            counted(now.connections, "connection")
+        );
+    }
+    text + "\n"
 }
 
 /// One line per export.

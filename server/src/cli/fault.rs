@@ -10,7 +10,7 @@ use hyper::Method;
 use weir_faults::{Event, RuleListing};
 
 use super::client::{AdminOptions, Client, ClientError, print, runtime};
-use super::table::{Align, Table};
+use super::table::{Align, Table, counted};
 use crate::admin::wire::{Count, NewRule, ReplayReport, ReplayScript, RuleAdded};
 use crate::error::Error;
 
@@ -38,6 +38,7 @@ enum Action {
     /// Removes a rule; its hangs and delays end
     Rm {
         /// Its number
+        #[arg(value_parser = super::parse_number::<u64>)]
         id: u64,
     },
     /// Removes every rule
@@ -99,7 +100,9 @@ async fn obey(client: &Client, action: Action) -> Result<String, ClientError> {
             let report: ReplayReport = client.post("/v1/faults/replay", &body).await?;
             Ok(client.show(&report, |report| {
                 let ReplayReport { requests, skipped } = report;
-                format!("{requests} requests, {skipped} events skipped\n")
+                let (requests, skipped) =
+                    (counted(*requests, "request"), counted(*skipped, "event"));
+                format!("{requests}, {skipped} skipped\n")
             }))
         }
         Action::Events { .. } | Action::Help => unreachable!("done before"),

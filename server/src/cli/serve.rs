@@ -113,7 +113,7 @@ pub struct ServeOptions {
     pub admin_token_file: Option<PathBuf>,
 
     /// How many connections are served at a time [default: 512]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = super::parse_number::<usize>)]
     pub max_connections: Option<usize>,
 
     /// How long a client may take to negotiate [default: 10s]

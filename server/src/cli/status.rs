@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::client::AdminOptions;
-use super::table::bytes;
+use super::table::{bytes, counted};
+use super::time::Time;
 use super::{connection, export};
 use crate::admin::wire::{ExportReport, ReplayProgress, StatusReport, TroubleReport};
 use crate::error::Error;
@@ -34,9 +35,9 @@ impl StatusCommand {
 }
 
 fn table(report: &StatusReport) -> String {
-    let up = Duration::from_secs(report.uptime_ms / 1000);
+    let up = Time(Duration::from_secs(report.uptime_ms / 1000));
     let mut text = format!(
-        "weir {}, process {}, up {up:?}\n\n",
+        "weir {}, process {}, up {up}\n\n",
         report.version, report.pid
     );
     text += &export::table(&report.exports);
@@ -46,28 +47,38 @@ fn table(report: &StatusReport) -> String {
     // Writing to a string can't fail.
     let _ = writeln!(
         text,
-        "\nfaults: {} rules, {} points armed, {} fired",
-        faults.rules, faults.points_armed, faults.events
+        "\nfaults: {}, {} armed, {} fired",
+        counted(faults.rules, "rule"),
+        counted(faults.points_armed, "point"),
+        faults.events
     );
     if let Some(ReplayProgress { requests, left }) = faults.replay {
         let _ = writeln!(
             text,
-            "replay: {left} of {requests} requests are still to come"
+            "replay: {left} of {} {} still to come",
+            counted(requests, "request"),
+            if requests == 1 { "is" } else { "are" }
         );
     }
     if report.log_lines_dropped > 0 {
         let _ = writeln!(
             text,
-            "{} lines of the log were dropped, as nobody reads the server's standard error",
-            report.log_lines_dropped
+            "{} of the log {} dropped, as nobody reads the server's standard error",
+            counted(report.log_lines_dropped, "line"),
+            if report.log_lines_dropped == 1 {
+                "was"
+            } else {
+                "were"
+            }
         );
     }
     for export in &report.exports {
         if export.cache.losses > 0 {
             let _ = writeln!(
                 text,
-                "export {:?} may have lost acknowledged data: {} failed syncs of direct writes or zeroes",
-                export.name, export.cache.losses
+                "export {:?} may have lost acknowledged data: {} of direct writes or zeroes",
+                export.name,
+                counted(export.cache.losses, "failed sync")
             );
         }
         if let Some(trouble) = &export.trouble {
@@ -102,12 +113,12 @@ fn in_trouble(export: &ExportReport, trouble: &TroubleReport) -> String {
     let waiting =
         cache.dirty_pages + cache.in_flight_pages + cache.held_pages + cache.unstable_pages;
     format!(
-        "export {:?} can't {} its store: {}, {} times in {:?}; {} wait",
+        "export {:?} can't {} its store: {}, {} in {}; {} wait",
         export.name,
         if trouble.syncs { "sync" } else { "write to" },
         trouble.error,
-        trouble.failures,
-        Duration::from_secs(trouble.for_ms / 1000),
+        counted(trouble.failures, "time"),
+        Time(Duration::from_secs(trouble.for_ms / 1000)),
         bytes(waiting * weir_cache::PAGE_BYTES),
     )
 }

@@ -106,5 +106,13 @@ pub(super) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
+/// So many of a thing, in good grammar: `1 rule`, `2 rules`.
+pub(crate) fn counted(count: impl TryInto<u64>, thing: &str) -> String {
+    match count.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {thing}"),
+        count => format!("{count} {thing}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -39,9 +39,28 @@ impl FromStr for Time {
     }
 }
 
+/// For people: the two largest units, `3d 4h` or `500ms`.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        let milliseconds = self.0.as_millis();
+        if milliseconds < 1000 && milliseconds > 0 {
+            return write!(f, "{milliseconds}ms");
+        }
+        let mut left = self.0.as_secs();
+        let units = [("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)];
+        let mut parts = Vec::new();
+        for (unit, seconds) in units {
+            if left >= seconds {
+                parts.push(format!("{}{unit}", left / seconds));
+                left %= seconds;
+            }
+        }
+        // Two tell enough.
+        parts.truncate(2);
+        match parts.is_empty() {
+            true => f.write_str("0s"),
+            false => f.write_str(&parts.join(" ")),
+        }
     }
 }
 
@@ -70,6 +89,20 @@ mod tests {
                 Ok(Time(Duration::from_millis(milliseconds))),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn for_people() {
+        for (milliseconds, text) in [
+            (0, "0s"),
+            (500, "500ms"),
+            (1000, "1s"),
+            (61_000, "1m 1s"),
+            (7_200_000, "2h"),
+            (90_061_000, "1d 1h"),
+        ] {
+            assert_eq!(Time(Duration::from_millis(milliseconds)).to_string(), text);
         }
     }
 

@@ -3,6 +3,8 @@
 //! They speak of fields, variants and types of the program; the file has keys and values. What isn't recognised here is
 //! passed on as it is.
 
+use weir_faults::spelling::closest;
+
 /// A refusal of the TOML parser in plain words.
 pub(super) fn plain(message: &str) -> String {
     translated(message).unwrap_or_else(|| message.to_owned())
@@ -11,7 +13,7 @@ pub(super) fn plain(message: &str) -> String {
 fn translated(message: &str) -> Option<String> {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         let (key, known) = named_and_known(rest)?;
-        let guess = closest(key, &known)
+        let guess = closest(key, known.iter().copied())
             .map_or(String::new(), |guess| format!(" (did you mean {guess:?}?)"));
         return Some(format!(
             "there is no key {key:?} here{guess}; the keys are {}",
@@ -75,45 +77,9 @@ fn thing(found: &str) -> String {
     }
 }
 
-/// The known word that is nearest to one that isn't, if it is near enough to be meant.
-fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    /// Two letters exchanged, or two others wrong.
-    const TYPING_ERRORS_MAX: usize = 2;
-    known
-        .iter()
-        .map(|candidate| (distance(word, candidate), *candidate))
-        .min()
-        .filter(|(distance, _)| *distance <= TYPING_ERRORS_MAX)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's: letters to be inserted, removed or replaced.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, letter) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], index + 1);
-        for (at, other) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[at + 1];
-            row[at + 1] = replaced.min(row[at] + 1).min(diagonal + 1);
-        }
-    }
-    row[to.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances() {
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("sise", "size"), 1);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(closest("lsiten", &["source", "listen"]), Some("listen"));
-        assert_eq!(closest("colour", &["source", "listen"]), None);
-    }
 
     #[test]
     fn what_is_not_recognised_stays() {

@@ -23,6 +23,7 @@ fn settings(source: Source) -> ExportSettings {
         quota: None,
         engine: Engine::default(),
         power_cut: false,
+        keys: false,
     }
 }
 

@@ -39,11 +39,7 @@ pub(super) fn bind(
     path: &Path,
     option: &'static str,
 ) -> Result<(UnixListener, SocketFile), BindError> {
-    let failed = |source| BindError::Bind {
-        address: Address::Unix(path.to_owned()),
-        option,
-        source,
-    };
+    let failed = |source| refused(path, option, source);
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_stale(path, option)?;
@@ -55,6 +51,30 @@ pub(super) fn bind(
     let path = std::path::absolute(path).map_err(failed)?;
     let identity = identity(&std::fs::symlink_metadata(&path).map_err(failed)?);
     Ok((listener, SocketFile { path, identity }))
+}
+
+/// Why nobody can listen on `path`.
+fn refused(path: &Path, option: &'static str, source: io::Error) -> BindError {
+    let address = Address::Unix(path.to_owned());
+    match path.parent() {
+        Some(folder)
+            if source.kind() == io::ErrorKind::NotFound
+                && !folder.as_os_str().is_empty()
+                && !folder.exists() =>
+        {
+            let folder = folder.to_owned();
+            BindError::NoFolder {
+                address,
+                option,
+                folder,
+            }
+        }
+        _ => BindError::Bind {
+            address,
+            option,
+            source,
+        },
+    }
 }
 
 /// Large replies go out in few pieces. A larger buffer that the administrator has set stays.
@@ -93,15 +113,15 @@ pub(crate) fn socket_state(path: &Path) -> SocketState {
     }
 }
 
-/// Whether `path` could be listened on, were no live process there: the system's own reasons inside.
-pub(super) fn check(path: &Path, option: &'static str) -> Result<io::Result<()>, BindError> {
+/// Whether `path` could be listened on, were no live process there.
+pub(super) fn check(path: &Path, option: &'static str) -> Result<(), BindError> {
     if let Ok(metadata) = std::fs::symlink_metadata(path)
         && !metadata.file_type().is_socket()
     {
         let path = path.to_owned();
         return Err(BindError::NotASocket { path, option });
     }
-    Ok(examine_path(path))
+    examine_path(path).map_err(|source| refused(path, option, source))
 }
 
 fn examine_path(path: &Path) -> io::Result<()> {

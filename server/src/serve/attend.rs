@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Server;
+use crate::cli::counted;
 use crate::connection::ConnectionTable;
 use crate::export::ExportTable;
 use crate::limits::INSISTENCE_AFTER;
@@ -109,16 +110,16 @@ impl Attendant {
         let connections = self.connections.list();
         for connection in &connections {
             tracing::info!(
-                "state: connection {}: {}, export {:?}, {} requests, {} errors, {} bytes received, {} sent",
+                "state: connection {}: {}, export {:?}, {}, {}, {} bytes received, {} sent",
                 connection.id,
                 connection.peer,
                 connection.export.as_deref().unwrap_or("none yet"),
-                connection.counts.requests(),
-                connection.counts.errors(),
+                counted(connection.counts.requests(), "request"),
+                counted(connection.counts.errors(), "error"),
                 connection.counts.received,
                 connection.counts.sent,
             );
         }
-        tracing::info!("state: {} connections", connections.len());
+        tracing::info!("state: {}", counted(connections.len(), "connection"));
     }
 }

@@ -45,6 +45,7 @@ fn check_exports(exports: &[ExportSettings]) -> Result<(), Error> {
     for export in exports {
         let refused = |source| Error::Export {
             name: export.name.clone(),
+            keys: export.keys,
             source,
         };
         export::check(export).map_err(refused)?;

@@ -42,6 +42,9 @@ const FINISHED_PER_TURN: usize = 64;
 /// once, and stand still until new requests come: the client is to have the first answers while the next are prepared.
 const READS_PER_REPLY: usize = 8;
 
+/// Bytes that come and go before others have their turn: about a millisecond's worth of the kernel's copying.
+const MOVED_PER_TURN: u64 = 4 << 20;
+
 /// What the input buffer was left with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
@@ -106,6 +109,8 @@ pub(super) struct Transmission<'a> {
     taken: Taken,
     /// More READs may have finished than were answered in this turn.
     more_reads: bool,
+    /// Bytes that had come and gone when others last had their turn.
+    rested_at: u64,
     pub(super) watch: Watch,
     /// The shutdown, and after it the kill.
     stopping: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -147,6 +152,7 @@ impl<'a> Transmission<'a> {
             losses: cache.lost_data().sample(),
             taken: Taken::All,
             more_reads: false,
+            rested_at: 0,
             watch: Watch::new(&context.timeouts),
             stopping: Box::pin(connection.stop().clone().cancelled_owned()),
             cache,
@@ -174,10 +180,11 @@ impl<'a> Transmission<'a> {
             }
             let can_go_on =
                 self.taken == Taken::Budget || (self.taken == Taken::Limit && self.may_take());
-            if can_go_on || self.can_pump() {
+            if can_go_on || self.can_pump() || self.has_moved_much() {
                 // Others are to have their turn first. Nothing would announce what there is to be done: it became
                 // possible when the replies were sent.
                 tokio::task::yield_now().await;
+                self.rested_at = self.moved();
                 // What is carried here may be waited for elsewhere: it gets its polls however much there is to send.
                 if let Err(end) = poll_fn(|task| Poll::Ready(self.poll_carried(task))).await {
                     return end;
@@ -293,8 +300,20 @@ impl<'a> Transmission<'a> {
         if progress {
             Poll::Ready(Ok(()))
         } else {
+            self.rested_at = self.moved();
             Poll::Pending
         }
+    }
+
+    /// Bytes that came and went so far.
+    fn moved(&self) -> u64 {
+        self.input.received() + self.output.sent()
+    }
+
+    /// Whether others are to have their turn, though there is more to be done and no limit is reached: a client on another processor
+    /// that keeps the socket full, or empty, would keep this one for itself.
+    fn has_moved_much(&self) -> bool {
+        self.moved() - self.rested_at >= MOVED_PER_TURN
     }
 
     /// Everything that may be carrying what others wait for.

@@ -37,3 +37,18 @@ async fn who_does_not_end_in_time_is_closed_before_the_exports() {
     assert!(finished.await.expect("it ends").is_ok());
     assert!(connections.is_empty() && sessions.is_empty());
 }
+
+#[test]
+fn a_full_store_at_the_end_is_said_with_what_to_do() {
+    let failed = |errno| {
+        let error = CloseError::Flush {
+            errno,
+            dirty_bytes: 4096,
+        };
+        StopError::Close(Failures(vec![("db".to_owned(), error)])).to_string()
+    };
+    let full = failed(Errno::ENOSPC);
+    assert!(full.contains("4096 bytes are not durable"), "{full}");
+    assert!(full.contains("Make room where the image lies"), "{full}");
+    assert!(!failed(Errno::EIO).contains("Make room"));
+}

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::cli::counted;
 use crate::connection::ConnectionTable;
 use crate::export::ExportTable;
 use crate::size::Size;
@@ -43,17 +44,23 @@ fn what(connections: &ConnectionTable, exports: &ExportTable) -> String {
             // A string takes everything.
             let _ = write!(
                 text,
-                "{separator}export {:?} ({}) has {requests} requests of clients to answer and {bytes} bytes ({}) to make durable",
+                "{separator}export {:?} ({}) has {} of clients to answer and {bytes} bytes ({}) to make durable",
                 export.name,
                 export.source,
+                counted(requests, "request"),
                 Size(bytes)
             );
         }
     }
     if text.is_empty() {
         text = format!(
-            "{} connections haven't ended, or a store hasn't answered its last sync",
-            connections.len()
+            "{} {} ended, or a store hasn't answered its last sync",
+            counted(connections.len(), "connection"),
+            if connections.len() == 1 {
+                "hasn't"
+            } else {
+                "haven't"
+            }
         );
     }
     text

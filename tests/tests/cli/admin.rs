@@ -144,7 +144,7 @@ fn over_tcp_what_changes_something_takes_the_token() {
     for words in [
         &["fault", "add", "any", "error=EIO"][..],
         &["fault", "clear"],
-        &["export", "resize", "", "512k"],
+        &["export", "resize", "--shrink", "", "512k"],
         &["device", "offline", ""],
         &["point", "reset"],
         &["connection", "kill", "1"],

@@ -87,7 +87,7 @@ const CHANGES: [(&str, Change); 6] = [
         Ok(())
     }),
     ("a smaller size", |server, _| {
-        let resize = ["export", "resize", "", "4M"];
+        let resize = ["export", "resize", "--shrink", "", "4M"];
         server.control(resize).expect_code(0);
         Ok(())
     }),

@@ -65,7 +65,7 @@ fn a_connected_client_goes_on_when_the_device_shrinks_and_grows() {
     }
     // Inside a page, and with dirty pages on both sides.
     let cut = 5 * MIB + 1000;
-    export(&server, &["resize", "", &cut.to_string()]);
+    export(&server, &["resize", "--shrink", "", &cut.to_string()]);
     assert_eq!(server.client().export().size, cut, "what a new client sees");
     let short = u32::try_from(MIB).expect("32 bit");
     for offset in [cut - 1, cut, 7 * MIB] {
@@ -198,7 +198,7 @@ fn memory_can_be_resized_and_not_shifted() {
         .start();
     let mut client = server.client();
     client.write(3 * MIB, &[5; 4096]).expect("a write");
-    export(&server, &["resize", "", "1M"]);
+    export(&server, &["resize", "--shrink", "", "1M"]);
     export(&server, &["resize", "", "6M"]);
     assert_zero(&mut client, MIB, 5 << 20);
     for action in ["insert-range", "collapse-range"] {

@@ -152,7 +152,10 @@ fn a_replay_a_power_cut_and_a_resize_can_be_seen() {
         .start();
     let client = server.client();
     let said = ok(&server, "export resize  16M");
-    assert!(said.contains("1 connections keep the old size"), "{said}");
+    assert!(
+        said.contains("its 1 connection keeps the old size:"),
+        "{said}"
+    );
     drop(client);
     fs::write(
         dir.path().join("events"),
@@ -160,12 +163,14 @@ fn a_replay_a_power_cut_and_a_resize_can_be_seen() {
     )
     .expect("a file");
     drop(ok(&server, "fault replay events"));
-    let wanted = "replay: 1 of 1 requests are still to come";
-    for line in ["fault list", "status"] {
+    for (line, wanted) in [
+        ("fault list", "replay: 1 of 1 requests are still to come"),
+        ("status", "replay: 1 of 1 request is still to come"),
+    ] {
         let text = ok(&server, line);
         assert!(text.contains(wanted), "{line}: {text}");
     }
-    drop(ok(&server, "fault clear"));
+    assert_eq!(ok(&server, "fault clear"), "1 removed\n");
     assert!(!ok(&server, "status").contains("replay"));
     drop(ok(&server, "device power-cut  keep=random seed=7"));
     let events = ok(&server, "fault events");
@@ -240,4 +245,230 @@ fn a_stop_that_waits_says_for_what_and_how_to_end_it() {
         last.contains("stopped at once by a second SIGTERM") && last.contains("8192 bytes"),
         "{last}"
     );
+}
+
+/// `weir WORDS`, which must fail with 1 and one line.
+#[track_caller]
+fn refusal(dir: &Path, words: &[&str]) -> String {
+    let done = weir_in(dir, words).expect_code(1);
+    assert_eq!(done.stderr.lines().count(), 1, "{}", done.stderr);
+    assert!(!done.stderr.contains("os error"), "{}", done.stderr);
+    done.stderr
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn a_refusal_says_what_to_do_in_the_words_that_were_used() {
+    let dir = folder();
+    let quiet = ["--no-admin", "--listen", "127.0.0.1:0"];
+    for (words, parts) in [
+        (
+            &["--export", "db=missing.img"][..],
+            &["give size=SIZE (beside its source)"][..],
+        ),
+        (&["missing.img"], &["give --size SIZE"]),
+        (
+            &["no/such/x.img", "--size", "1M"],
+            &["no folder no/such", "mkdir -p"],
+        ),
+        (
+            &["memory:1M", "--listen", "unix:no/such/s"],
+            &["no folder no/such", "mkdir -p", "--listen"],
+        ),
+        (
+            &["--export", "db=memory:1M,cache-size=1"],
+            &["export \"db\"", "too small"],
+        ),
+    ] {
+        let words: Vec<_> = ["serve"]
+            .iter()
+            .chain(words)
+            .chain(&quiet)
+            .copied()
+            .collect();
+        let said = refusal(dir.path(), &words);
+        for part in parts {
+            assert!(said.contains(part), "{words:?}: {said}");
+        }
+        assert!(
+            !words.contains(&"--export") || !said.contains("--size"),
+            "{said}"
+        );
+    }
+    for words in [
+        &["connection", "kill", "x"][..],
+        &["fault", "rm", "x"],
+        &["serve", "memory:1M", "--max-connections", "x"],
+    ] {
+        let done = weir_in(dir.path(), words).expect_code(2);
+        assert!(
+            done.stderr.contains("\"x\" is no number"),
+            "{}",
+            done.stderr
+        );
+    }
+    assert_eq!(fs::read_dir(dir.path()).expect("ours").count(), 0);
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn rules_and_sources_of_the_file_are_refused_with_their_line() {
+    let dir = folder();
+    let rest = "listen = [\"127.0.0.1:0\"]\nno-admin = true\n";
+    for (text, wanted) in [
+        (
+            "source = \"memory:1M\"\nfault = [\"read delay=1s\",\n \"write error=EWHAT\"]",
+            "weir.toml:5: fault \"write error=EWHAT\"",
+        ),
+        (
+            "source = \"missing.img\"",
+            "weir.toml:3: export \"\": missing.img",
+        ),
+        (
+            "[[export]]\nname = \"a\"\nsource = \"memory:1M\"\n[[export]]\nname = \"b\"\nsource = \"no.img\"",
+            "weir.toml:8: export \"b\": no.img doesn't exist; give size=SIZE",
+        ),
+    ] {
+        for done in check_and_serve(dir.path(), &format!("{rest}{text}\n")) {
+            assert_eq!(done.status.code(), Some(1), "{text}: {done:?}");
+            assert!(done.stderr.contains(wanted), "{text}: {}", done.stderr);
+        }
+    }
+    fs::write(
+        dir.path().join("weir.toml"),
+        format!("{rest}source = \"memory:1M\"\n"),
+    )
+    .expect("a file");
+    let done = weir_in(dir.path(), ["config", "check", "weir.toml"]).expect_code(0);
+    assert!(done.stdout.ends_with("good, 1 export\n"), "{}", done.stdout);
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn a_device_becomes_smaller_only_when_that_is_said() {
+    let dir = folder();
+    let server = server(dir.path());
+    let client = server.client();
+    let refused = server
+        .control(["export", "resize", "", "4M"])
+        .expect_code(1);
+    for part in [
+        "8388608 bytes (8M)",
+        "4194304 (4M) would be lost",
+        "--shrink",
+    ] {
+        assert!(refused.stderr.contains(part), "{}", refused.stderr);
+    }
+    assert_eq!(server.client().export().size, 8 << 20);
+    let said = ok(&server, "export resize --shrink  4M");
+    for part in [
+        "export \"\" has 4194304 bytes now; what lay beyond is gone",
+        "its 1 connection keeps the old size and gets errors beyond the end",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    drop(client);
+    assert_eq!(server.client().export().size, 4 << 20);
+    server.stop_clean();
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn an_unknown_name_is_answered_with_the_nearest() {
+    let dir = folder();
+    let server = server(dir.path());
+    for (words, part) in [
+        (
+            &["inject", "read_patr", "--", "true"][..],
+            "did you mean read_part?",
+        ),
+        (
+            &["point", "list", "func", "Nothing::like_it"],
+            "`weir point list` shows all",
+        ),
+        (
+            &["fault", "add", "write", "export=nobody", "error=EIO"],
+            "there are \"\"",
+        ),
+    ] {
+        let done = server.control(words.iter().copied()).expect_code(1);
+        assert!(done.stderr.contains(part), "{words:?}: {}", done.stderr);
+    }
+    let status = ok(&server, "status");
+    assert!(
+        status.contains("faults: 0 rules, 0 points armed, 0 fired"),
+        "{status}"
+    );
+    let first = status.lines().next().expect("a line");
+    assert!(!first.contains("ns") && first.contains(", up "), "{first}");
+    server.stop_clean();
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn whoever_prints_dies_quietly_when_nobody_reads() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let dir = folder();
+    let server = server(dir.path());
+    let admin = format!("unix:{}", dir.path().join("admin.sock").display());
+    let toml = dir.path().join("weir.toml");
+    fs::write(&toml, "source = \"memory:1M\"\n").expect("a file");
+    let toml = toml.display().to_string();
+    for words in [
+        &["man"][..],
+        &["completions", "bash"],
+        &["fault", "help"],
+        &["config", "check", &toml],
+        &["status", "--admin", &admin],
+        &["export", "list", "--admin", &admin, "--json"],
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let done = Command::new(weir())
+            .args(words)
+            .stdout(writer)
+            .output()
+            .expect("a program");
+        assert_eq!(
+            done.status.signal(),
+            Some(Signal::SIGPIPE as i32),
+            "{words:?}: {done:?}"
+        );
+        assert!(done.stderr.is_empty(), "{words:?}: {done:?}");
+    }
+    server.stop_clean();
+}
+
+#[test]
+#[ignore = "needs the release build; run by tests/run"]
+fn several_servers_are_told_apart_by_process_and_exports() {
+    let dir = folder();
+    let start = |name: &str| {
+        let mut command = Command::new(weir());
+        command
+            .args(["serve", "--export", &format!("{name}=memory:1M")])
+            .args(["--listen", "127.0.0.1:0"])
+            .env("XDG_RUNTIME_DIR", dir.path())
+            .env_remove("RUNTIME_DIRECTORY");
+        let mut process = Process::start(&mut command);
+        process.line(SOON);
+        process
+    };
+    let servers = [start("red"), start("blue")];
+    let done = Command::new(weir())
+        .arg("status")
+        .env("XDG_RUNTIME_DIR", dir.path())
+        .env_remove("RUNTIME_DIRECTORY")
+        .env_remove("WEIR_ADMIN")
+        .output()
+        .expect("a program");
+    let said = String::from_utf8_lossy(&done.stderr);
+    for (server, name) in servers.iter().zip(["red", "blue"]) {
+        let part = format!("(process {}, exports: \"{name}\")", server.pid());
+        assert!(said.contains(&part), "{said}");
+    }
+    for server in servers {
+        server.signal(Signal::SIGTERM);
+        drop(server.wait(SOON).expect_code(0));
+    }
 }

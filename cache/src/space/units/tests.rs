@@ -56,7 +56,12 @@ fn it_counts_as_a_set_does() {
             }
         }
         assert_eq!(set.count(&EVERYTHING), model.len() as u64);
-        let ranges = set.ranges(&units);
+        let mut ranges = Vec::new();
+        assert_eq!(
+            set.find_some(&units, &mut ranges),
+            None,
+            "few enough for one turn"
+        );
         let borders = ranges.windows(2).all(|pair| pair[0].end < pair[1].start);
         assert!(borders, "neighbours are not one range: {ranges:?}");
         let there = model.range(units.clone()).copied();

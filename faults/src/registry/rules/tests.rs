@@ -124,7 +124,7 @@ fn an_export_that_is_none_is_refused() {
         .add_rule("write export=web* lose")
         .expect_err("no such export")
         .to_string();
-    assert_eq!(error, "`export=web*`: matches no export");
+    assert_eq!(error, "`export=web*`: matches no export; there are \"db\"");
     assert!(faults.add_rule("write export=d? lose").is_ok());
     faults.remove_device("db");
     assert!(faults.add_rule("write export=d? lose").is_err());
@@ -339,7 +339,7 @@ async fn replayed_events_make_the_same_requests_fail() {
         .add_rule("write p=30% error=ENOSPC after")
         .expect("added");
     let original = run(&faults);
-    let events = faults.next_events(0).await;
+    let events = faults.next_events(0, usize::MAX).await;
     assert!(events.len() > 50, "{}", events.len());
 
     let text: String = events.iter().map(|event| format!("{event}\n")).collect();

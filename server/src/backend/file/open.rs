@@ -63,6 +63,8 @@ pub enum OpenFileError {
     MissingDevice { path: PathBuf },
     #[error("{} doesn't exist, and a read-only export can't create it; leave --read-only out once", path.display())]
     MissingReadOnly { path: PathBuf },
+    #[error("{} can't be created: there is no folder {}; make it (mkdir -p), or correct the path", path.display(), folder.display())]
+    NoFolder { path: PathBuf, folder: PathBuf },
     #[error("{} can't be created: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
     #[error("{} can't be opened: {source}", path.display())]
@@ -213,6 +215,13 @@ fn examine_missing(path: &Path, options: &FileOptions) -> Result<(), OpenFileErr
         && !folder.starts_with("/dev/shm")
     {
         return Err(OpenFileError::MissingDevice { path });
+    }
+    if folder
+        .as_ref()
+        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    {
+        let folder = folder_of(&path).to_owned();
+        return Err(OpenFileError::NoFolder { path, folder });
     }
     if options.access == Access::ReadOnly {
         return Err(OpenFileError::MissingReadOnly { path });

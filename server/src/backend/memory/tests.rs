@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -62,19 +65,20 @@ async fn extents_are_exact_and_may_stop_early() {
     );
 }
 
-#[test]
-fn discarded_pages_are_given_back() {
+#[tokio::test]
+async fn discarded_pages_are_given_back() {
     let backend = MemoryBackend::new(1 << 60);
     let bench = Bench::new(MemoryBackend::new(1));
     for offset in [0, 1 << 30, 1 << 59] {
         backend
             .write(offset, &bench.refs(&pattern(3, 3 * PAGE_SIZE)))
+            .await
             .unwrap();
     }
     assert_eq!(pages_held(&backend), 9);
-    backend.clear(&(PAGE_BYTES..(1 << 59) + 1));
+    backend.clear(&(PAGE_BYTES..(1 << 59) + 1)).await;
     assert_eq!(pages_held(&backend), 1 + 3);
-    backend.clear(&(0..1 << 60));
+    backend.clear(&(0..1 << 60)).await;
     assert_eq!(pages_held(&backend), 0);
 }
 
@@ -99,4 +103,56 @@ async fn memory_that_stays_allocated_is_not_offered() {
         bench.zero(0..PAGE_BYTES, ZeroMode::KeepAllocated).await,
         Err(Errno::ENOTSUP)
     );
+}
+
+/// How often somebody else has a turn while `work` goes on.
+async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let others = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    work.await;
+    others.abort();
+    turns.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn much_at_once_lets_others_have_their_turn() {
+    // Twice what a poll comes to, and every second page only, so that there are as many extents.
+    const PAGES: u64 = 2048;
+    let polls = 2;
+    let backend = Arc::new(MemoryBackend::new(PAGES * PAGE_BYTES));
+    let bench = Bench::over(Arc::clone(&backend) as _);
+    let written = turns_of_others(async {
+        for page in (0..PAGES).step_by(2) {
+            let data = pattern(1, PAGE_SIZE);
+            bench.write(page * PAGE_BYTES, &data).await.unwrap();
+        }
+    });
+    assert!(written.await >= polls);
+    let range = 0..PAGES * PAGE_BYTES;
+    let asked = turns_of_others(async {
+        assert_eq!(
+            bench
+                .extents(range.clone(), usize::MAX)
+                .await
+                .unwrap()
+                .len() as u64,
+            PAGES
+        );
+    });
+    assert!(asked.await >= polls);
+    let read = turns_of_others(async {
+        _ = bench.read(0, 2048).await.unwrap();
+    });
+    assert!(read.await >= polls);
+    let trimmed = turns_of_others(async { bench.discard(range.clone()).await.unwrap() });
+    assert!(trimmed.await >= polls);
+    assert_eq!(pages_held(&backend), 0);
 }

@@ -40,9 +40,9 @@ fn a_quota_is_shown_where_there_is_one() {
 
 #[test]
 fn those_who_are_attached_keep_the_old_size() {
-    let text = resized(&report("db", None));
+    let text = resized(&report("db", None), &report("db", None));
     assert!(text.contains("2 connections keep the old size"), "{text}");
     let mut alone = report("db", None);
     alone.connections = 0;
-    assert_eq!(resized(&alone), "");
+    assert_eq!(resized(&alone, &alone), "");
 }

@@ -26,6 +26,13 @@ fn a_log_that_nobody_reads_is_said() {
         ..report()
     };
     assert!(table(&dropping).contains("3 lines of the log were dropped"));
+    let dropping = StatusReport {
+        log_lines_dropped: 1,
+        uptime_ms: 0,
+        ..report()
+    };
+    assert!(table(&dropping).contains("1 line of the log was dropped"));
+    assert!(table(&dropping).contains(", up 0s\n"));
 }
 
 #[test]
@@ -52,6 +59,6 @@ fn a_store_that_takes_nothing_is_said() {
         exports: vec![export],
         ..report()
     };
-    let wanted = "export \"db\" can't write to its store: EIO, 7 times in 61s; 1M wait\n";
+    let wanted = "export \"db\" can't write to its store: EIO, 7 times in 1m 1s; 1M wait\n";
     assert!(table(&troubled).contains(wanted), "{}", table(&troubled));
 }

@@ -76,6 +76,7 @@ fn settings(store: Store, image: &Path) -> ExportSettings {
         quota: None,
         engine: Engine::default(),
         power_cut: store == Store::MemoryThatLosesPower,
+        keys: false,
     }
 }
 

@@ -97,7 +97,7 @@ fn a_failed_creation_leaves_nothing_behind() {
     let nowhere = folder.path().join("no/such/folder.img");
     assert!(matches!(
         refusal(&nowhere, Some(1), Access::ReadWrite),
-        OpenFileError::Create { .. }
+        OpenFileError::NoFolder { .. }
     ));
 }
 

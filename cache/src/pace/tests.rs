@@ -1,0 +1,221 @@
+//! How much is done between two turns of the others, whatever a client or an operator asks for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::task::yield_now;
+use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
+
+use super::*;
+use crate::frame::{PAGE_BYTES, PAGE_SIZE};
+use crate::options::CacheOptions;
+use crate::page_cache::PageCache;
+use crate::testing::{Behaviour, TestBackend, interleave, read, write};
+
+/// Far more than may be done in one turn, and less than what starts writeback by amount in a cache of 1 GiB.
+const PAGES: u64 = 24_000;
+
+/// What a poll may come to: a step may touch a page twice.
+const MOST: usize = 2 * STEPS_PER_POLL + STEPS_AT_ONCE;
+
+struct Bench {
+    backend: Arc<TestBackend>,
+    cache: Arc<PageCache>,
+    context: FaultContext,
+    faults: Faults,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::with(&CacheOptions {
+            cache_bytes: 1 << 30,
+            ..CacheOptions::default()
+        })
+    }
+
+    fn with(options: &CacheOptions) -> Self {
+        let backend = Arc::new(TestBackend::new(
+            usize::try_from(PAGES).unwrap() * PAGE_SIZE,
+            1,
+        ));
+        let faults = Faults::new();
+        let cache = PageCache::open(Arc::clone(&backend) as _, options, &faults).unwrap();
+        Self {
+            backend,
+            cache,
+            context: faults.context(RequestKinds::TRIM),
+            faults,
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.cache.size()
+    }
+
+    async fn read_all(&self) {
+        for at in (0..self.size()).step_by(1 << 20) {
+            let end = (at + (1 << 20)).min(self.size());
+            read(&self.cache, &self.context, at..end).await.unwrap();
+        }
+    }
+
+    async fn write_all(&self) {
+        let data = vec![7; 1 << 20];
+        for at in (0..self.size()).step_by(data.len()) {
+            let some = usize::try_from(self.size() - at).unwrap().min(data.len());
+            let written = write(&self.cache, &self.context, at, &data[..some]).await;
+            written.unwrap();
+        }
+        assert_eq!(self.cache.stats().dirty_pages, PAGES);
+    }
+}
+
+/// Does `work`; the most times that it came by `place` between two turns of others.
+async fn longest_turn<T>(place: &'static str, work: impl Future<Output = T>) -> (usize, T) {
+    let (steps, longest) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&steps);
+    interleave::set(place, move || _ = count.fetch_add(1, Ordering::Relaxed));
+    let neighbour = tokio::spawn({
+        let (steps, longest) = (Arc::clone(&steps), Arc::clone(&longest));
+        async move {
+            loop {
+                longest.fetch_max(steps.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+                yield_now().await;
+            }
+        }
+    });
+    let outcome = work.await;
+    interleave::clear();
+    neighbour.abort();
+    longest.fetch_max(steps.load(Ordering::Relaxed), Ordering::Relaxed);
+    (longest.load(Ordering::Relaxed), outcome)
+}
+
+/// As [`longest_turn`], in pages that were locked: says that there were enough to tell, and not too many at a time.
+async fn work_in_turns<T>(most: usize, work: impl Future<Output = T>) -> T {
+    let (longest, outcome) = longest_turn("page:unlocked", work).await;
+    assert!(
+        longest >= STEPS_AT_ONCE / 2,
+        "only {longest} pages at a time: nothing was seen"
+    );
+    assert!(longest <= most, "{longest} pages in one turn");
+    outcome
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trim_of_dirty_pages_lets_others_go_on() {
+    let bench = Bench::new();
+    bench.write_all().await;
+    let trim = bench.cache.trim(&bench.context, 0..bench.size());
+    work_in_turns(MOST, trim).await.unwrap();
+    assert_eq!(bench.cache.stats().dirty_pages, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trim_that_fails_puts_pages_back_in_turns() {
+    let bench = Bench::new();
+    bench.write_all().await;
+    bench.backend.behave(Behaviour {
+        failures_per_mille: [("discard", 1000)].into(),
+        ..Behaviour::default()
+    });
+    let trim = bench.cache.trim(&bench.context, 0..bench.size());
+    assert_eq!(work_in_turns(MOST, trim).await, Err(Errno::EIO));
+    assert_eq!(bench.cache.stats().dirty_pages, PAGES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_lets_others_go_on() {
+    let bench = Bench::new();
+    bench.write_all().await;
+    let flush = bench.cache.flush(&bench.context);
+    work_in_turns(MOST, flush).await.unwrap();
+    assert_eq!(bench.cache.stats().unstable_pages, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sync_settles_pages_in_turns() {
+    for failures in [0, 1000] {
+        let bench = Bench::new();
+        bench.write_all().await;
+        // Written back and not synced.
+        bench
+            .faults
+            .set_points("class cache:flush:sync error EIO")
+            .unwrap();
+        bench.cache.flush(&bench.context).await.unwrap_err();
+        bench.faults.set_points("reset").unwrap();
+        assert_eq!(bench.cache.stats().unstable_pages, PAGES);
+        bench.backend.behave(Behaviour {
+            failures_per_mille: [("sync", failures)].into(),
+            ..Behaviour::default()
+        });
+        let sync = bench.cache.sync(&bench.context);
+        let outcome = work_in_turns(MOST, sync).await;
+        assert_eq!(outcome.is_err(), failures > 0);
+        assert_eq!(bench.cache.stats().unstable_pages, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shrink_lets_others_go_on() {
+    let bench = Bench::new();
+    bench.write_all().await;
+    work_in_turns(MOST, bench.cache.resize(PAGE_BYTES))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_lets_others_go_on() {
+    let bench = Bench::new();
+    bench.write_all().await;
+    let cut = bench.cache.lose_power(async |newest: Vec<_>| newest.len());
+    assert_eq!(work_in_turns(MOST, cut).await as u64, PAGES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_cache_lets_others_go_on() {
+    let bench = Bench::new();
+    bench.read_all().await;
+    work_in_turns(MOST, bench.cache.drop_clean()).await.unwrap();
+    assert_eq!(bench.cache.stats().resident_pages, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_for_memory_among_dirty_pages_lets_others_go_on() {
+    // Half of the frames are dirty, and one page that is read comes and goes.
+    let bench = Bench::with(&CacheOptions {
+        cache_bytes: 90 << 20,
+        ..CacheOptions::default()
+    });
+    bench.read_all().await;
+    let frames = usize::try_from(bench.cache.stats().resident_pages).unwrap();
+    // All visited: the hand goes round once before it finds any.
+    bench.read_all().await;
+    let evict = bench.cache.evict_in_turns(usize::MAX);
+    let evicted = work_in_turns(MOST, evict).await;
+    assert_eq!(evicted, frames);
+}
+
+/// Walks over what is there already wait for nothing.
+#[tokio::test(start_paused = true)]
+async fn a_prefetch_of_what_is_cached_lets_others_go_on() {
+    let bench = Bench::new();
+    bench.read_all().await;
+    let turns = Arc::new(AtomicUsize::new(0));
+    let neighbour = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move {
+            loop {
+                turns.fetch_add(1, Ordering::Relaxed);
+                yield_now().await;
+            }
+        }
+    });
+    bench.cache.prefetch(&bench.context, 0..bench.size()).await;
+    neighbour.abort();
+    let turns = turns.load(Ordering::Relaxed);
+    let polls = usize::try_from(PAGES).unwrap() / STEPS_PER_POLL;
+    assert!(turns >= polls, "{turns} turns of others");
+}
