@@ -21,6 +21,7 @@ use crate::page_cache::{PageCache, bytes_of};
 use crate::testing::{TestBackend, read, write};
 
 mod background;
+mod beside;
 mod cancelled;
 mod device;
 mod durability;
