@@ -234,3 +234,23 @@ fn a_place_is_left_once() {
     leave(&mut queue, place, &(0..1));
     leave(&mut queue, again, &(0..1));
 }
+
+/// A future that has moved to another task is woken there.
+#[test]
+fn the_last_waker_is_the_one_that_counts() {
+    let rung = Arc::new(Mutex::new(BTreeSet::new()));
+    let bell = |number| {
+        let rung = Arc::clone(&rung);
+        Waker::from(Arc::new(Bell { number, rung }))
+    };
+    let mut queue = RangeQueue::default();
+    let first = queue.enter(Side::Block, &(0..1));
+    let mut second = queue.enter(Side::Block, &(0..1));
+    for number in [1, 2] {
+        let ahead = queue.latest_before(Side::Block, &(0..1), &second);
+        queue.wait(&mut second, ahead, &bell(number)).wake();
+    }
+    leave(&mut queue, first, &(0..1));
+    assert_eq!(*rung.lock().unwrap(), BTreeSet::from([2]));
+    leave(&mut queue, second, &(0..1));
+}
