@@ -1,48 +1,57 @@
 //! The page cache's add lock, after bcachefs' pagecache add lock, in ranges: what adds data to a
 //! range and what shoots it down exclude each other; adders share, and so do blockers.
 //!
-//! The device is cut into regions of [`REGION_BYTES`], each with a [`TwoStateLock`]. An operation
-//! holds one region at a time and goes through its range with [`AddLock::regions`], so there are no
-//! convoys and no order to get wrong. In front stands a gate with three modes: *region*
+//! Two who don't overlap don't wait for each other. The device is cut into regions of [`REGION_BYTES`], each with a lock of
+//! its own that knows the ranges of those who are in it (see [`region`]): a region is what a request searches and where it meets
+//! others on a mutex, not what it locks. An operation holds one range in one region at a time and goes through its own with
+//! [`AddLock::regions`], so there are no convoys and no order to get wrong. In front stands a gate with three modes: *region*
 //! (the above), *whole* (one lock for a blocker of any range, shared with its like) and
 //! *exclusive*.
 //!
 //! # Cost
-//! An uncontended [`AddLock::try_add`] is a compare-and-swap on the thread's own shard of the gate,
-//! a lookup, a compare-and-swap on the region, and one more reference to it: no allocation once the
-//! region is known. Dropping the guard undoes the three.
+//! An adder that gives its guard back at once, without an await ([`AddLock::try_add_briefly`]: a small write), takes a
+//! compare-and-swap on the thread's own shard of the gate, a lookup, a compare-and-swap on the region, and one more reference to
+//! it, while no blocker is in the region. Dropping the guard undoes the three. All others enter the region's queue under its mutex
+//! and leave it again, some dozens of instructions each, beside the I/O that they hold it for. No allocation once the region is
+//! known and its queue has been as long before.
 //!
 //! # Guards never nest
 //! A holder that asks for another guard may queue behind a waiter that waits for it. Functions that
 //! need the lock take the guard as a parameter. A request checks its range against the device's
 //! size after it is past the gate.
 //!
+//! # Fairness
+//! At the gate phases alternate (see [`gate`]). In a region everyone waits for the opponents that overlap it and came
+//! before it, and nobody overtakes: endless adders let a blocker in, and the other way round. The bound is in [`region`].
+//!
 //! # Wait-for graph
 //! | wait | held meanwhile | ended by | bound |
 //! | --- | --- | --- | --- |
 //! | region operation at its gate shard | nothing | whole and exclusive holders | the rest of their phase, and theirs who queued before |
-//! | region operation at its region | one gate shard | the region's holders | the rest of the phase, plus one opposing phase |
+//! | region operation at its region | one gate shard, a place in the region's queue | opponents that overlap it and have an earlier place | the phases before it in the queue |
+//! | blocker for brief adders of its region | one gate shard, a place in the queue | those who were in before it | a small write |
 //! | whole or exclusive at the turnstile | nothing | those before it, in order | each one's entry (whole) or hold (exclusive) |
 //! | exclusive at `wholes` | turnstile | whole holders | the slowest of them |
 //! | whole or exclusive at the shards | turnstile, `wholes`, some shards | region operations past the gate | the slowest: its wait at its region, and its hold |
 //!
-//! Edges go only downwards in: holders of a guard → nothing of this lock; a region's waiters → its
-//! holders; shards → those past the gate; `wholes` → whole holders; turnstile → all of these. No
+//! Edges go only downwards in: holders of a guard → nothing of this lock; places in a region → earlier places there; shards → those
+//! past the gate; `wholes` → whole holders; turnstile → all of these. No
 //! cycle. Every edge into work that holds a guard ends when that work does, which is I/O with a
 //! deadline.
 //!
 //! # Cancel safety
 //! Every await is of a cancel safe future; what was gained before it is in a guard, so a dropped
-//! future gives it back.
+//! future gives it back. A place in a region's queue is in a guard from the moment on at which it is taken.
 //!
 //! # Memory
-//! There are [`LOCKS`] locks, whatever the size of the device: regions share them, neighbours hardly ever.
-//! Each is made when it is first used and stays, see [`AddLock::bytes`]. Two regions that share a lock wait for each other
-//! without need, which is rare, as only blockers and adders that meet do; and never in a circle, since nobody who holds one
-//! region waits for another.
+//! There are [`LOCKS`] locks, whatever the size of the device: regions share them, neighbours hardly ever. Two regions that share
+//! one share its mutex and its count of brief adders; their ranges don't overlap.
+//! Each is made when it is first used and stays, with a queue as long as it needs and a little when it is empty, see
+//! [`AddLock::bytes`].
 
 mod gate;
 mod guard;
+mod region;
 mod turnstile;
 
 #[cfg(all(test, loom))]
@@ -60,20 +69,21 @@ use weir_faults::{FaultContext, race_fault};
 use crate::gen_radix::OnceArc;
 use crate::lg_lock::default_shards;
 use crate::sync::thread_number;
-use crate::two_state_lock::{Side, TwoStateLock};
+use crate::two_state_lock::Side;
 
 use gate::Gate;
 use guard::RegionHold;
+use region::RegionLock;
 
-pub use guard::{AddGuard, BlockGuard, ExclusiveGuard};
+pub use guard::{AddGuard, BlockGuard, BriefAddGuard, ExclusiveGuard};
 
 /// The bytes under one region's lock: as many as a large streaming request touches, few enough that
-/// a trim stalls only its neighbourhood.
+/// requests of different places rarely meet on a mutex.
 pub const REGION_BYTES: u64 = 64 << 20;
 
 /// How many locks the regions share. One for each would be memory that a client can ask for without
-/// bound, a page here and a page there on a device of exabytes. These take 28 KiB at most; and that
-/// a blocker meets an adder of another region by chance is as rare as two in `LOCKS` meeting.
+/// bound, a page here and a page there on a device of exabytes. These take 26 KiB, and [`AddLock::bytes`] says what their
+/// queues take.
 pub const LOCKS: usize = 1 << LOCKS_SHIFT;
 const LOCKS_SHIFT: u32 = 8;
 
@@ -97,17 +107,33 @@ const LOCKS_SHIFT: u32 = 8;
 pub struct AddLock {
     /// Blocks cover whole pages of this many bytes, as a power of two.
     page_shift: u32,
-    gate: Arc<Gate>,
+    shared: Arc<Shared>,
     /// By [`lock_number`].
     regions: Box<[OnceArc<Region>]>,
     region_count: AtomicUsize,
     waits: Waits,
 }
 
+/// What the regions have in common.
+struct Shared {
+    gate: Gate,
+    /// Memory of the regions' queues.
+    queue_bytes: AtomicUsize,
+}
+
+impl Shared {
+    fn new(gate: Gate) -> Arc<Self> {
+        Arc::new(Self {
+            gate,
+            queue_bytes: AtomicUsize::new(0),
+        })
+    }
+}
+
 /// One region's lock, and the way back to the gate, so that a guard needs no other reference.
 struct Region {
-    lock: TwoStateLock,
-    gate: Arc<Gate>,
+    lock: RegionLock,
+    shared: Arc<Shared>,
 }
 
 /// Touched only by those who wait.
@@ -155,7 +181,7 @@ impl AddLock {
     pub fn with_faults(page_shift: u32, faults: FaultContext) -> Self {
         let lock = Self::new(page_shift);
         Self {
-            gate: Arc::new(Gate::new(default_shards()).with_faults(faults)),
+            shared: Shared::new(Gate::new(default_shards()).with_faults(faults)),
             ..lock
         }
     }
@@ -167,7 +193,7 @@ impl AddLock {
         );
         Self {
             page_shift,
-            gate: Arc::new(Gate::new(shards)),
+            shared: Shared::new(Gate::new(shards)),
             regions: (0..LOCKS).map(|_| OnceArc::new()).collect(),
             region_count: AtomicUsize::new(0),
             waits: Waits::default(),
@@ -201,8 +227,34 @@ impl AddLock {
     /// If the range is empty or crosses a region's border.
     #[inline]
     pub fn try_add(&self, range: Range<u64>) -> Option<AddGuard> {
-        let hold = self.try_region(&range, Side::Add)?;
-        Some(AddGuard::new(range, hold))
+        self.try_region(range, Side::Add).map(AddGuard::new)
+    }
+
+    /// As [`try_add`](Self::try_add), for who gives the guard back without an await, and quickly: until then blockers of all
+    /// the region wait.
+    ///
+    /// # Panics
+    /// As [`try_add`](Self::try_add).
+    #[inline]
+    pub fn try_add_briefly(&self, range: Range<u64>) -> Option<BriefAddGuard> {
+        let number = region_number(&range);
+        let shard = self.shard();
+        let armed = self.shared.gate.points().armed();
+        if race_fault!(armed) {
+            return None;
+        }
+        let passed = self.shared.gate.try_region(shard, armed)?;
+        let region = self.region_of(number);
+        let place = if region.lock.try_enter_briefly(armed) {
+            None
+        } else {
+            let memory = &self.shared.queue_bytes;
+            Some(region.lock.try_enter(Side::Add, &range, memory)?)
+        };
+        passed.leak();
+        Some(BriefAddGuard::new(RegionHold::new(
+            region, range, shard, place,
+        )))
     }
 
     /// Takes *add* on a range within one region. Cancel safe.
@@ -210,8 +262,11 @@ impl AddLock {
     /// # Panics
     /// If the range is empty or crosses a region's border.
     pub async fn add(&self, range: Range<u64>) -> AddGuard {
-        let hold = self.region(&range, Side::Add).await;
-        AddGuard::new(range, hold)
+        // Mostly nobody is there, and a guard that needn't be carried through another future costs less.
+        if let Some(guard) = self.try_add(range.clone()) {
+            return guard;
+        }
+        AddGuard::new(self.region(range, Side::Add).await)
     }
 
     /// Takes *block* on whole pages within one region, if no one has to be waited for.
@@ -221,8 +276,8 @@ impl AddLock {
     /// counts as whole; give its full extent.)
     pub fn try_block(&self, range: Range<u64>) -> Option<BlockGuard> {
         self.assert_whole_pages(&range);
-        let hold = self.try_region(&range, Side::Block)?;
-        Some(BlockGuard::of_region(range, hold))
+        self.try_region(range, Side::Block)
+            .map(BlockGuard::of_region)
     }
 
     /// Takes *block* on whole pages within one region. Cancel safe.
@@ -231,8 +286,7 @@ impl AddLock {
     /// As [`try_block`](Self::try_block).
     pub async fn block(&self, range: Range<u64>) -> BlockGuard {
         self.assert_whole_pages(&range);
-        let hold = self.region(&range, Side::Block).await;
-        BlockGuard::of_region(range, hold)
+        BlockGuard::of_region(self.region(range, Side::Block).await)
     }
 
     /// Takes *block* on whole pages of any range, for the price of one lock that keeps adders and
@@ -243,16 +297,16 @@ impl AddLock {
     pub async fn block_whole(&self, range: Range<u64>) -> BlockGuard {
         self.assert_whole_pages(&range);
         self.waits.whole.fetch_add(1, Ordering::Relaxed);
-        let pass = self.gate.whole().await;
-        BlockGuard::of_gate(range, Arc::clone(&self.gate), pass)
+        let pass = self.shared.gate.whole().await;
+        BlockGuard::of_gate(range, Arc::clone(&self.shared), pass)
     }
 
     /// Keeps everyone else out, for what changes the device itself: resize, insert and collapse
     /// range, power cut. Cancel safe.
     pub async fn exclusive(&self) -> ExclusiveGuard {
         self.waits.exclusive.fetch_add(1, Ordering::Relaxed);
-        let pass = self.gate.exclusive().await;
-        ExclusiveGuard::new(Arc::clone(&self.gate), pass)
+        let pass = self.shared.gate.exclusive().await;
+        ExclusiveGuard::new(Arc::clone(&self.shared), pass)
     }
 
     /// How often someone waited. A snapshot.
@@ -277,61 +331,62 @@ impl AddLock {
         }
     }
 
-    /// Memory of the locks that are in use; with all of them, 28 KiB.
+    /// Memory of the locks that are in use, and of their queues: 26 KiB with all of them, and room for a few requests in each.
     pub fn bytes(&self) -> usize {
         /// The two counts in front of what an `Arc` holds.
         const ARC_BYTES: usize = 2 * size_of::<usize>();
         let regions = self.region_count.load(Ordering::Relaxed);
-        size_of_val(&*self.regions) + regions * (size_of::<Region>() + ARC_BYTES)
+        size_of_val(&*self.regions)
+            + regions * (size_of::<Region>() + ARC_BYTES)
+            + self.shared.queue_bytes.load(Ordering::Relaxed)
     }
 
-    fn try_region(&self, range: &Range<u64>, side: Side) -> Option<RegionHold> {
-        let number = region_number(range);
+    fn try_region(&self, range: Range<u64>, side: Side) -> Option<RegionHold> {
+        let number = region_number(&range);
         let shard = self.shard();
-        let armed = self.gate.points().armed();
+        let armed = self.shared.gate.points().armed();
         if race_fault!(armed) {
             return None;
         }
-        let passed = self.gate.try_region(shard, armed)?;
+        let passed = self.shared.gate.try_region(shard, armed)?;
         let region = self.region_of(number);
-        let locked = region.lock.try_lock_under(side, armed)?;
-        locked.leak();
+        let memory = &self.shared.queue_bytes;
+        let place = region.lock.try_enter(side, &range, memory)?;
         passed.leak();
-        Some(RegionHold::new(region, side, shard))
+        Some(RegionHold::new(region, range, shard, Some(place)))
     }
 
-    async fn region(&self, range: &Range<u64>, side: Side) -> RegionHold {
-        let number = region_number(range);
+    async fn region(&self, range: Range<u64>, side: Side) -> RegionHold {
+        let number = region_number(&range);
         let shard = self.shard();
-        let armed = self.gate.points().armed();
-        let passed = match self.gate.try_region(shard, armed) {
+        let armed = self.shared.gate.points().armed();
+        let passed = match self.shared.gate.try_region(shard, armed) {
             Some(passed) if !race_fault!(armed) => passed,
             _ => {
                 self.waits.gate.fetch_add(1, Ordering::Relaxed);
-                self.gate.region(shard).await
+                self.shared.gate.region(shard).await
             }
         };
         let region = self.region_of(number);
-        let locked = match region.lock.try_lock_under(side, armed) {
-            Some(locked) if !race_fault!(armed) => locked,
-            _ => {
-                match side {
-                    Side::Add => &self.waits.add,
-                    Side::Block => &self.waits.block,
-                }
-                .fetch_add(1, Ordering::Relaxed);
-                region.lock.lock_under(side, armed).await
-            }
-        };
-        locked.leak();
+        let memory = &self.shared.queue_bytes;
+        let (place, is_free) = region.lock.enter(side, &range, memory);
         passed.leak();
-        RegionHold::new(region, side, shard)
+        let mut hold = RegionHold::new(region, range, shard, Some(place));
+        if !is_free || race_fault!(armed) {
+            match side {
+                Side::Add => &self.waits.add,
+                Side::Block => &self.waits.block,
+            }
+            .fetch_add(1, Ordering::Relaxed);
+            hold.own().await;
+        }
+        hold
     }
 
     /// The shard of the gate that this thread passes through. A guard may be dropped on another
     /// thread: it remembers.
     fn shard(&self) -> usize {
-        thread_number() % self.gate.shards()
+        thread_number() % self.shared.gate.shards()
     }
 
     #[inline]
@@ -346,8 +401,8 @@ impl AddLock {
     #[cold]
     fn create_region(&self, cell: &OnceArc<Region>) -> Arc<Region> {
         let made = Arc::new(Region {
-            lock: TwoStateLock::new(),
-            gate: Arc::clone(&self.gate),
+            lock: RegionLock::new(),
+            shared: Arc::clone(&self.shared),
         });
         let region = cell.get_or_init(|| Arc::clone(&made));
         if Arc::ptr_eq(&made, &region) {
@@ -395,7 +450,7 @@ impl fmt::Debug for AddLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AddLock")
             .field("page_bytes", &(1_u64 << self.page_shift))
-            .field("entering", &self.gate.entering())
+            .field("entering", &self.shared.gate.entering())
             .field("stats", &self.stats())
             .finish()
     }

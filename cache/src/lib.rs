@@ -6,11 +6,11 @@
 //! changes data behind the cache (trim, write-zeroes, resize) shoots pages down and keeps them removed while it works.
 //!
 //! # How it hangs together
-//! - [`add_lock`]: who may put pages in and who may keep them out, per region of the device;
-//!   [`two_state_lock`] is the lock under it.
+//! - [`add_lock`]: who may put pages in and who may keep them out, range by range;
+//!   [`two_state_lock`] is the lock of its gate.
 //! - [`gen_radix`]: the sparse array of page slots; [`pages`] tells what a slot's bits mean, and who changes them.
 //! - [`frame`]: page memory, and how a reader takes a reference without a lock.
-//! - [`range_lock`]: the order of changes behind the cache's back.
+//! - [`range_lock`]: the order of changes behind the cache's back; [`range_queue`]: what both know of who came before whom.
 //! - [`read`] and [`fill`], [`write`], [`discard`], [`direct`], [`resize`]: the requests; [`power`]: what ends them. [`flush`] and [`writeback`]: durability.
 //! - [`pace`]: others' turns in long work.
 //! - [`reclaim`], [`throttle`], [`readahead`], [`space`], [`background`]: what keeps it within its size and ahead of its readers.
@@ -18,6 +18,7 @@
 //! The table of who waits for whom is in [`page_cache`].
 
 mod points;
+mod range_queue;
 mod sync;
 
 pub mod add_lock;

@@ -14,7 +14,7 @@
 //!
 //! - What the store was asked to change runs on, so it is waited for. Pages in flight are not submitted again before they have
 //!   landed; trims, zeroes and direct writes of the same pages are served in the order of their arrival (see
-//!   [`range_lock`](crate::range_lock)), and whoever adds pages waits for the blockers of their region.
+//!   [`range_lock`](crate::range_lock)), and whoever adds pages waits for their blockers.
 //! - What has not begun ends with its future. Whatever a request waits for (its turn, memory, the throttle, a guard, someone else's
 //!   fill), it has changed nothing yet, and dropping it is the end of it. Only parts that are with the store go on in tasks.
 //! - A session drops the futures of a client that has gone before it lets any of them go on, and takes no more requests from
@@ -28,9 +28,10 @@
 //! | for memory (`reserve`, `payload`) | frames already gathered; no guard, no page lock | frames freed by readers, reclaim, writeback; the queue is first come first served |
 //! | for the budget of payloads that have arrived | nothing | others that have arrived, which wait for memory, the throttle, guards and the backend. Nobody waits for the budget of those that are to come |
 //! | for the throttle | the payload's frames | writeback; an error after [`STALL_LIMIT`](crate::options::STALL_LIMIT) without progress |
-//! | for an add guard | frames | blockers in a region of that lock, which wait for writeback and the backend only |
+//! | for an add guard | frames | blockers that overlap it and came before it, which wait for writeback and the backend, or for adders before them |
 //! | of a change for those of the same pages that came before it | nothing, or a direct write's payload | these, which wait for guards, turns and the backend |
-//! | for a block guard | a place in that order | adders in a region of that lock, which wait for their own fills only |
+//! | for a block guard | a place in that order | adders that overlap it and came before it, which wait for their own fills, or for blockers before them |
+//! | the same | the same | small writes of its region that were under way: some microseconds |
 //! | for one's own fill | an add guard | the backend |
 //! | for someone else's fill | nothing | the backend, and whoever carries that fill |
 //! | of a blocker for its turn at the quota | a block guard | other blockers that have theirs, which wait for the backend only |
@@ -42,8 +43,8 @@
 //! | of a BLOCK_STATUS for its turn to search the store | nothing | others that have theirs, which wait for the backend only |
 //! | for a slot's lock bit | nothing or an add or block guard | a few instructions elsewhere; never held across an await |
 //!
-//! Guards and turns are only ever held over waits for the backend or, guards, for a turn; the backend waits for nobody, and every
-//! other wait holds no guard; so there is no cycle. That rests on the rule of [`carried`](crate::carried): whoever carries a
+//! Guards and turns are only ever held over waits for the backend or, guards, for a turn; the backend waits for nobody, every
+//! other wait holds no guard, and guards are had in the order in which they were asked for; so there is no cycle. That rests on the rule of [`carried`](crate::carried): whoever carries a
 //! transfer polls it whatever else it waits for, or drops it, and then a task goes on with it.
 
 use std::fmt;

@@ -21,6 +21,7 @@ use crate::reclaim::Budget;
 use crate::testing::{TestBackend, read, write};
 
 mod background;
+mod beside;
 mod cancelled;
 mod device;
 mod durability;

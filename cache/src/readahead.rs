@@ -5,7 +5,7 @@
 //! the next window is started, so a steady stream finds its pages present and pays nothing for it on other hits.
 //!
 //! Readahead is a guess and must not hurt: it takes its add guard and its memory by *try* only, memory last being asked for
-//! and at most a capped share of the cache, in slices. A blocker that waits makes the try fail, so it never delays one by more
+//! and at most a capped share of the cache, in slices. A blocker that overlaps it makes the try fail, waiting or not, so it never delays one by more
 //! than what is already submitted.
 
 use std::ops::Range;

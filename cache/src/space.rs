@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 use weir_faults::{Errno, FaultContext, fault_point, pause_point};
 
-use crate::add_lock::{AddGuard, BlockGuard, ExclusiveGuard};
+use crate::add_lock::{AddGuard, AddLock, BlockGuard, ExclusiveGuard};
 use crate::backend::ExtentKind;
 use crate::frame::PAGE_BYTES;
 use crate::lg_lock::LgLock;
@@ -376,7 +376,13 @@ impl PageCache {
         let Some(space) = &self.space else { return };
         let units = space.touched(&range);
         let whole = units.start * space.unit_bytes..units.end * space.unit_bytes;
-        let guard = self.add_lock.block_whole(whole).await;
+        // A write is within a region, and so are its units, but for absurd ones. The gate would hold up everybody, for as long as
+        // the slowest of those who are past it.
+        let guard = if AddLock::regions(whole.clone()).count() == 1 {
+            self.add_lock.block(whole).await
+        } else {
+            self.add_lock.block_whole(whole).await
+        };
         self.reconcile_blocked(&guard, range).await;
     }
 

@@ -43,7 +43,7 @@ enum Obstacle {
 
 impl PageCache {
     /// A small write straight from the session's buffer, if nothing has to be waited for: the mode is writeback, little is
-    /// dirty, nobody blocks the region, and pages written in part are present. `false`: take the slow path with all of it.
+    /// dirty, nobody blocks these pages, and those written in part are present. `false`: take the slow path with all of it.
     #[inline]
     pub fn try_write(&self, context: &FaultContext, offset: u64, data: &[u8]) -> bool {
         let range = offset..offset + data.len() as u64;
@@ -53,7 +53,7 @@ impl PageCache {
         let pages = pages_of(&range);
         #[cfg(test)]
         crate::testing::interleave::at("write:unguarded");
-        let Some(guard) = self.add_lock.try_add(bytes_of(&pages)) else {
+        let Some(guard) = self.add_lock.try_add_briefly(bytes_of(&pages)) else {
             return false;
         };
         if range.end > self.size()
@@ -115,7 +115,8 @@ impl PageCache {
         }
         #[cfg(test)]
         crate::testing::interleave::at("write:unguarded");
-        let Some(guard) = self.add_lock.try_add(bytes_of(&pages_of(&payload.range()))) else {
+        let pages = pages_of(&payload.range());
+        let Some(guard) = self.add_lock.try_add_briefly(bytes_of(&pages)) else {
             return Err(payload);
         };
         payload.forget_old_end(self.size());

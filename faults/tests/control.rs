@@ -228,7 +228,8 @@ fn selections_match_by_whole_words() {
         "func irst",
     ] {
         let error = count(nothing).expect_err(nothing).to_string();
-        assert_eq!(error, format!("`{nothing}`: matches no point"));
+        let complaint = format!("`{nothing}`: matches no point");
+        assert!(error.starts_with(&complaint), "{error}");
     }
 }
 

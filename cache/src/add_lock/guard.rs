@@ -1,51 +1,84 @@
 //! What the add lock hands out: owned guards that know their range.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::Poll;
 
-use crate::two_state_lock::Side;
+use crate::range_queue::Place;
 
-use super::Region;
-use super::gate::{Gate, Pass};
+use super::gate::Pass;
+use super::{Region, Shared};
 
-/// One hold of a region: of its lock, and of the gate's shard that was passed. Given back when
+/// One hold of a range of a region, or a place in the queue for it, and of the gate's shard that was passed. Given back when
 /// dropped, region first.
 pub(super) struct RegionHold {
     region: Arc<Region>,
-    side: Side,
+    range: Range<u64>,
     shard: usize,
+    /// None for a brief adder.
+    place: Option<Place>,
 }
 
 impl RegionHold {
-    /// Takes over what the caller has leaked: a hold of `side` on the region's lock, and of *add*
-    /// on the gate's shard.
-    pub(super) fn new(region: Arc<Region>, side: Side, shard: usize) -> Self {
+    /// Takes over what the caller has leaked: a hold of *add* on the gate's shard, and a place in the region's queue or
+    /// one of its brief adds.
+    pub(super) fn new(
+        region: Arc<Region>,
+        range: Range<u64>,
+        shard: usize,
+        place: Option<Place>,
+    ) -> Self {
         Self {
             region,
-            side,
+            range,
             shard,
+            place,
         }
+    }
+
+    /// Waits until the range is its own. Cancel safe.
+    pub(super) async fn own(&mut self) {
+        let Self {
+            region,
+            range,
+            place,
+            ..
+        } = self;
+        let place = place.as_mut().expect("brief adders don't wait");
+        poll_fn(
+            |context| match region.lock.poll(place, range, context.waker()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            },
+        )
+        .await;
     }
 }
 
 impl Drop for RegionHold {
+    #[inline]
     fn drop(&mut self) {
-        let gate = &self.region.gate;
-        self.region.lock.release(self.side, gate.points());
-        self.region.gate.leave(Pass::Region { shard: self.shard });
+        let Region { lock, shared } = &*self.region;
+        match self.place.take() {
+            None => lock.leave_briefly(),
+            Some(place) => lock.leave(place, &self.range, &shared.queue_bytes),
+        }
+        shared.gate.leave(Pass::Region { shard: self.shard });
     }
 }
 
 /// One hold of the gate as a whole, or alone. Given back when dropped.
 struct GateHold {
-    gate: Arc<Gate>,
+    shared: Arc<Shared>,
     pass: Pass,
 }
 
 impl Drop for GateHold {
     fn drop(&mut self) {
-        self.gate.leave(self.pass);
+        self.shared.gate.leave(self.pass);
     }
 }
 
@@ -54,19 +87,18 @@ impl Drop for GateHold {
 /// It belongs to whoever does the work, a task as well as a future: it borrows nothing.
 #[must_use = "the range is given back when the guard is dropped"]
 pub struct AddGuard {
-    range: Range<u64>,
-    _hold: RegionHold,
+    hold: RegionHold,
 }
 
 impl AddGuard {
-    pub(super) fn new(range: Range<u64>, hold: RegionHold) -> Self {
-        Self { range, _hold: hold }
+    pub(super) fn new(hold: RegionHold) -> Self {
+        Self { hold }
     }
 
     /// The bytes that it covers.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
-        self.range.clone()
+        self.hold.range.clone()
     }
 
     /// Asserts, in release builds too, that the guard covers these bytes.
@@ -75,35 +107,66 @@ impl AddGuard {
     /// If it doesn't.
     #[track_caller]
     pub fn assert_covers(&self, range: Range<u64>) {
-        assert_covers(&self.range, &range);
+        assert_covers(&self.hold.range, &range);
+    }
+}
+
+/// An [`AddGuard`] that is given back without an await: blockers of the whole region wait for it, whatever its range.
+///
+/// It is not `Send`, so that no task can keep it over an await:
+///
+/// ```compile_fail
+/// fn assert_send<T: Send>() {}
+/// assert_send::<weir_cache::add_lock::BriefAddGuard>();
+/// ```
+#[must_use = "the range is given back when the guard is dropped"]
+#[derive(Debug)]
+pub struct BriefAddGuard {
+    guard: AddGuard,
+    not_send: PhantomData<*const ()>,
+}
+
+impl BriefAddGuard {
+    pub(super) fn new(hold: RegionHold) -> Self {
+        Self {
+            guard: AddGuard::new(hold),
+            not_send: PhantomData,
+        }
+    }
+}
+
+/// It serves wherever an add is asked for by reference.
+impl std::ops::Deref for BriefAddGuard {
+    type Target = AddGuard;
+
+    fn deref(&self) -> &AddGuard {
+        &self.guard
     }
 }
 
 /// While this lives, nothing is added in its range: what is shot down there stays away.
 #[must_use = "the range is given back when the guard is dropped"]
 pub struct BlockGuard {
-    range: Range<u64>,
-    _hold: BlockHold,
+    hold: BlockHold,
 }
 
 enum BlockHold {
-    Region { _hold: RegionHold },
-    Gate { _hold: GateHold },
+    Region(RegionHold),
+    Gate { range: Range<u64>, _hold: GateHold },
 }
 
 impl BlockGuard {
-    pub(super) fn of_region(range: Range<u64>, hold: RegionHold) -> Self {
+    pub(super) fn of_region(hold: RegionHold) -> Self {
         Self {
-            range,
-            _hold: BlockHold::Region { _hold: hold },
+            hold: BlockHold::Region(hold),
         }
     }
 
-    pub(super) fn of_gate(range: Range<u64>, gate: Arc<Gate>, pass: Pass) -> Self {
+    pub(super) fn of_gate(range: Range<u64>, shared: Arc<Shared>, pass: Pass) -> Self {
         Self {
-            range,
-            _hold: BlockHold::Gate {
-                _hold: GateHold { gate, pass },
+            hold: BlockHold::Gate {
+                range,
+                _hold: GateHold { shared, pass },
             },
         }
     }
@@ -111,7 +174,14 @@ impl BlockGuard {
     /// The bytes that it covers.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
-        self.range.clone()
+        self.covered().clone()
+    }
+
+    fn covered(&self) -> &Range<u64> {
+        match &self.hold {
+            BlockHold::Region(hold) => &hold.range,
+            BlockHold::Gate { range, .. } => range,
+        }
     }
 
     /// Asserts, in release builds too, that the guard covers these bytes.
@@ -120,7 +190,7 @@ impl BlockGuard {
     /// If it doesn't.
     #[track_caller]
     pub fn assert_covers(&self, range: Range<u64>) {
-        assert_covers(&self.range, &range);
+        assert_covers(self.covered(), &range);
     }
 }
 
@@ -131,9 +201,9 @@ pub struct ExclusiveGuard {
 }
 
 impl ExclusiveGuard {
-    pub(super) fn new(gate: Arc<Gate>, pass: Pass) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, pass: Pass) -> Self {
         Self {
-            block: BlockGuard::of_gate(0..u64::MAX, gate, pass),
+            block: BlockGuard::of_gate(0..u64::MAX, shared, pass),
         }
     }
 
@@ -153,13 +223,13 @@ fn assert_covers(held: &Range<u64>, range: &Range<u64>) {
 
 impl fmt::Debug for AddGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AddGuard").field(&self.range).finish()
+        f.debug_tuple("AddGuard").field(&self.hold.range).finish()
     }
 }
 
 impl fmt::Debug for BlockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("BlockGuard").field(&self.range).finish()
+        f.debug_tuple("BlockGuard").field(self.covered()).finish()
     }
 }
 

@@ -8,6 +8,8 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
 
+mod ranges;
+
 const PAGE_SHIFT: u32 = 12;
 const PAGE: u64 = 1 << PAGE_SHIFT;
 
@@ -21,7 +23,7 @@ fn page_of(region: u64) -> Range<u64> {
 }
 
 /// Polls once, and expects to wait.
-fn assert_waits<F: Future>(future: std::pin::Pin<&mut F>) {
+fn assert_waits<F: Future + ?Sized>(future: std::pin::Pin<&mut F>) {
     assert!(
         future
             .poll(&mut Context::from_waker(Waker::noop()))
@@ -42,11 +44,13 @@ fn assert_idle(lock: &Arc<AddLock>) {
     for region in 0..4 {
         drop(lock.try_add(page_of(region)).expect("nobody is left"));
         drop(lock.try_block(page_of(region)).expect("nobody is left"));
+        let counts = lock.region_of(region).lock.counts();
+        assert_eq!(counts, (0, 0, false), "region {region}");
     }
 }
 
 #[test]
-fn adders_share_and_blockers_share_within_a_region() {
+fn adders_share_and_blockers_share() {
     let lock = new_lock();
     let adds = (lock.try_add(0..1).unwrap(), lock.try_add(0..PAGE).unwrap());
     assert!(lock.try_block(page_of(0)).is_none());
@@ -55,7 +59,7 @@ fn adders_share_and_blockers_share_within_a_region() {
         lock.try_block(page_of(0)).unwrap(),
         now(lock.block(page_of(0))),
     );
-    assert!(lock.try_add(5 * PAGE..6 * PAGE).is_none());
+    assert!(lock.try_add(PAGE - 1..6 * PAGE).is_none());
     drop(blocks);
     assert_idle(&lock);
 }
@@ -252,10 +256,27 @@ fn memory_is_bounded_whatever_is_touched() {
     assert_eq!(lock.bytes(), one);
     // A page in each of many regions, all over 8 EiB.
     const REGIONS: u64 = (1 << 63) / REGION_BYTES;
-    for region in (0..REGIONS).step_by(usize::try_from(REGIONS / 10_000).unwrap()) {
-        drop(lock.try_add(page_of(region)));
+    let regions = || (0..REGIONS).step_by(usize::try_from(REGIONS / 10_000).unwrap());
+    for region in regions() {
+        drop(lock.try_add_briefly(page_of(region)).unwrap());
     }
     assert!(lock.bytes() <= 28 << 10, "{} bytes", lock.bytes());
+    for region in regions() {
+        drop(lock.try_add(page_of(region)).unwrap());
+    }
+    assert!(lock.bytes() <= 52 << 10, "{} bytes", lock.bytes());
+}
+
+/// A queue is as long as those in it need; what is kept of it is counted.
+#[test]
+fn memory_of_a_crowd_is_given_back() {
+    let lock = new_lock();
+    drop(lock.try_add(page_of(0)));
+    let one = lock.bytes();
+    let crowd: Vec<_> = (0..1000).map(|_| lock.try_add(page_of(0))).collect();
+    assert!(lock.bytes() > one + 32 * size_of::<Range<u64>>());
+    drop(crowd);
+    assert!(lock.bytes() <= one + (1 << 10), "{} bytes", lock.bytes());
 }
 
 #[test]
@@ -274,16 +295,16 @@ fn neighbours_do_not_share_a_lock() {
 }
 
 #[test]
-fn regions_that_share_a_lock_exclude_each_other() {
+fn regions_that_share_a_lock_do_not_know_each_other() {
     let lock = new_lock();
     let other = (1..)
         .find(|region| lock_number(*region) == lock_number(0))
         .unwrap();
     let add = lock.try_add(page_of(0)).unwrap();
-    assert!(lock.try_block(page_of(other)).is_none());
-    let also = lock.try_add(page_of(other)).unwrap();
-    drop((add, also));
-    drop(lock.try_block(page_of(other)).unwrap());
+    let block = lock.try_block(page_of(other)).unwrap();
+    assert!(lock.try_add(page_of(other)).is_none());
+    let also = lock.try_add_briefly(page_of(0)).unwrap();
+    drop((add, block, also));
     assert_idle(&lock);
 }
 

@@ -47,7 +47,7 @@ async fn race_02_readahead_does_not_wait_for_zero() {
     race.stop_next("cache:discard:submit");
     let zero = race.zero(0..2 * PAGE);
     race.stopped("cache:discard:submit").await;
-    // Both in the zero's region. Advice is not taken rather than waited for.
+    // Advice is not taken rather than waited for, where it overlaps the zero; the readers do wait.
     let prefetch = {
         let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::CACHE));
         tokio::spawn(async move { cache.prefetch(&context, 4 * PAGE..8 * PAGE).await })

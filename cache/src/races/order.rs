@@ -48,7 +48,7 @@ async fn a_younger_change_waits_for_what_an_older_one_has_with_the_store() {
     }
 }
 
-/// As above for what a client writes through the cache: the older change has its region blocked.
+/// As above for what a client writes through the cache: the older change has the pages blocked.
 #[tokio::test(start_paused = true)]
 async fn a_younger_cached_write_waits_for_what_an_older_change_has_with_the_store() {
     for (older, _) in CHANGES {

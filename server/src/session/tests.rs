@@ -19,6 +19,7 @@ use crate::connection::ConnectionTable;
 use crate::export::{Export, ExportTable};
 use crate::limits::Timeouts;
 
+mod beside;
 mod gone;
 mod half_sent;
 mod held;
