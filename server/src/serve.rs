@@ -157,7 +157,7 @@ async fn open(settings: &Settings, faults: Faults) -> Result<Server, Error> {
             name: settings.name.clone(),
             source,
         };
-        let export = export::open(settings, &faults).map_err(refused)?;
+        let export = export::open(settings, &faults).await.map_err(refused)?;
         let counted = export.cache.count_space().await;
         counted.map_err(|errno| refused(OpenExportError::Space(errno)))?;
         exports.push(export);
