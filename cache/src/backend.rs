@@ -8,9 +8,9 @@
 //! **Order.** Calls run in parallel, and mutations that are under way together may take effect in any order. The cache never has
 //! two mutations of the same bytes under way together.
 //!
-//! **A completed mutation** is what later reads see, whoever asks. It may live in a volatile cache of the store: only a sync makes
-//! it durable. Until then a crash may leave any part of it, and of two that no sync separates the younger may survive alone. A
-//! read beside a write of the same bytes may see any mixture of old and new.
+//! **A completed mutation** is what later reads see. It may live in a volatile cache of the store: only a sync makes it durable.
+//! Until then a crash may leave any part of it, and of two that no sync separates the younger may survive alone. A read beside a
+//! write of the same bytes may see any mixture of old and new.
 //!
 //! **A mutation that fails** leaves each of its bytes old or new; the cache knows neither and writes again, or tells its client.
 //!
@@ -19,8 +19,8 @@
 //! promise to anybody. [`Backend::cover`] is: it says that a client is about to be told.
 //!
 //! **Sizes.** Reads ask for whole pages, the last of which may reach past the device's end and is zero there. Writes are cut at the
-//! end by the cache. The size changes by [`Backend::resize`], [`Backend::insert_range`] and [`Backend::collapse_range`] alone, beside
-//! which the cache runs nothing else.
+//! end by the cache. The size changes by [`Backend::resize`], [`Backend::insert_range`] and [`Backend::collapse_range`] alone. Beside
+//! these no read and no other mutation is under way; a sync or a look for extents may be.
 //!
 //! **Abilities.** A store that can't do a thing says so in its [`Capabilities`] and answers `ENOTSUP`; nothing is emulated silently.
 //! An ability may be withdrawn later and never comes back. `ENOTSUP` from an ability that is there is an error like any other,
@@ -31,14 +31,14 @@
 //! **Buffers** are owned by the call for as long as it runs, so a caller that goes away frees nothing under a running transfer.
 //!
 //! # Who polls a call, and what may be dropped half-way
-//! A call does nothing before its future is polled first. Then:
+//! A call may begin when it is made or when its future is first polled, which is at once. Then:
 //!
 //! | call | polled by | when its client is gone |
 //! | --- | --- | --- |
 //! | `read`, of a miss or ahead; `write`, by writeback | whoever needs it, beside others ([`carried`](crate::carried)) | a task goes on with it |
 //! | `read` and `write` past the cache, `discard`, `write_zeroes`, `sync`, `resize`, `insert_range`, `collapse_range` | a task | it runs to its end |
 //! | `extents`, `cover` | the request itself | it is dropped |
-//! | `close` | whoever closes the cache | nobody closes twice |
+//! | `close` | whoever stops the server | the process ends |
 //!
 //! So a call that changes the store is dropped with the runtime only, and the process has ended by then. A store to which `cover`
 //! means work finishes that by itself, in the order in which it was begun. Several calls are polled by one task, which stands

@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::*;
-use crate::spy::{METHODS, Spy, ask_everything, assert_everything_arrives};
+use crate::spy::{Failing, METHODS, Spy, ask_everything, assert_everything_arrives};
 
 /// A layer that is about nothing.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ async fn what_is_handed_on_is_what_was_asked_and_so_are_the_answers() {
     assert_eq!(ask_everything(&top).await, direct);
     assert_eq!(below.take_asked(), spy.take_asked());
     for spy in [&spy, &*below] {
-        spy.fail(Errno::EDQUOT);
+        spy.fail(Failing::All, Errno::EDQUOT);
     }
     let refused = ask_everything(&top).await;
     assert_eq!(refused, ask_everything(&spy).await);
@@ -40,6 +41,16 @@ async fn what_is_handed_on_is_what_was_asked_and_so_are_the_answers() {
             .all(|(_, outcome)| *outcome == Err(Errno::EDQUOT)),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn everything_is_asked() {
+    let spy = Spy::default();
+    Backend::geometry(&spy);
+    Backend::capabilities(&spy);
+    ask_everything(&spy).await;
+    let asked: BTreeSet<_> = spy.take_asked().iter().map(|(method, _)| *method).collect();
+    assert_eq!(asked, BTreeSet::from(METHODS));
 }
 
 /// Nothing else makes a method that is new known to the spy and so to the tests of every filter.
