@@ -1,22 +1,56 @@
 //! The store behind the cache, as the cache sees it.
 //!
+//! A store implements [`Backend`]: five methods say how large it is and what it can do, and read, write and sync it. All others
+//! have a default, which says that the store can't do that. A *filter* is a layer over a store ([`Filter`](crate::Filter)). The
+//! cache asks through [`FaultedBackend`](crate::FaultedBackend), which has the fault points; a store has none.
+//!
 //! # The contract
-//! - Calls may run in parallel. Completed mutations are not ordered among themselves until [`Backend::sync`]; a sync covers
-//!   the mutations that completed before it was submitted; a failed sync leaves those unknown.
-//! - Offsets and lengths of reads are whole pages. The last page of a device whose size is no multiple of the page reads as
-//!   zeroes past the end; writes are cut at the device's size by the cache.
-//! - A backend that can't do a thing says so in its [`Capabilities`] and answers `ENOTSUP`; nothing is emulated silently.
-//! - Buffers are owned by the call for as long as it runs, so a caller that goes away frees nothing under a running
-//!   transfer. The cache never drops a call that changes the store half-way, and no sync: a task goes on with it when its
-//!   client is gone. [`Backend::cover`], reads and extents it may drop: a backend to which `cover` means work finishes that by
-//!   itself, in the order in which it was begun.
-//! - Cache hits never reach a backend, so a boxed future per call is affordable.
+//! **Order.** Calls run in parallel, and mutations that are under way together may take effect in any order. The cache never has
+//! two mutations of the same bytes under way together.
+//!
+//! **A completed mutation** is what later reads see. It may live in a volatile cache of the store: only a sync makes it durable.
+//! Until then a crash may leave any part of it, and of two that no sync separates the younger may survive alone. A read beside a
+//! write of the same bytes may see any mixture of old and new.
+//!
+//! **A mutation that fails** leaves each of its bytes old or new; the cache knows neither and writes again, or tells its client.
+//!
+//! **[`Backend::sync`]** covers every mutation that had completed when it was called, and nothing else. If it fails, whatever it was
+//! to cover is unknown: the store may have forgotten it, and the next sync may succeed all the same, as Linux' does. A sync is no
+//! promise to anybody. [`Backend::cover`] is: it says that a client is about to be told.
+//!
+//! **Sizes.** Reads ask for whole pages, the last of which may reach past the device's end and is zero there. Writes are cut at the
+//! end by the cache. The size changes by [`Backend::resize`], [`Backend::insert_range`] and [`Backend::collapse_range`] alone. Beside
+//! these no read and no other mutation is under way; a sync or a look for extents may be.
+//!
+//! **Abilities.** A store that can't do a thing says so in its [`Capabilities`] and answers `ENOTSUP`; nothing is emulated silently.
+//! An ability may be withdrawn later and never comes back. `ENOTSUP` from an ability that is there is an error like any other,
+//! except to [`Backend::write_zeroes`], after which the cache writes zeroes.
+//!
+//! **Errors** are the system's error numbers, and travel up to the client.
+//!
+//! **Buffers** are owned by the call for as long as it runs, so a caller that goes away frees nothing under a running transfer.
+//!
+//! # Who polls a call, and what may be dropped half-way
+//! A call may begin when it is made or when its future is first polled, which is at once. Then:
+//!
+//! | call | polled by | when its client is gone |
+//! | --- | --- | --- |
+//! | `read`, of a miss or ahead; `write`, by writeback | whoever needs it, beside others ([`carried`](crate::carried)) | a task goes on with it |
+//! | `read` and `write` past the cache, `discard`, `write_zeroes`, `sync`, `resize`, `insert_range`, `collapse_range` | a task | it runs to its end |
+//! | `extents`, `cover` | the request itself | it is dropped |
+//! | `close` | whoever stops the server | the process ends |
+//!
+//! So a call that changes the store is dropped with the runtime only, and the process has ended by then. A store to which `cover`
+//! means work finishes that by itself, in the order in which it was begun. Several calls are polled by one task, which stands
+//! still while one of them blocks: what blocks belongs on a thread of the store's own.
+//!
+//! Cache hits never reach a store, so a boxed future per call is affordable.
 
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 
-use weir_faults::{Errno, FaultContext};
+use weir_faults::Errno;
 
 use crate::frame::{FrameBuf, FrameRefs};
 
@@ -80,103 +114,98 @@ pub struct BackendExtent {
     pub kind: ExtentKind,
 }
 
-/// A store of bytes: a file, a block device, memory, a remote device.
-///
-/// Errors are the system's error numbers. Every call gets the fault context of what it is done for.
+/// A store of bytes: a file, a block device, memory, a remote device. The module's documentation is the contract.
 pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
-    /// Size and shape now; the size changes only by [`Backend::resize`].
+    /// Size and shape now.
     fn geometry(&self) -> Geometry;
 
-    /// What this backend can do.
+    /// What this store can do, as far as it is known now.
     fn capabilities(&self) -> Capabilities;
 
-    /// Fills all frames of `buffer` from `offset` (a multiple of the page), zeroes past the end of the device.
-    fn read_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    /// Fills all frames of `buffer` from `offset` (a multiple of the page), with zeroes past the end of the device.
+    fn read(
+        &self,
         offset: u64,
         buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)>;
+    ) -> BackendFuture<'_, (FrameBuf, Result<(), Errno>)>;
 
     /// Writes all of `data` at `offset`. The offset is a multiple of the page; the length too, except where the device ends.
-    fn write_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>>;
-
-    /// Makes `range` read as zeroes without transferring data. `ENOTSUP` where that isn't possible.
-    fn write_zeroes<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-        mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>>;
-
-    /// Gives the space of `range` back; it reads as zeroes afterwards. `ENOTSUP` where that isn't possible.
-    fn discard<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>>;
-
-    /// What `range` holds: adjacent, in order, covering the range from its start; may stop early after `most` extents.
-    fn extents<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-        most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>>;
+    fn write(&self, offset: u64, data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>>;
 
     /// Makes durable everything that completed before this call.
-    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>>;
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>>;
 
     /// Says that a FLUSH, or a FUA of these bytes, is about to succeed: everything that completed in `range` before the last sync
-    /// counts as promised. A store that is durable after a sync has nothing to do. Cancel safe.
+    /// counts as promised. A store that is durable after a sync has nothing to do, which is the default.
     ///
     /// # Errors
     /// What keeps the promise from being kept: the FLUSH fails with it.
-    fn cover<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        _range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn cover(&self, _range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async { Ok(()) })
     }
 
-    /// Changes the size; what is added reads as zeroes. `ENOTSUP` where that isn't possible.
-    fn resize<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>>;
+    /// Makes `range` read as zeroes without transferring data. `ENOTSUP` by default.
+    fn write_zeroes(
+        &self,
+        _range: Range<u64>,
+        _mode: ZeroMode,
+    ) -> BackendFuture<'_, Result<(), Errno>> {
+        unsupported()
+    }
+
+    /// Gives the space of `range` back; it reads as zeroes afterwards. `ENOTSUP` by default.
+    fn discard(&self, _range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        unsupported()
+    }
+
+    /// What `range` holds: adjacent, in order, covering the range from its start; may stop early after `most` extents. By default
+    /// it is data, as far as anybody knows.
+    fn extents(
+        &self,
+        range: Range<u64>,
+        _most: usize,
+    ) -> BackendFuture<'_, Result<Vec<BackendExtent>, Errno>> {
+        Box::pin(async { Ok(all_data(range)) })
+    }
+
+    /// Changes the size; what is added reads as zeroes. `ENOTSUP` by default.
+    fn resize(&self, _size: u64) -> BackendFuture<'_, Result<(), Errno>> {
+        unsupported()
+    }
 
     /// Inserts `length` zero bytes at `offset`, moving what follows; the device grows. `ENOTSUP` by default.
-    fn insert_range<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        _offset: u64,
-        _length: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async { Err(Errno::ENOTSUP) })
+    fn insert_range(&self, _offset: u64, _length: u64) -> BackendFuture<'_, Result<(), Errno>> {
+        unsupported()
     }
 
     /// Removes `length` bytes at `offset`, moving what follows; the device shrinks. `ENOTSUP` by default.
-    fn collapse_range<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        _offset: u64,
-        _length: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async { Err(Errno::ENOTSUP) })
+    fn collapse_range(&self, _offset: u64, _length: u64) -> BackendFuture<'_, Result<(), Errno>> {
+        unsupported()
     }
 
     /// Hands over what was asked for and is kept back, so that it can be handed over together with more.
     ///
-    /// A backend that keeps something back hands it over by itself soon; this says that nothing more is to come just now.
+    /// A store that keeps something back hands it over by itself soon; this says that nothing more is to come just now. By
+    /// default nothing is kept back.
     fn submit(&self) {}
 
-    /// Ends its use: nothing is called afterwards. Does not sync.
-    fn close(&self) -> BackendFuture<'_, Result<(), Errno>>;
+    /// Ends its use: nothing is called afterwards. Does not sync. By default there is nothing to end.
+    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn unsupported<'a>() -> BackendFuture<'a, Result<(), Errno>> {
+    Box::pin(async { Err(Errno::ENOTSUP) })
+}
+
+/// What is known of `range` where holes are not known.
+fn all_data(range: Range<u64>) -> Vec<BackendExtent> {
+    if range.is_empty() {
+        return Vec::new();
+    }
+    vec![BackendExtent {
+        range,
+        kind: ExtentKind::Data,
+    }]
 }

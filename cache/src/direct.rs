@@ -99,12 +99,9 @@ impl PageCache {
         let buffer = self.reserve(frames).await;
         let (cache, context, start) = (Arc::clone(self), context.clone(), pages.start * PAGE_BYTES);
         // A task of its own: the transfer must not lose its buffer half-way.
-        let task = self.tasks.spawn(async move {
-            cache
-                .backend
-                .read_vectored_at(&context, start, buffer)
-                .await
-        });
+        let task = self
+            .tasks
+            .spawn(async move { cache.backend.read_into(&context, start, buffer).await });
         let (buffer, result) = task.await.expect("a panic aborts the process");
         result.map(|()| buffer)
     }

@@ -354,13 +354,9 @@ impl PageCache {
         shot_down?;
         pause_point!(context, "cache:discard:submit", [EIO, ENOSPC, ENOTSUP]).await?;
         let result = match change {
-            Change::Discard => self.backend.discard(context, range).await,
-            Change::Zero(mode) => self.backend.write_zeroes(context, range, mode).await,
-            Change::Write(data) => {
-                self.backend
-                    .write_vectored_at(context, range.start, data)
-                    .await
-            }
+            Change::Discard => self.backend.trim(context, range).await,
+            Change::Zero(mode) => self.backend.zero(context, range, mode).await,
+            Change::Write(data) => self.backend.write(context, range.start, data).await,
         };
         result.and(pause_point!(context, "cache:discard:complete", [EIO]).await)
     }

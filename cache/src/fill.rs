@@ -194,7 +194,7 @@ impl PageCache {
         }
         let (frames, result) = self
             .backend
-            .read_vectored_at(context, first * PAGE_BYTES, frames)
+            .read_into(context, first * PAGE_BYTES, frames)
             .await;
         let late = pause_point!(context, "cache:fill:complete", [EIO]).await;
         (frames, result.and(late))

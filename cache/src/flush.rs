@@ -310,7 +310,7 @@ impl PageCache {
             self.sync(context).await?;
             if watch.seen() == settled {
                 // Also when there was nothing to sync: an own sync, or another request's, promised nothing for this one.
-                self.backend.cover(context, promised).await?;
+                self.backend.cover(promised).await?;
                 // What there was to be covered a power cut may have lost.
                 return self.still_powered(powered);
             }
@@ -377,7 +377,7 @@ impl PageCache {
     async fn sync_in_turn(&self, context: &FaultContext) -> Result<(), Errno> {
         let covers = self.generations.completed.load(Ordering::SeqCst);
         let result = match pause_point!(context, "cache:sync:submit", [EIO, ENOSPC]).await {
-            Ok(()) => self.backend.sync(context).await,
+            Ok(()) => self.backend.flush(context).await,
             Err(errno) => Err(errno),
         };
         let result = result.and(pause_point!(context, "cache:sync:complete", [EIO]).await);

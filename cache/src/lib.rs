@@ -12,6 +12,7 @@
 //! - [`frame`]: page memory, and how a reader takes a reference without a lock.
 //! - [`range_lock`]: the order of changes behind the cache's back; [`range_queue`]: what both know of who came before whom.
 //! - [`read`] and [`fill`], [`write`], [`discard`], [`direct`], [`resize`]: the requests; [`power`]: what ends them. [`flush`] and [`writeback`]: durability.
+//! - [`backend`]: what a store is, with the contract; [`filter`]: a layer over one; [`faulted_backend`]: how the cache asks its own.
 //! - [`pace`]: others' turns in long work.
 //! - [`reclaim`], [`throttle`], [`readahead`], [`space`], [`background`]: what keeps it within its size and ahead of its readers.
 //!
@@ -40,7 +41,11 @@ mod discard;
 #[cfg(not(loom))]
 mod event;
 #[cfg(not(loom))]
+mod faulted_backend;
+#[cfg(not(loom))]
 mod fill;
+#[cfg(not(loom))]
+mod filter;
 #[cfg(not(loom))]
 mod flush;
 #[cfg(not(loom))]
@@ -86,6 +91,8 @@ pub use crate::{
     backend::{
         Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, Geometry, ZeroMode,
     },
+    faulted_backend::FaultedBackend,
+    filter::Filter,
     frame::{FrameBuf, FramePool, FrameRefs, IoRuns, PAGE_BYTES, PAGE_SHIFT, PAGE_SIZE, PageSlice},
     options::{
         CacheMode, CacheOptions, DEFAULT_CACHE_BYTES, MIN_CACHE_BYTES, SLICE_BYTES, WRITEBACK_RUNS,
@@ -97,6 +104,11 @@ pub use crate::{
     status::ResidencyExtent,
     writeback::WritebackTrouble,
 };
+#[cfg(not(loom))]
+pub use weir_faults::Errno;
+
+#[cfg(all(any(test, feature = "testing"), not(loom)))]
+pub mod spy;
 
 #[cfg(all(test, not(loom)))]
 mod races;

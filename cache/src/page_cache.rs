@@ -60,6 +60,7 @@ use crate::add_lock::AddLock;
 use crate::backend::Backend;
 use crate::background::Started;
 use crate::error_seq::ErrorSeq;
+use crate::faulted_backend::FaultedBackend;
 use crate::fill::Fills;
 use crate::flush::Generations;
 use crate::frame::{FramePool, PAGE_BYTES, PAGE_SHIFT};
@@ -87,7 +88,7 @@ pub struct PageCache {
     pub(crate) add_lock: Arc<AddLock>,
     /// Changes behind the cache's back, in the order of their arrival.
     pub(crate) changes: RangeLock,
-    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) backend: FaultedBackend,
     pub(crate) limits: Limits,
     pub(crate) mode: CacheMode,
     /// Requests of at least so many bytes bypass the cache.
@@ -211,7 +212,7 @@ impl PageCache {
             size: AtomicU64::new(backend.geometry().size),
             shape: AtomicU64::new(0),
             power_cuts: PowerCuts::default(),
-            backend,
+            backend: FaultedBackend::new(backend),
             limits,
             mode: options.mode,
             direct_threshold: match options.mode {
@@ -247,8 +248,8 @@ impl PageCache {
         self.size.load(Ordering::Acquire)
     }
 
-    /// The store behind the cache.
-    pub fn backend(&self) -> &Arc<dyn Backend> {
+    /// The store behind the cache, as the cache asks it.
+    pub fn backend(&self) -> &FaultedBackend {
         &self.backend
     }
 

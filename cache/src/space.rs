@@ -433,7 +433,7 @@ impl PageCache {
         while at < range.end {
             let found = self
                 .backend
-                .extents(&self.background, at..range.end, EXTENTS_PER_LOOK)
+                .status(&self.background, at..range.end, EXTENTS_PER_LOOK)
                 .await?;
             let Some(last) = found.last() else { break };
             at = last.range.end.max(at + 1);

@@ -45,7 +45,7 @@ impl PageCache {
             // In small portions, and few at a time: a search takes a processor, which reads and writes want too.
             let portion = (most - below.len()).min(EXTENTS_PER_LOOK);
             let turn = self.searches.acquire().await.expect("never closed");
-            let found = self.backend.extents(context, at..end, portion).await?;
+            let found = self.backend.status(context, at..end, portion).await?;
             drop(turn);
             let Some(last) = found.last() else { break };
             at = last.range.end;

@@ -203,12 +203,11 @@ impl Backend for TestBackend {
         }
     }
 
-    fn read_vectored_at<'a>(
-        &'a self,
-        _context: &'a FaultContext,
+    fn read(
+        &self,
         offset: u64,
         mut buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
+    ) -> BackendFuture<'_, (FrameBuf, Result<(), Errno>)> {
         Box::pin(async move {
             self.pause().await;
             if let Err(errno) = self.fails("read") {
@@ -225,12 +224,7 @@ impl Backend for TestBackend {
         })
     }
 
-    fn write_vectored_at<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn write(&self, offset: u64, data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
             self.pause().await;
             self.fails("write")?;
@@ -249,29 +243,23 @@ impl Backend for TestBackend {
         })
     }
 
-    fn write_zeroes<'a>(
-        &'a self,
-        _context: &'a FaultContext,
+    fn write_zeroes(
+        &self,
         range: Range<u64>,
         _mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    ) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(self.clear("zero", range))
     }
 
-    fn discard<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn discard(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(self.clear("discard", range))
     }
 
-    fn extents<'a>(
-        &'a self,
-        _context: &'a FaultContext,
+    fn extents(
+        &self,
         range: Range<u64>,
         _most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
+    ) -> BackendFuture<'_, Result<Vec<BackendExtent>, Errno>> {
         Box::pin(async move {
             self.fails("extents")?;
             let store = self.store();
@@ -302,7 +290,7 @@ impl Backend for TestBackend {
         })
     }
 
-    fn sync<'a>(&'a self, _context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
             // Covers what completed before it was submitted, nothing more.
             let image = self.volatile();
@@ -318,11 +306,7 @@ impl Backend for TestBackend {
         })
     }
 
-    fn resize<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn resize(&self, size: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
             self.fails("resize")?;
             self.store().each(|image| {
@@ -333,12 +317,7 @@ impl Backend for TestBackend {
         })
     }
 
-    fn insert_range<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        offset: u64,
-        length: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn insert_range(&self, offset: u64, length: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
             self.fails("shift")?;
             let range = span(&(offset..offset + length));
@@ -351,12 +330,7 @@ impl Backend for TestBackend {
         })
     }
 
-    fn collapse_range<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        offset: u64,
-        length: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn collapse_range(&self, offset: u64, length: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
             self.fails("shift")?;
             self.store().each(|image| {
@@ -365,10 +339,6 @@ impl Backend for TestBackend {
             self.pause().await;
             Ok(())
         })
-    }
-
-    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
-        Box::pin(async { Ok(()) })
     }
 }
 

@@ -1,15 +1,29 @@
-//! What an export can be stored in: implementations of [`weir_cache::Backend`], and the decorators around them.
+//! What an export can be stored in: the table of the stores, and the layers over them.
 //!
-//! From the cache down: [`faulted`] (rules with `at=backend`), [`power_cut`] where it was asked for, then the store.
+//! Each store and each layer has a folder of its own, with a page of documentation in it (`README.md`) that is also the
+//! beginning of its module's. A store is also a line in [`SCHEMES`]; a layer is also where [`layers`] stacks it. Nothing else
+//! names them, but for what controls a layer from outside.
 
 mod bytes;
-pub mod faulted;
+mod layers;
+pub mod scheme;
+
+// The stores.
 pub mod file;
 pub mod memory;
+
+// The layers over them.
 pub mod power_cut;
+pub mod rules;
 
 pub use file::FileBackend;
+pub(crate) use layers::Layers;
 pub use memory::MemoryBackend;
+
+use scheme::Scheme;
+
+/// Every store that there is, in the order in which `--help` describes them.
+pub static SCHEMES: &[&Scheme] = &[&file::SCHEME, &memory::SCHEME];
 
 #[cfg(test)]
 mod testing;

@@ -167,7 +167,7 @@ async fn open(settings: &Settings, faults: Faults) -> Result<Server, Error> {
             keys: settings.keys,
             source,
         };
-        let export = export::open(settings, &faults).map_err(refused)?;
+        let export = export::open(settings, &faults).await.map_err(refused)?;
         let counted = export.cache.count_space().await;
         counted.map_err(|errno| refused(OpenExportError::Space(errno)))?;
         exports.push(export);

@@ -257,7 +257,7 @@ impl ExportSettings {
 fn export_specs(options: &ServeOptions) -> Vec<ExportSpec> {
     let default_source = match &options.source {
         Some(source) => Some(source.clone()),
-        None if options.export.is_empty() => Some(Source::File(FIRST_TRY_PATH.into())),
+        None if options.export.is_empty() => Some(FIRST_TRY_PATH.parse().expect("a good constant")),
         None => None,
     };
     let default = default_source.map(|source| ExportSpec {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use weir_faults::{Errno, FaultContext};
+use weir_faults::Errno;
 
 use crate::backend::{
     Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, Geometry, ZeroMode,
@@ -84,12 +84,11 @@ impl Backend for SparseBackend {
         }
     }
 
-    fn read_vectored_at<'a>(
-        &'a self,
-        _context: &'a FaultContext,
+    fn read(
+        &self,
         offset: u64,
         mut buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
+    ) -> BackendFuture<'_, (FrameBuf, Result<(), Errno>)> {
         Box::pin(async move {
             let state = self.state();
             for i in 0..buffer.len() {
@@ -104,12 +103,7 @@ impl Backend for SparseBackend {
         })
     }
 
-    fn write_vectored_at<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn write(&self, offset: u64, data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
             let mut bytes = vec![0; data.bytes()];
             data.copy_to(&mut bytes);
@@ -123,20 +117,15 @@ impl Backend for SparseBackend {
         })
     }
 
-    fn write_zeroes<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn write_zeroes(
+        &self,
         range: Range<u64>,
         _mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        self.discard(context, range)
+    ) -> BackendFuture<'_, Result<(), Errno>> {
+        self.discard(range)
     }
 
-    fn discard<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn discard(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
             let takes = self.state().discard_takes;
             tokio::time::sleep(takes).await;
@@ -144,12 +133,11 @@ impl Backend for SparseBackend {
         })
     }
 
-    fn extents<'a>(
-        &'a self,
-        _context: &'a FaultContext,
+    fn extents(
+        &self,
         range: Range<u64>,
         _most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
+    ) -> BackendFuture<'_, Result<Vec<BackendExtent>, Errno>> {
         Box::pin(async move {
             let state = self.state();
             let mut extents: Vec<BackendExtent> = Vec::new();
@@ -171,19 +159,7 @@ impl Backend for SparseBackend {
         })
     }
 
-    fn sync<'a>(&'a self, _context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn resize<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        _size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async { Err(Errno::ENOTSUP) })
-    }
-
-    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async { Ok(()) })
     }
 }

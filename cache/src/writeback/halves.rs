@@ -81,7 +81,7 @@ impl PageCache {
         let data = self.in_flight_data(&part);
         let written = self
             .backend
-            .write_vectored_at(context, part.start * PAGE_BYTES, data)
+            .write(context, part.start * PAGE_BYTES, data)
             .await;
         written.err().map(|errno| (part, errno))
     }

@@ -99,7 +99,7 @@ impl PageCache {
         let written = match submit {
             Ok(()) => {
                 self.backend
-                    .write_vectored_at(context, pages.start * PAGE_BYTES, data)
+                    .write(context, pages.start * PAGE_BYTES, data)
                     .await
             }
             Err(errno) => Err(errno),

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use weir_faults::{Device, DeviceFiring, DeviceListing, PowerCutOptions, RequestKinds, words};
+use weir_faults::{Device, DeviceFiring, DeviceListing, PowerCutOptions, words};
 
 use super::exports::find;
 use super::extract::{Body, NameQuery, Words};
@@ -81,7 +81,7 @@ async fn cut_power(
         action: format!("power-cut {options}"),
     });
     let work = tokio::spawn(async move {
-        let cut = lose(&state, &export, power, &device, options);
+        let cut = lose(&state, &export, power, options);
         tokio::select! {
             report = cut => report,
             never = let_go(&device) => match never {},
@@ -104,16 +104,14 @@ async fn lose(
     state: &AdminState,
     export: &Export,
     power: Arc<PowerCutBackend>,
-    device: &Device,
     options: PowerCutOptions,
 ) -> PowerCutReport {
     let closed = state.connections.close_export(&export.name).await;
-    let context = state.faults.context(RequestKinds::NONE).on(device);
     let (connections, name) = (Arc::clone(&state.connections), export.name.clone());
     let closed_late = export
         .cache
         .lose_power(async move |newest| {
-            power.cut(&context, options, newest).await;
+            power.cut(options, newest).await;
             let closed = connections.close_export(&name).await;
             power.switch_on();
             closed

@@ -1,4 +1,4 @@
-//! Any bytes at any offset of a backend that takes whole pages: what decorators need that store something other than what
+//! Any bytes at any offset of a backend that takes whole pages: what layers need that store something other than what
 //! the cache has handed them.
 //!
 //! A page that is stored in part is read first. One call at a time: frames are few, and two calls that share a page would
@@ -12,8 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use weir_cache::{Backend, FrameBuf, FramePool, PAGE_BYTES, PAGE_SIZE, ZeroMode};
-use weir_faults::{Errno, FaultContext};
+use weir_cache::{Backend, Errno, FrameBuf, FramePool, PAGE_BYTES, PAGE_SIZE, ZeroMode};
 
 /// Frames of one accessor, and so the pages of one transfer: as many as one slice of the cache has.
 const FRAMES: u32 = 256;
@@ -40,12 +39,11 @@ impl ByteAccess {
     pub(super) async fn write(
         &self,
         backend: &dyn Backend,
-        context: &FaultContext,
         offset: u64,
         data: &[u8],
     ) -> Result<(), Errno> {
         let end = offset.saturating_add(data.len() as u64);
-        self.fill(backend, context, offset..end, Some(data)).await
+        self.fill(backend, offset..end, Some(data)).await
     }
 
     /// Makes `range` read as zeroes, without transferring data where the backend can; what would lie past the end of the
@@ -53,7 +51,6 @@ impl ByteAccess {
     pub(super) async fn zero(
         &self,
         backend: &dyn Backend,
-        context: &FaultContext,
         range: Range<u64>,
         mode: ZeroMode,
     ) -> Result<(), Errno> {
@@ -65,23 +62,21 @@ impl ByteAccess {
         };
         let whole = range.start.next_multiple_of(PAGE_BYTES)..whole_end;
         if whole.is_empty() {
-            return self.fill(backend, context, range, None).await;
+            return self.fill(backend, range, None).await;
         }
-        match backend.write_zeroes(context, whole.clone(), mode).await {
-            Err(Errno::ENOTSUP) => return self.fill(backend, context, range, None).await,
+        match backend.write_zeroes(whole.clone(), mode).await {
+            Err(Errno::ENOTSUP) => return self.fill(backend, range, None).await,
             outcome => outcome?,
         }
         let head = range.start..whole.start;
-        self.fill(backend, context, head, None).await?;
-        self.fill(backend, context, whole.end..range.end, None)
-            .await
+        self.fill(backend, head, None).await?;
+        self.fill(backend, whole.end..range.end, None).await
     }
 
     /// Stores `data`, or zeroes, in `range`, as far as the device goes.
     async fn fill(
         &self,
         backend: &dyn Backend,
-        context: &FaultContext,
         range: Range<u64>,
         data: Option<&[u8]>,
     ) -> Result<(), Errno> {
@@ -100,7 +95,7 @@ impl ByteAccess {
                 !at.is_multiple_of(PAGE_BYTES) || (!stop.is_multiple_of(PAGE_BYTES) && stop < size);
             if partial {
                 let outcome;
-                (buffer, outcome) = backend.read_vectored_at(context, first, buffer).await;
+                (buffer, outcome) = backend.read(first, buffer).await;
                 outcome?;
             }
             for page in 0..pages {
@@ -116,7 +111,7 @@ impl ByteAccess {
             }
             let length = (first + (pages * PAGE_SIZE) as u64).min(size) - first;
             let data = buffer.freeze(index(length));
-            backend.write_vectored_at(context, first, data).await?;
+            backend.write(first, data).await?;
             at = stop;
         }
         Ok(())

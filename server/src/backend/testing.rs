@@ -4,9 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use weir_cache::{
-    Backend, BackendExtent, ExtentKind, FrameBuf, FramePool, FrameRefs, PAGE_SIZE, ZeroMode,
+    Backend, BackendExtent, Errno, ExtentKind, FrameBuf, FramePool, FrameRefs, PAGE_SIZE, ZeroMode,
 };
-use weir_faults::{Errno, FaultContext};
 
 pub(crate) mod lasting;
 
@@ -16,7 +15,6 @@ const FRAMES: u32 = 4096;
 /// A backend with a pool of frames, called as the cache calls it.
 pub(crate) struct Bench {
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) context: FaultContext,
     pool: Arc<FramePool>,
 }
 
@@ -27,11 +25,7 @@ impl Bench {
 
     pub(crate) fn over(backend: Arc<dyn Backend>) -> Self {
         let pool = FramePool::new(FRAMES).expect("address space");
-        Self {
-            backend,
-            context: FaultContext::disarmed(),
-            pool,
-        }
+        Self { backend, pool }
     }
 
     pub(crate) fn frames(&self, pages: usize) -> FrameBuf {
@@ -49,9 +43,7 @@ impl Bench {
     }
 
     pub(crate) async fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
-        self.backend
-            .write_vectored_at(&self.context, offset, self.refs(bytes))
-            .await
+        self.backend.write(offset, self.refs(bytes)).await
     }
 
     /// `pages` pages from `offset`, into frames that held something else.
@@ -60,10 +52,7 @@ impl Bench {
         for index in 0..pages {
             buffer.page_mut(index).fill(0xEE);
         }
-        let (buffer, outcome) = self
-            .backend
-            .read_vectored_at(&self.context, offset, buffer)
-            .await;
+        let (buffer, outcome) = self.backend.read(offset, buffer).await;
         outcome?;
         let mut bytes = Vec::with_capacity(pages * PAGE_SIZE);
         for index in 0..pages {
@@ -73,21 +62,21 @@ impl Bench {
     }
 
     pub(crate) async fn discard(&self, range: Range<u64>) -> Result<(), Errno> {
-        self.backend.discard(&self.context, range).await
+        self.backend.discard(range).await
     }
 
     pub(crate) async fn zero(&self, range: Range<u64>, mode: ZeroMode) -> Result<(), Errno> {
-        self.backend.write_zeroes(&self.context, range, mode).await
+        self.backend.write_zeroes(range, mode).await
     }
 
     pub(crate) async fn resize(&self, size: u64) -> Result<(), Errno> {
-        self.backend.resize(&self.context, size).await
+        self.backend.resize(size).await
     }
 
     /// As a FLUSH does.
     pub(crate) async fn sync(&self) -> Result<(), Errno> {
-        self.backend.sync(&self.context).await?;
-        self.backend.cover(&self.context, 0..u64::MAX).await
+        self.backend.sync().await?;
+        self.backend.cover(0..u64::MAX).await
     }
 
     pub(crate) async fn extents(
@@ -95,7 +84,7 @@ impl Bench {
         range: Range<u64>,
         most: usize,
     ) -> Result<Vec<BackendExtent>, Errno> {
-        self.backend.extents(&self.context, range, most).await
+        self.backend.extents(range, most).await
     }
 }
 

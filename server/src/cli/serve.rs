@@ -15,17 +15,14 @@ use super::time::Time;
 use super::{CacheModeName, IoEngineName, Switch};
 use crate::listener::Address;
 use crate::size::Size;
-use crate::source::Source;
+use crate::source::{self, Source};
 
 /// What can be said about a server.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ServeOptions {
-    /// What to serve as the default export: PATH, file:PATH (a file or a block device) or memory:SIZE
-    ///
-    /// A file that is missing is created, sparse, when --size is given. Without any SOURCE and --export it is weir.img in
-    /// the current folder, 1G, created if missing.
-    #[arg(value_name = "SOURCE")]
+    /// What to serve as the default export; the table of the stores says how that is written.
+    #[arg(value_name = "SOURCE", help = source::help(), long_help = source::long_help())]
     pub source: Option<Source>,
 
     /// The size of SOURCE (512k, 10G, 1T): creates a missing file; an existing one must have it

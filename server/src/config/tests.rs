@@ -49,7 +49,7 @@ fn every_option_has_its_name() {
     assert_eq!(options.cache, Some(CacheModeName::Writethrough));
     assert_eq!(options.io_engine, Some(IoEngineName::Threads));
     assert_eq!(options.allow.len(), 2);
-    assert_eq!(options.export[0].source, Source::Memory(Size(1 << 30)));
+    assert_eq!(options.export[0].source, source("memory:1G"));
     assert_eq!(options.export[0].description.as_deref(), Some("a, b"));
 }
 
@@ -156,4 +156,8 @@ fn refusals_speak_of_the_file() {
             assert!(!told.contains(jargon), "{text}: {told}");
         }
     }
+}
+
+fn source(text: &str) -> Source {
+    text.parse().expect("a source")
 }

@@ -1,19 +1,17 @@
-use std::path::PathBuf;
-
 use weir_cache::CacheMode;
 use weir_faults::Faults;
 
 use super::*;
-use crate::backend::file::Engine;
+use crate::backend::file::{Engine, OpenFileError};
+use crate::backend::scheme::SizeRefused;
 use crate::settings::ExportSettings;
 use crate::size::Size;
-use crate::source::Source;
 
-fn settings(source: Source) -> ExportSettings {
+fn settings(source: &str) -> ExportSettings {
     ExportSettings {
         name: "db".to_owned(),
         description: "a disk".to_owned(),
-        source,
+        source: source.parse().expect("a source"),
         size: None,
         create_size: None,
         cache_bytes: 1 << 20,
@@ -28,12 +26,12 @@ fn settings(source: Source) -> ExportSettings {
 }
 
 fn memory() -> ExportSettings {
-    settings(Source::Memory(Size(1 << 20)))
+    settings("memory:1M")
 }
 
 #[tokio::test]
 async fn flags_are_what_works() {
-    let export = open(&memory(), &Faults::new()).unwrap();
+    let export = open(&memory(), &Faults::new()).await.unwrap();
     let flags = export.transmission_flags(false);
     for flag in [
         TransmissionFlags::HAS_FLAGS,
@@ -71,6 +69,7 @@ async fn a_read_only_export_offers_no_change() {
         },
         &Faults::new(),
     )
+    .await
     .unwrap();
     let flags = export.transmission_flags(true);
     assert!(flags.contains(TransmissionFlags::READ_ONLY));
@@ -80,7 +79,7 @@ async fn a_read_only_export_offers_no_change() {
 
 #[tokio::test]
 async fn the_table_answers_the_handshake() {
-    let table: ExportTable = [open(&memory(), &Faults::new()).unwrap()]
+    let table: ExportTable = [open(&memory(), &Faults::new()).await.unwrap()]
         .into_iter()
         .collect();
     let info = table.find("db").unwrap();
@@ -97,6 +96,13 @@ async fn the_table_answers_the_handshake() {
     assert_eq!(listed, [("db".to_owned(), "a disk".to_owned())]);
 }
 
+fn cause<E: std::error::Error + 'static>(error: &OpenExportError) -> Option<&E> {
+    match error {
+        OpenExportError::Store(error) => error.downcast_ref(),
+        _ => None,
+    }
+}
+
 #[tokio::test]
 async fn refusals() {
     let faults = Faults::new();
@@ -107,22 +113,19 @@ async fn refusals() {
         },
         &faults,
     )
+    .await
     .unwrap_err();
     assert!(
-        matches!(error, OpenExportError::MemorySize { .. }),
+        matches!(cause(&error), Some(SizeRefused::Contradiction { .. })),
         "{error}"
     );
-    let error = open(&settings(Source::Memory(Size(0))), &faults).unwrap_err();
+    let error = open(&settings("memory:0"), &faults).await.unwrap_err();
     assert!(
-        matches!(error, OpenExportError::MemoryUnusable(_)),
+        matches!(cause(&error), Some(SizeRefused::Unusable(_))),
         "{error}"
     );
-    let error = open(
-        &settings(Source::File(PathBuf::from("/no/such/file"))),
-        &faults,
-    )
-    .unwrap_err();
-    assert!(matches!(error, OpenExportError::File(_)), "{error}");
+    let error = open(&settings("/no/such/file"), &faults).await.unwrap_err();
+    assert!(cause::<OpenFileError>(&error).is_some(), "{error}");
 }
 
 #[tokio::test]
@@ -131,12 +134,12 @@ async fn the_first_try_is_created_once_and_then_taken_as_it_is() {
     let path = folder.path().join("weir.img");
     let first_try = ExportSettings {
         create_size: Some(Size(1 << 20)),
-        ..settings(Source::File(path.clone()))
+        ..settings(path.to_str().expect("a name"))
     };
-    drop(open(&first_try, &Faults::new()).unwrap());
+    drop(open(&first_try, &Faults::new()).await.unwrap());
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, [1; 5000]).unwrap();
-    let export = open(&first_try, &Faults::new()).unwrap();
+    let export = open(&first_try, &Faults::new()).await.unwrap();
     assert_eq!(export.cache.size(), 5000);
 }

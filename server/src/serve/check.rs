@@ -14,7 +14,6 @@ use crate::error::Error;
 use crate::export::{self, OpenExportError, misdirected};
 use crate::listener::Listener;
 use crate::settings::{ExportSettings, Settings};
-use crate::source::Source;
 
 /// What `weir serve` looks at first. Returns the fault rules, armed.
 ///
@@ -49,7 +48,7 @@ fn check_exports(exports: &[ExportSettings]) -> Result<(), Error> {
             source,
         };
         export::check(export).map_err(refused)?;
-        let Some(path) = existing_file(&export.source) else {
+        let Some(path) = export.source.file().and_then(canonical) else {
             continue;
         };
         // Several exports may read one file. One that may write must be its only user.
@@ -57,20 +56,12 @@ fn check_exports(exports: &[ExportSettings]) -> Result<(), Error> {
             .iter()
             .any(|(other, read_only)| *other == path && !(*read_only && export.read_only));
         if shared {
-            return Err(refused(OpenExportError::File(OpenFileError::InUse {
-                path,
-            })));
+            let in_use = OpenFileError::InUse { path };
+            return Err(refused(OpenExportError::Store(in_use.into())));
         }
         files.push((path, export.read_only));
     }
     Ok(())
-}
-
-fn existing_file(source: &Source) -> Option<PathBuf> {
-    match source {
-        Source::File(path) => canonical(path),
-        Source::Memory(_) => None,
-    }
 }
 
 /// The one name of a file that exists, or of one that would be created in a folder that exists.

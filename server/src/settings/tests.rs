@@ -33,7 +33,7 @@ fn nothing_said_is_a_first_try() {
         panic!("{:?}", settings.exports)
     };
     assert_eq!(export.name, "");
-    assert_eq!(export.source, Source::File("weir.img".into()));
+    assert_eq!(export.source, source("weir.img"));
     assert_eq!(
         (export.size, export.create_size),
         (None, Some(Size(1 << 30)))
@@ -172,4 +172,8 @@ fn times() {
         (3, 300, 200)
     );
     assert_eq!(settings("").timeouts, Timeouts::default());
+}
+
+fn source(text: &str) -> Source {
+    text.parse().expect("a source")
 }

@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use weir::backend::power_cut::PowerCutBackend;
 use weir_cache::{
-    Backend, BackendExtent, BackendFuture, Capabilities, FrameBuf, FramePool, FrameRefs, Geometry,
-    PAGE_BYTES, ZeroMode,
+    Backend, BackendFuture, Errno, Filter, FrameBuf, FramePool, FrameRefs, PAGE_BYTES, ZeroMode,
 };
-use weir_faults::{Errno, FaultContext, Keep, PowerCutOptions};
+use weir_faults::{Keep, PowerCutOptions};
 
 use super::content::{CELL, GARBAGE, Version, ZERO, cells, content, versions};
 
@@ -30,7 +29,7 @@ pub struct Mark {
 /// The recorder.
 #[derive(Debug)]
 pub struct RecordedDisk {
-    inner: Arc<PowerCutBackend>,
+    next: Arc<PowerCutBackend>,
     state: Mutex<State>,
     /// For what it writes itself.
     pool: Arc<FramePool>,
@@ -90,11 +89,11 @@ impl State {
 }
 
 impl RecordedDisk {
-    /// Records what happens to `inner`, whose first bytes are `cells` cells and all zero.
+    /// Records what happens to `next`, whose first bytes are `cells` cells and all zero.
     #[must_use]
-    pub fn new(inner: Arc<PowerCutBackend>, cells: usize) -> Self {
+    pub fn new(next: Arc<PowerCutBackend>, cells: usize) -> Self {
         Self {
-            inner,
+            next,
             pool: FramePool::new(1).expect("address space"),
             state: Mutex::new(State {
                 newest: 0,
@@ -172,7 +171,7 @@ impl RecordedDisk {
         let state = self.state();
         Mark {
             cuts: state.cuts,
-            powered: self.inner.incarnation().is_ok(),
+            powered: self.next.incarnation().is_ok(),
             synced: state.synced,
             newest: state.newest,
         }
@@ -205,15 +204,17 @@ impl RecordedDisk {
 
     /// After that sync has failed: `page` is as it was before, unless it was changed since.
     pub async fn forget(&self, mark: Mark, page: u64) {
-        let Some((offset, bytes)) = self.state().forgotten(mark, page, self.geometry().size) else {
+        let Some((offset, bytes)) = self
+            .state()
+            .forgotten(mark, page, self.next().geometry().size)
+        else {
             return;
         };
         let mut buffer = FrameBuf::new(Arc::clone(&self.pool));
         assert!(buffer.grow_to(1), "nobody else uses the pool");
         buffer.page_mut(0)[..bytes.len()].copy_from_slice(&bytes);
         let data = buffer.freeze(bytes.len());
-        let context = FaultContext::disarmed();
-        let written = self.write_vectored_at(&context, offset, data);
+        let written = Filter::write(self, offset, data);
         written.await.expect("the power is on");
     }
 
@@ -325,100 +326,49 @@ impl State {
     }
 }
 
-impl Backend for RecordedDisk {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
+impl Filter for RecordedDisk {
+    fn next(&self) -> &dyn Backend {
+        &*self.next
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn read_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
-        self.inner.read_vectored_at(context, offset, buffer)
-    }
-
-    fn write_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn write(&self, offset: u64, data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
             let mut bytes = vec![0; data.bytes()];
             data.copy_to(&mut bytes);
-            self.inner.write_vectored_at(context, offset, data).await?;
+            self.next().write(offset, data).await?;
             self.state().record(versions(offset, &bytes));
             Ok(())
         })
     }
 
-    fn write_zeroes<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn write_zeroes(
+        &self,
         range: Range<u64>,
         mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    ) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            self.inner
-                .write_zeroes(context, range.clone(), mode)
-                .await?;
+            self.next().write_zeroes(range.clone(), mode).await?;
             self.record_zeroes(&range);
             Ok(())
         })
     }
 
-    fn discard<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn discard(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            self.inner.discard(context, range.clone()).await?;
+            self.next().discard(range.clone()).await?;
             self.record_zeroes(&range);
             Ok(())
         })
     }
 
-    fn extents<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-        most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
-        self.inner.extents(context, range, most)
-    }
-
-    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
-        self.inner.sync(context)
-    }
-
-    fn submit(&self) {
-        self.inner.submit();
-    }
-
-    fn cover<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        let call = self.inner.cover(context, range.clone());
+    fn cover(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        let call = self.next().cover(range.clone());
         Box::pin(self.covering(range, call))
     }
 
-    fn resize<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn resize(&self, size: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            self.covering(0..u64::MAX, self.inner.resize(context, size))
-                .await?;
+            self.covering(0..u64::MAX, self.next().resize(size)).await?;
             // What is past the end is gone at once, and shows zeroes when it comes back.
             let past = usize::try_from(size / CELL).expect("a small device");
             let mut state = self.state();
@@ -427,8 +377,21 @@ impl Backend for RecordedDisk {
             Ok(())
         })
     }
+}
 
-    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
-        self.inner.close()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_cache::spy::{SPY_BYTES, assert_everything_arrives};
+    use weir_faults::FaultContext;
+
+    #[tokio::test]
+    async fn everything_arrives() {
+        assert_everything_arrives(|below| {
+            let power = PowerCutBackend::new(below, FaultContext::disarmed());
+            let cells = usize::try_from(SPY_BYTES / CELL).expect("a small device");
+            RecordedDisk::new(Arc::new(power.expect("address space")), cells)
+        })
+        .await;
     }
 }

@@ -10,11 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use weir_cache::{
-    Backend, BackendExtent, BackendFuture, Capabilities, FrameBuf, FrameRefs, Geometry, ZeroMode,
-};
+use weir_cache::{Backend, BackendFuture, Errno, Filter};
 use weir_faults::rng::Rng;
-use weir_faults::{Errno, FaultContext};
 
 use super::disk::{Mark, RecordedDisk};
 use super::history::History;
@@ -27,7 +24,7 @@ const REMEMBERED_MORE_MICROS: u64 = 15_000;
 /// The decorator, above all that lets a sync fail.
 #[derive(Debug)]
 pub struct ForgetfulDisk {
-    inner: Arc<dyn Backend>,
+    next: Arc<dyn Backend>,
     disk: Arc<RecordedDisk>,
     history: Arc<Mutex<History>>,
     seed: u64,
@@ -35,16 +32,16 @@ pub struct ForgetfulDisk {
 }
 
 impl ForgetfulDisk {
-    /// Lets `disk`, to which `inner` leads, forget, and `history` know.
+    /// Lets `disk`, to which `next` leads, forget, and `history` know.
     #[must_use]
     pub fn new(
-        inner: Arc<dyn Backend>,
+        next: Arc<dyn Backend>,
         disk: Arc<RecordedDisk>,
         history: Arc<Mutex<History>>,
         seed: u64,
     ) -> Self {
         Self {
-            inner,
+            next,
             disk,
             history,
             seed,
@@ -52,10 +49,10 @@ impl ForgetfulDisk {
         }
     }
 
-    async fn sync_or_forget(&self, context: &FaultContext) -> Result<(), Errno> {
+    async fn sync_or_forget(&self) -> Result<(), Errno> {
         let mark = self.disk.mark();
         let begun = self.history.lock().expect("not poisoned").moment();
-        let outcome = self.inner.sync(context).await;
+        let outcome = self.next.sync().await;
         // A sync that the power cut has failed leaves to the cut what survives.
         if !self.disk.is_current(mark) {
             return outcome;
@@ -86,84 +83,40 @@ impl ForgetfulDisk {
     }
 }
 
-impl Backend for ForgetfulDisk {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
+impl Filter for ForgetfulDisk {
+    fn next(&self) -> &dyn Backend {
+        &*self.next
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(self.sync_or_forget())
     }
 
-    fn read_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
-        self.inner.read_vectored_at(context, offset, buffer)
+    /// What a promise is about is synced, and the disk forgets only what isn't.
+    fn cover(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        self.next().cover(range)
     }
+}
 
-    fn write_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        self.inner.write_vectored_at(context, offset, data)
-    }
+#[cfg(test)]
+mod tests {
+    use super::super::content::CELL;
+    use super::*;
+    use weir::backend::memory::MemoryBackend;
+    use weir::backend::power_cut::PowerCutBackend;
+    use weir_cache::spy::{SPY_BYTES, assert_everything_arrives};
+    use weir_faults::FaultContext;
 
-    fn write_zeroes<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-        mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        self.inner.write_zeroes(context, range, mode)
-    }
-
-    fn discard<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        self.inner.discard(context, range)
-    }
-
-    fn extents<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-        most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
-        self.inner.extents(context, range, most)
-    }
-
-    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(self.sync_or_forget(context))
-    }
-
-    fn submit(&self) {
-        self.inner.submit();
-    }
-
-    fn cover<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        self.inner.cover(context, range)
-    }
-
-    fn resize<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        self.inner.resize(context, size)
-    }
-
-    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
-        self.inner.close()
+    #[tokio::test]
+    async fn everything_arrives() {
+        assert_everything_arrives(|below| {
+            let cells = usize::try_from(SPY_BYTES / CELL).expect("a small device");
+            let elsewhere = Arc::new(MemoryBackend::new(SPY_BYTES));
+            let power = PowerCutBackend::new(elsewhere, FaultContext::disarmed());
+            let disk = RecordedDisk::new(Arc::new(power.expect("address space")), cells);
+            let history = Arc::new(Mutex::new(History::new(cells)));
+            ForgetfulDisk::new(below, Arc::new(disk), history, 1)
+        })
+        .await;
     }
 }

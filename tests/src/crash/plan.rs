@@ -329,10 +329,10 @@ fn faults(rng: &mut Rng) -> (Vec<String>, Vec<String>) {
         "cache:discard:complete",
         "cache:flush:snapshot",
         "cache:write:merge",
-        "backend:write",
+        "store:write",
         "backend:read",
-        "backend:sync",
-        "backend:discard",
+        "store:sync",
+        "store:discard",
     ] {
         if rng.below(3) == 0 {
             let (chance, time, seed) = (1 + rng.below(60), 1 + rng.below(3000), rng.next_u64());
@@ -352,8 +352,8 @@ fn faults(rng: &mut Rng) -> (Vec<String>, Vec<String>) {
             }
         }
         for class in [
-            "backend:sync",
-            "backend:write",
+            "store:sync",
+            "store:write",
             "cache:writeback:complete",
             "cache:insert",
         ] {

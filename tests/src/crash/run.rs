@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use weir::backend::faulted::FaultedBackend;
 use weir::backend::power_cut::PowerCutBackend;
-use weir_cache::{Backend as _, CacheMode, CloseError, FrameBuf, FramePool, PAGE_BYTES, PageCache};
+use weir::backend::rules::RuledBackend;
+use weir_cache::{CacheMode, CloseError, Filter as _, FrameBuf, FramePool, PAGE_BYTES, PageCache};
 use weir_faults::{Device, Faults, Keep, PowerCutOptions, RequestKinds};
 
 use super::client::{World, request_context, work};
@@ -142,10 +142,11 @@ impl Bench {
         let device = faults.add_device(EXPORT);
         let size_max = plan.size_max();
         let cells = usize::try_from(size_max / CELL).expect("a small device");
-        let store = Arc::new(LastingStore::new(plan.size, plan.seed));
-        let power = Arc::new(PowerCutBackend::new(store).expect("address space"));
+        let context = faults.context(RequestKinds::ALL).on(&device);
+        let store = Arc::new(LastingStore::new(plan.size, plan.seed, context.clone()));
+        let power = Arc::new(PowerCutBackend::new(store, context).expect("address space"));
         let disk = Arc::new(RecordedDisk::new(Arc::clone(&power), cells));
-        let faulted = FaultedBackend::new(
+        let ruled = RuledBackend::new(
             Arc::clone(&disk) as _,
             Some(Arc::clone(&power)),
             EXPORT,
@@ -153,7 +154,7 @@ impl Bench {
         );
         let history = Arc::new(Mutex::new(History::new(cells)));
         let backend = Arc::new(ForgetfulDisk::new(
-            Arc::new(faulted.expect("address space")),
+            Arc::new(ruled.expect("address space")),
             Arc::clone(&disk),
             Arc::clone(&history),
             plan.seed,
@@ -295,8 +296,7 @@ impl Bench {
             .cache
             .lose_power(async move |newest| {
                 bench.disk.record_newest(&newest);
-                let context = bench.faults.context(RequestKinds::NONE).on(&bench.device);
-                bench.power.cut(&context, options, newest).await;
+                bench.power.cut(options, newest).await;
                 bench.power.switch_on();
                 // Looked at while the device is still: afterwards the cache may go on.
                 bench.end_faults();
@@ -373,10 +373,7 @@ impl Bench {
             let mut buffer = FrameBuf::new(Arc::clone(&self.pool));
             let chunk = usize::try_from(CHUNK_PAGES).expect("few");
             assert!(buffer.grow_to(chunk), "the pool is its own");
-            let (buffer, outcome) = self
-                .power
-                .read_vectored_at(&self.world.context, bytes.len() as u64, buffer)
-                .await;
+            let (buffer, outcome) = self.power.read(bytes.len() as u64, buffer).await;
             outcome.map_err(|errno| format!("the disk can't be read: {errno}"))?;
             (0..chunk).for_each(|page| bytes.extend_from_slice(buffer.page(page)));
         }

@@ -10,11 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use weir::backend::memory::MemoryBackend;
-use weir_cache::{
-    Backend, BackendExtent, BackendFuture, Capabilities, FrameBuf, FrameRefs, Geometry, ZeroMode,
-};
+use weir_cache::{Backend, BackendFuture, Errno, Filter, FrameRefs, ZeroMode};
 use weir_faults::rng::Rng;
-use weir_faults::{Errno, FaultContext};
+use weir_faults::{FaultContext, pause_point};
 
 /// As long as a few other calls.
 const CALL_MICROS_MAX: u64 = 2000;
@@ -24,119 +22,110 @@ const STUCK_MICROS_MAX: u64 = 20_000;
 /// Memory behind a slow bus.
 #[derive(Debug)]
 pub struct LastingStore {
-    memory: Arc<MemoryBackend>,
+    memory: Arc<dyn Backend>,
     seed: u64,
     calls: AtomicU64,
+    /// Of the points `store:write`, `store:discard` and `store:sync`, below everything else.
+    context: FaultContext,
 }
 
 impl LastingStore {
-    /// A device of `size` bytes, all zero; how long each call takes comes of `seed`.
+    /// A device of `size` bytes, all zero; how long each call takes comes of `seed`, and what fails of `context`.
     #[must_use]
-    pub fn new(size: u64, seed: u64) -> Self {
+    pub fn new(size: u64, seed: u64, context: FaultContext) -> Self {
+        Self::over(Arc::new(MemoryBackend::new(size)), seed, context)
+    }
+
+    fn over(memory: Arc<dyn Backend>, seed: u64, context: FaultContext) -> Self {
         Self {
-            memory: Arc::new(MemoryBackend::new(size)),
+            memory,
             seed,
             calls: AtomicU64::new(0),
+            context,
         }
     }
 
     /// Does `call` in a task of its own, begun when this is first polled.
-    async fn lasting(
+    fn lasting<F>(
         &self,
-        call: impl Future<Output = Result<(), Errno>> + Send + 'static,
-    ) -> Result<(), Errno> {
-        let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let mut rng = Rng::of(self.seed, "store", number);
-        // Half of them come at once: most of what is done to a device waits for nothing.
-        let most = match rng.below(16) {
-            0 => Some(STUCK_MICROS_MAX),
-            1..8 => Some(CALL_MICROS_MAX),
-            _ => None,
-        };
-        let time = most.map(|most| Duration::from_micros(rng.below(most)));
-        let task = tokio::spawn(async move {
-            if let Some(time) = time {
-                tokio::time::sleep(time).await;
-            }
-            call.await
-        });
-        task.await.expect("a panic aborts the process")
+        call: impl FnOnce(Arc<dyn Backend>, FaultContext) -> F + Send + 'static,
+    ) -> BackendFuture<'_, Result<(), Errno>>
+    where
+        F: Future<Output = Result<(), Errno>> + Send + 'static,
+    {
+        Box::pin(async move {
+            let number = self.calls.fetch_add(1, Ordering::Relaxed);
+            let mut rng = Rng::of(self.seed, "store", number);
+            // Half of them come at once: most of what is done to a device waits for nothing.
+            let most = match rng.below(16) {
+                0 => Some(STUCK_MICROS_MAX),
+                1..8 => Some(CALL_MICROS_MAX),
+                _ => None,
+            };
+            let time = most.map(|most| Duration::from_micros(rng.below(most)));
+            let (memory, context) = (Arc::clone(&self.memory), self.context.clone());
+            let task = tokio::spawn(async move {
+                if let Some(time) = time {
+                    tokio::time::sleep(time).await;
+                }
+                call(memory, context).await
+            });
+            task.await.expect("a panic aborts the process")
+        })
     }
 }
 
-impl Backend for LastingStore {
-    fn geometry(&self) -> Geometry {
-        self.memory.geometry()
+impl Filter for LastingStore {
+    fn next(&self) -> &dyn Backend {
+        &*self.memory
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.memory.capabilities()
+    fn write(&self, offset: u64, data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>> {
+        self.lasting(move |memory, context| async move {
+            pause_point!(context, "store:write", [EIO, ENOSPC]).await?;
+            memory.write(offset, data).await
+        })
     }
 
-    fn read_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
-        self.memory.read_vectored_at(context, offset, buffer)
-    }
-
-    fn write_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        let (memory, context) = (Arc::clone(&self.memory), context.clone());
-        Box::pin(
-            self.lasting(async move { memory.write_vectored_at(&context, offset, data).await }),
-        )
-    }
-
-    fn write_zeroes<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn write_zeroes(
+        &self,
         range: Range<u64>,
         mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        let (memory, context) = (Arc::clone(&self.memory), context.clone());
-        Box::pin(self.lasting(async move { memory.write_zeroes(&context, range, mode).await }))
+    ) -> BackendFuture<'_, Result<(), Errno>> {
+        self.lasting(move |memory, _| async move { memory.write_zeroes(range, mode).await })
     }
 
-    fn discard<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        let (memory, context) = (Arc::clone(&self.memory), context.clone());
-        Box::pin(self.lasting(async move { memory.discard(&context, range).await }))
+    fn discard(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        self.lasting(move |memory, context| async move {
+            pause_point!(context, "store:discard", [EIO]).await?;
+            memory.discard(range).await
+        })
     }
 
-    fn extents<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-        most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
-        self.memory.extents(context, range, most)
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        self.lasting(move |memory, context| async move {
+            pause_point!(context, "store:sync", [EIO, ENOSPC]).await?;
+            memory.sync().await
+        })
     }
 
-    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
-        let (memory, context) = (Arc::clone(&self.memory), context.clone());
-        Box::pin(self.lasting(async move { memory.sync(&context).await }))
+    fn cover(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        self.next().cover(range)
     }
 
-    fn resize<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        let (memory, context) = (Arc::clone(&self.memory), context.clone());
-        Box::pin(self.lasting(async move { memory.resize(&context, size).await }))
+    fn resize(&self, size: u64) -> BackendFuture<'_, Result<(), Errno>> {
+        self.lasting(move |memory, _| async move { memory.resize(size).await })
     }
+}
 
-    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
-        self.memory.close()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_cache::spy::assert_everything_arrives;
+
+    #[tokio::test(start_paused = true)]
+    async fn everything_arrives() {
+        assert_everything_arrives(|below| LastingStore::over(below, 1, FaultContext::disarmed()))
+            .await;
     }
 }

@@ -45,7 +45,7 @@ fn it_fails_while_the_command_runs_and_the_status_is_passed_on() {
         .collect();
     assert_eq!(armed.len(), 1, "{armed:?}");
     assert!(armed[0].ends_with("state=error ENOSPC"), "{armed:?}");
-    assert!(armed[0].contains("backend/faulted.rs"), "{armed:?}");
+    assert!(armed[0].contains("faulted_backend.rs"), "{armed:?}");
     assert_disarmed(&rig);
     inject(&rig, &[], "true").wait(SOON).expect_code(0);
     assert_disarmed(&rig);
@@ -132,7 +132,7 @@ fn every_function_can_be_meant_as_the_list_prints_it() {
     assert!(points.len() >= 5, "{points:?}");
     rig.refused(
         "inject flush -- true",
-        &["2 functions", "flush.rs", "faulted.rs"],
+        &["2 functions", "/flush.rs", "faulted_backend.rs"],
     );
     assert_disarmed(&rig);
     rig.finish();

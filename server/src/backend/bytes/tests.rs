@@ -16,17 +16,16 @@ async fn abandon(call: impl Future<Output = Result<(), Errno>>) {
 async fn frames_of_calls_that_were_dropped_are_waited_for() {
     let store = Arc::new(LastingStore::new(SIZE));
     let bytes = ByteAccess::new().unwrap();
-    let context = FaultContext::disarmed();
     let first = pattern(1, FRAMES as usize * PAGE_SIZE - 5);
     store.hold(true);
-    abandon(bytes.write(&*store, &context, 5, &first)).await;
+    abandon(bytes.write(&*store, 5, &first)).await;
     assert_eq!(store.held(), 1);
     // Another that goes away while it waits leaves nothing behind.
-    abandon(bytes.write(&*store, &context, 0, &[9])).await;
+    abandon(bytes.write(&*store, 0, &[9])).await;
     assert_eq!(store.held(), 1);
     let second = pattern(2, 2 * FRAMES as usize * PAGE_SIZE);
     let offset = u64::from(FRAMES) * PAGE_BYTES;
-    let (outcome, ()) = tokio::join!(bytes.write(&*store, &context, offset, &second), async {
+    let (outcome, ()) = tokio::join!(bytes.write(&*store, offset, &second), async {
         store.hold(false);
         store.let_newest_go();
     });
@@ -43,11 +42,10 @@ async fn frames_of_calls_that_were_dropped_are_waited_for() {
 async fn calls_that_share_a_page_keep_each_others_parts() {
     let store = Arc::new(LastingStore::new(SIZE));
     let bytes = ByteAccess::new().unwrap();
-    let context = FaultContext::disarmed();
     store.hold(true);
     let written = futures_util::future::join3(
-        bytes.write(&*store, &context, 0, &[1; 100]),
-        bytes.write(&*store, &context, 100, &[2; 100]),
+        bytes.write(&*store, 0, &[1; 100]),
+        bytes.write(&*store, 100, &[2; 100]),
         async {
             // Until nothing moves: whoever is to come has come.
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::unistd::{AccessFlags, faccessat};
-use weir_faults::{FaultContext, fault_point};
 
 use super::container;
 use super::lock::lock;
@@ -100,17 +99,7 @@ pub enum OpenFileError {
 }
 
 /// Opens, locks and probes.
-pub(super) fn open(
-    path: &Path,
-    options: &FileOptions,
-    context: &FaultContext,
-) -> Result<OpenFile, OpenFileError> {
-    fault_point!(context, "backend:open", [EIO, ENOENT, EACCES, ENOMEM]).map_err(|errno| {
-        OpenFileError::Open {
-            path: path.to_owned(),
-            source: errno.into(),
-        }
-    })?;
+pub(super) fn open(path: &Path, options: &FileOptions) -> Result<OpenFile, OpenFileError> {
     let writable = options.access == Access::ReadWrite;
     let file = match examine(path, options)? {
         Some(metadata) => open_existing(path, &metadata, writable)?,

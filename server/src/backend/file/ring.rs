@@ -33,7 +33,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::pin::Pin;
 #[cfg(test)]
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
@@ -41,18 +40,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, opcode};
 use nix::libc;
 use slab::Slab;
-use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use weir_cache::{FrameBuf, FrameRefs, PAGE_SIZE};
 
 use self::driver::Driver;
+use self::operation::{Memory, Operation, Vectors};
 use super::OpenFile;
 use crate::limits::{IO_SLICES_MAX, RING_DEPTH};
 
 mod driver;
+mod operation;
 
 /// Transfers that are submitted at once, before the one who asks for them goes on: enough to share a system call, few
 /// enough that the disk doesn't wait for the planning of many. On a disk of 10 us per read, 8 did better than 4 and 16.
@@ -91,39 +91,6 @@ struct State {
     driver: Option<Waker>,
     closed: bool,
 }
-
-/// One transfer: what the kernel works on, and what has become of it.
-struct Operation {
-    memory: Memory,
-    vectors: Vectors,
-    file: Arc<OpenFile>,
-    offset: u64,
-    /// When it was submitted.
-    since: Option<Instant>,
-    /// The how manieth it was to be pushed, from 1.
-    number: u64,
-    /// It was reported for taking long.
-    reported: bool,
-    outcome: Option<i32>,
-    waiter: Option<Waker>,
-    /// Nobody waits for it any more.
-    abandoned: bool,
-}
-
-/// Where the data goes or comes from.
-#[derive(Debug)]
-pub(super) enum Memory {
-    Read(FrameBuf),
-    Write(FrameRefs),
-}
-
-/// What the kernel is told of the memory; neighbouring frames are one piece. A single one is told as such, so what the kernel
-/// may look at later, a list, lies on the heap and stays where it is.
-struct Vectors(SmallVec<[libc::iovec; 1]>);
-
-// SAFETY: the pointers lead into frames that the operation owns beside them and that nobody touches meanwhile (a FrameBuf's are
-// private, a FrameRefs' are immutable); which thread hands them to the kernel makes no difference.
-unsafe impl Send for Vectors {}
 
 impl fmt::Debug for Ring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -442,45 +409,6 @@ impl Drop for Shared {
     }
 }
 
-impl Operation {
-    /// What the kernel is to do.
-    ///
-    /// # Safety
-    /// The operation must stay as it is, apart from being moved, until the kernel has completed the entry.
-    unsafe fn entry(&self, key: usize) -> squeue::Entry {
-        let direct = self
-            .file
-            .direct
-            .as_ref()
-            .expect("only for direct transfers");
-        let descriptor = types::Fd(direct.as_raw_fd());
-        let vectors = &self.vectors.0;
-        let entry = match (&self.memory, vectors.as_slice()) {
-            (Memory::Read(_), [one]) => {
-                opcode::Read::new(descriptor, one.iov_base.cast(), length_of(one))
-                    .offset(self.offset)
-                    .build()
-            }
-            (Memory::Write(_), [one]) => {
-                opcode::Write::new(descriptor, one.iov_base.cast(), length_of(one))
-                    .offset(self.offset)
-                    .build()
-            }
-            (Memory::Read(_), many) => {
-                opcode::Readv::new(descriptor, many.as_ptr(), count_of(many))
-                    .offset(self.offset)
-                    .build()
-            }
-            (Memory::Write(_), many) => {
-                opcode::Writev::new(descriptor, many.as_ptr(), count_of(many))
-                    .offset(self.offset)
-                    .build()
-            }
-        };
-        entry.user_data(key as u64)
-    }
-}
-
 /// Whether the kernel may take what it has refused once something has completed.
 fn is_passing(error: &io::Error) -> bool {
     matches!(
@@ -496,34 +424,6 @@ fn try_out(ring: &mut IoUring) -> io::Result<()> {
     ring.submit_and_wait(1)?;
     ring.completion().for_each(drop);
     Ok(())
-}
-
-fn length_of(vector: &libc::iovec) -> u32 {
-    u32::try_from(vector.iov_len).expect("at most a slice of the cache")
-}
-
-fn count_of(vectors: &[libc::iovec]) -> u32 {
-    u32::try_from(vectors.len()).expect("at most IO_SLICES_MAX")
-}
-
-impl Vectors {
-    /// Pieces in order, those that touch as one.
-    fn merged(pieces: impl Iterator<Item = libc::iovec>) -> Self {
-        let mut vectors = SmallVec::<[libc::iovec; 1]>::new();
-        for piece in pieces {
-            match vectors.last_mut() {
-                Some(last) if last.iov_base as usize + last.iov_len == piece.iov_base as usize => {
-                    last.iov_len += piece.iov_len;
-                }
-                _ => vectors.push(piece),
-            }
-        }
-        Self(vectors)
-    }
-
-    fn bytes(&self) -> usize {
-        self.0.iter().map(|vector| vector.iov_len).sum()
-    }
 }
 
 /// A transfer on its way: an operation until the first poll, a key in the list from then on.

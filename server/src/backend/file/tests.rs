@@ -27,7 +27,6 @@ fn open_file(path: &Path, size: Option<u64>, access: Access) -> FileBackend {
             access,
             engine: Engine::Auto,
         },
-        &FaultContext::disarmed(),
     )
     .unwrap_or_else(|error| panic!("{error}"))
 }
@@ -128,11 +127,7 @@ async fn odd_pieces_go_through_the_buffered_descriptor() {
         let mut data = bench.refs(&bytes[..1000]);
         data.append(bench.refs(&bytes[1000..1000 + PAGE_SIZE]));
         data.append(bench.refs(&bytes[1000 + PAGE_SIZE..]));
-        bench
-            .backend
-            .write_vectored_at(&bench.context, PAGE_BYTES, data)
-            .await
-            .unwrap();
+        bench.backend.write(PAGE_BYTES, data).await.unwrap();
         assert!(bench.read(PAGE_BYTES, 2).await.unwrap() == bytes);
     }
 }
@@ -350,10 +345,8 @@ async fn ranges_are_inserted_and_removed_where_the_file_system_can() {
         let bench = Bench::new(backend);
         let bytes = pattern(8, 8 * PAGE_SIZE);
         bench.write(0, &bytes).await.unwrap();
-        let (backend, context) = (&bench.backend, &bench.context);
-        let removed = backend
-            .collapse_range(context, 2 * PAGE_BYTES, PAGE_BYTES)
-            .await;
+        let backend = &bench.backend;
+        let removed = backend.collapse_range(2 * PAGE_BYTES, PAGE_BYTES).await;
         if !backend.capabilities().shift {
             assert_eq!(removed, Err(Errno::ENOTSUP));
             assert_eq!(backend.geometry().size, 8 * PAGE_BYTES);
@@ -362,7 +355,7 @@ async fn ranges_are_inserted_and_removed_where_the_file_system_can() {
         removed.unwrap();
         assert_eq!(backend.geometry().size, 7 * PAGE_BYTES);
         backend
-            .insert_range(context, PAGE_BYTES, 2 * PAGE_BYTES)
+            .insert_range(PAGE_BYTES, 2 * PAGE_BYTES)
             .await
             .unwrap();
         assert_eq!(backend.geometry().size, 9 * PAGE_BYTES);
@@ -372,24 +365,21 @@ async fn ranges_are_inserted_and_removed_where_the_file_system_can() {
         assert!(bench.read(0, 9).await.unwrap() == expected);
         // At the very end, which the kernel's own calls refuse.
         backend
-            .collapse_range(context, 8 * PAGE_BYTES, PAGE_BYTES)
+            .collapse_range(8 * PAGE_BYTES, PAGE_BYTES)
             .await
             .unwrap();
         backend
-            .insert_range(context, 8 * PAGE_BYTES, PAGE_BYTES)
+            .insert_range(8 * PAGE_BYTES, PAGE_BYTES)
             .await
             .unwrap();
         expected[8 * PAGE_SIZE..].fill(0);
         assert!(bench.read(0, 9).await.unwrap() == expected);
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 9 * PAGE_BYTES);
         assert_eq!(
-            backend.collapse_range(context, 1, u64::MAX).await,
+            backend.collapse_range(1, u64::MAX).await,
             Err(Errno::EINVAL)
         );
-        assert_eq!(
-            backend.insert_range(context, 0, u64::MAX).await,
-            Err(Errno::EFBIG)
-        );
+        assert_eq!(backend.insert_range(0, u64::MAX).await, Err(Errno::EFBIG));
     }
 }
 

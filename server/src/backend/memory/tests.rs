@@ -71,7 +71,7 @@ async fn discarded_pages_are_given_back() {
     let bench = Bench::new(MemoryBackend::new(1));
     for offset in [0, 1 << 30, 1 << 59] {
         backend
-            .write(offset, &bench.refs(&pattern(3, 3 * PAGE_SIZE)))
+            .write_pages(offset, &bench.refs(&pattern(3, 3 * PAGE_SIZE)))
             .await
             .unwrap();
     }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use weir_cache::PAGE_SIZE;
+use weir_cache::spy::assert_everything_arrives;
 
 use super::super::MemoryBackend;
 use super::super::testing::lasting::LastingStore;
@@ -23,7 +24,8 @@ fn setup(size: u64) -> Setup {
 }
 
 fn over(store: Arc<dyn Backend>) -> Setup {
-    let power = Arc::new(PowerCutBackend::new(Arc::clone(&store)).unwrap());
+    let power =
+        Arc::new(PowerCutBackend::new(Arc::clone(&store), FaultContext::disarmed()).unwrap());
     Setup {
         bench: Bench::over(Arc::clone(&power) as Arc<dyn Backend>),
         store: Bench::over(store),
@@ -35,9 +37,7 @@ impl Setup {
     async fn cut(&self, options: &str) {
         assert!(self.power.switch_off());
         let options = PowerCutOptions::parse(options).unwrap();
-        self.power
-            .cut(&self.bench.context, options, Vec::new())
-            .await;
+        self.power.cut(options, Vec::new()).await;
         self.power.switch_on();
     }
 
@@ -64,23 +64,26 @@ async fn a_sync_is_what_brings_data_to_the_store() {
 /// Of trims and zeroes alike: what is punched is a discard of the store.
 #[tokio::test]
 async fn a_sync_that_can_not_discard_says_so_and_the_next_does_it() {
-    let mut setup = setup(SIZE);
-    let faults = weir_faults::Faults::new();
-    setup.bench.context = faults.context(weir_faults::RequestKinds::FLUSH);
-    for error in ["EIO", "EROFS"] {
+    let store = Arc::new(LastingStore::new(SIZE));
+    let setup = over(Arc::clone(&store) as _);
+    for errno in [Errno::EIO, Errno::EROFS] {
         setup.bench.write(0, &page_of(1)).await.unwrap();
         setup.bench.sync().await.unwrap();
         setup.bench.discard(0..PAGE_BYTES).await.unwrap();
-        let query = format!("class backend:discard oneshot error {error}");
-        faults.set_points(&query).unwrap();
-        assert_eq!(
-            setup.bench.sync().await,
-            Err(Errno::from_name(error).unwrap())
-        );
+        store.fail_discards(Some(errno));
+        assert_eq!(setup.bench.sync().await, Err(errno));
         assert_eq!(setup.page(0).await, vec![0; PAGE_SIZE], "it came back");
+        store.fail_discards(None);
         setup.bench.sync().await.unwrap();
         assert_eq!(setup.store.read(0, 1).await.unwrap(), vec![0; PAGE_SIZE]);
     }
+}
+
+#[tokio::test]
+async fn everything_arrives_when_it_is_covered() {
+    let over =
+        |below| PowerCutBackend::new(below, FaultContext::disarmed()).expect("address space");
+    assert_everything_arrives(over).await;
 }
 
 #[tokio::test]
@@ -169,10 +172,7 @@ async fn nothing_works_without_power_and_older_syncs_cover_nothing() {
     assert_eq!(setup.bench.sync().await, Err(Errno::EIO));
     assert_eq!(setup.bench.discard(0..SIZE).await, Err(Errno::EIO));
     let options = PowerCutOptions::parse("").unwrap();
-    setup
-        .power
-        .cut(&setup.bench.context, options, Vec::new())
-        .await;
+    setup.power.cut(options, Vec::new()).await;
     setup.power.switch_on();
     let late = setup
         .power

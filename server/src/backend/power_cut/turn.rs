@@ -10,15 +10,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
-use weir_cache::{Backend, Geometry, PAGE_BYTES, ZeroMode};
-use weir_faults::{Batch, Content, Errno, FaultContext, Piece};
+use weir_cache::{Backend, Errno, Geometry, PAGE_BYTES, ZeroMode};
+use weir_faults::{Batch, Content, Piece};
 
 use crate::backend::bytes::ByteAccess;
 
 /// The store below a volatile cache.
 #[derive(Debug)]
 pub(super) struct Store {
-    inner: Arc<dyn Backend>,
+    next: Arc<dyn Backend>,
     bytes: ByteAccess,
     turn: Arc<Mutex<()>>,
 }
@@ -33,9 +33,9 @@ pub(super) struct Turn {
 impl Store {
     /// # Errors
     /// The system has no address space.
-    pub(super) fn new(inner: Arc<dyn Backend>) -> std::io::Result<Self> {
+    pub(super) fn new(next: Arc<dyn Backend>) -> std::io::Result<Self> {
         Ok(Self {
-            inner,
+            next,
             bytes: ByteAccess::new()?,
             turn: Arc::default(),
         })
@@ -50,28 +50,30 @@ impl Store {
     }
 
     /// Brings pieces into the store, durably.
-    async fn apply(&self, context: &FaultContext, pieces: &[Piece]) -> Result<(), Errno> {
-        let store = &*self.inner;
+    async fn apply(&self, pieces: &[Piece]) -> Result<(), Errno> {
+        let store = &*self.next;
         for piece in pieces {
             let range = piece.offset..piece.offset + piece.length;
             match &piece.content {
                 Content::Data { .. } => {
                     let data = piece.data().expect("it is data");
-                    self.bytes.write(store, context, piece.offset, data).await?;
+                    self.bytes.write(store, piece.offset, data).await?;
                 }
                 Content::Zero => {
                     let mode = ZeroMode::KeepAllocated;
-                    self.bytes.zero(store, context, range, mode).await?;
+                    self.bytes.zero(store, range, mode).await?;
                 }
-                Content::Trim => self.trim(context, range).await?,
+                Content::Trim => self.trim(range).await?,
             }
         }
-        store.sync(context).await
+        store.sync().await?;
+        // What is applied is what a client is about to be told of.
+        store.cover(0..u64::MAX).await
     }
 
     /// Gives the whole allocation units of `range` back, and zeroes what lies around them.
-    async fn trim(&self, context: &FaultContext, range: Range<u64>) -> Result<(), Errno> {
-        let store = &*self.inner;
+    async fn trim(&self, range: Range<u64>) -> Result<(), Errno> {
+        let store = &*self.next;
         let Geometry {
             size,
             allocation_unit,
@@ -86,17 +88,17 @@ impl Store {
         let whole = range.start.next_multiple_of(unit)..end;
         let can = store.capabilities().discard && !whole.is_empty();
         let discarded = match can {
-            true => store.discard(context, whole.clone()).await,
+            true => store.discard(whole.clone()).await,
             false => Err(Errno::ENOTSUP),
         };
         if discarded == Err(Errno::ENOTSUP) {
             let mode = ZeroMode::MayPunch;
-            return self.bytes.zero(store, context, range, mode).await;
+            return self.bytes.zero(store, range, mode).await;
         }
         discarded?;
         for edge in [range.start..whole.start, whole.end..range.end] {
             let mode = ZeroMode::KeepAllocated;
-            self.bytes.zero(store, context, edge, mode).await?;
+            self.bytes.zero(store, edge, mode).await?;
         }
         Ok(())
     }
@@ -107,13 +109,12 @@ impl Turn {
     /// only then the turn passes on.
     pub(super) async fn apply(
         self,
-        context: FaultContext,
         batch: Batch,
         applied: impl FnOnce(&Batch) + Send + 'static,
     ) -> Result<(), Errno> {
         let task = tokio::spawn(async move {
             let Self { store, guard } = self;
-            let outcome = store.apply(&context, &batch.pieces).await;
+            let outcome = store.apply(&batch.pieces).await;
             if outcome.is_ok() {
                 applied(&batch);
             }

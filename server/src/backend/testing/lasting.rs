@@ -6,17 +6,14 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
-use weir_cache::{
-    Backend, BackendExtent, BackendFuture, Capabilities, FrameBuf, FrameRefs, Geometry, ZeroMode,
-};
-use weir_faults::{Errno, FaultContext};
+use weir_cache::{Backend, BackendFuture, Errno, Filter, FrameRefs};
 
 use super::super::MemoryBackend;
 
 /// Memory that goes on with what it was asked for.
 #[derive(Debug)]
 pub(crate) struct LastingStore {
-    memory: Arc<MemoryBackend>,
+    memory: Arc<dyn Backend>,
     state: Mutex<State>,
 }
 
@@ -30,8 +27,12 @@ struct State {
 
 impl LastingStore {
     pub(crate) fn new(size: u64) -> Self {
+        Self::over(Arc::new(MemoryBackend::new(size)))
+    }
+
+    fn over(memory: Arc<dyn Backend>) -> Self {
         Self {
-            memory: Arc::new(MemoryBackend::new(size)),
+            memory,
             state: Mutex::default(),
         }
     }
@@ -90,81 +91,36 @@ impl LastingStore {
     }
 }
 
-impl Backend for LastingStore {
-    fn geometry(&self) -> Geometry {
-        self.memory.geometry()
+impl Filter for LastingStore {
+    fn next(&self) -> &dyn Backend {
+        &*self.memory
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.memory.capabilities()
+    fn write(&self, offset: u64, data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>> {
+        let memory = Arc::clone(&self.memory);
+        Box::pin(self.lasting(async move { memory.write(offset, data).await }))
     }
 
-    fn read_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
-        self.memory.read_vectored_at(context, offset, buffer)
-    }
-
-    fn write_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        let (memory, context) = (Arc::clone(&self.memory), context.clone());
-        Box::pin(
-            self.lasting(async move { memory.write_vectored_at(&context, offset, data).await }),
-        )
-    }
-
-    fn write_zeroes<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-        mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        self.memory.write_zeroes(context, range, mode)
-    }
-
-    fn discard<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        let (memory, context) = (Arc::clone(&self.memory), context.clone());
+    fn discard(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        let memory = Arc::clone(&self.memory);
         let error = self.state().discard_error;
         Box::pin(self.lasting(async move {
             error.map_or(Ok(()), Err)?;
-            memory.discard(&context, range).await
+            memory.discard(range).await
         }))
     }
 
-    fn extents<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-        most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
-        self.memory.extents(context, range, most)
-    }
-
-    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
         self.state().syncs += 1;
-        self.memory.sync(context)
+        self.next().sync()
     }
 
-    fn resize<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        self.memory.resize(context, size)
+    fn cover(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        self.next().cover(range)
     }
+}
 
-    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
-        self.memory.close()
-    }
+#[tokio::test]
+async fn everything_arrives() {
+    weir_cache::spy::assert_everything_arrives(LastingStore::over).await;
 }

@@ -10,11 +10,11 @@ fn a_name_and_a_source_suffice() {
     let spec = parsed("db=/srv/db.img");
     assert_eq!(
         (spec.name.as_str(), spec.source),
-        ("db", Source::File("/srv/db.img".into()))
+        ("db", source("/srv/db.img"))
     );
     assert_eq!(spec.size, None);
     assert_eq!(parsed("=x").name, "");
-    assert_eq!(parsed("a=file:b=c").source, Source::File("b=c".into()));
+    assert_eq!(parsed("a=file:b=c").source, source("b=c"));
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn every_key() {
         spec,
         ExportSpec {
             name: "db".to_owned(),
-            source: Source::File("db.img".into()),
+            source: source("db.img"),
             size: Some(Size(10 << 30)),
             cache_size: Some(Size(64 << 20)),
             cache: Some(CacheModeName::Writethrough),
@@ -45,7 +45,7 @@ fn every_key() {
 
 #[test]
 fn commas_in_a_path_are_doubled() {
-    assert_eq!(parsed("a=x,,y,size=1M").source, Source::File("x,y".into()));
+    assert_eq!(parsed("a=x,,y,size=1M").source, source("x,y"));
 }
 
 #[test]
@@ -74,4 +74,8 @@ fn refusals() {
     assert!(
         matches!(error("db=x,cache=fast"), ExportSpecError::Value { key, .. } if key == "cache")
     );
+}
+
+fn source(text: &str) -> Source {
+    text.parse().expect("a source")
 }

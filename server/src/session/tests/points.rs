@@ -1,7 +1,7 @@
 //! Every error at every point outside the cache, one at a time, while a client is at work.
 //!
-//! The registry says which points there are: those of the cache are swept by the cache's model, and all others here,
-//! so that a new one is in one of the two by itself. Each must have fired: one that the load doesn't come by is as good as
+//! The registry says which points there are: those of the cache are swept by the cache's model, and all others here (what
+//! the store is asked in both, as the stores are here), so that a new one is in one of the two by itself. Each must have fired: one that the load doesn't come by is as good as
 //! untested. Whatever fails in the middle, nothing aborts, nothing hangs, a request that fails says so with that error, and
 //! what was answered and flushed is there: afterwards, in the file, and after a power cut.
 //!
@@ -18,11 +18,10 @@ use weir_faults::{
 use weir_protocol::NbdError;
 
 use super::*;
-use crate::backend::file::{Engine, OpenFileError};
+use crate::backend::file::Engine;
 use crate::export::{OpenExportError, open};
 use crate::settings::ExportSettings;
 use crate::size::Size;
-use crate::source::Source;
 
 mod allowed;
 mod guest;
@@ -32,6 +31,8 @@ use guest::Guest;
 
 /// Points of the crates whose own tests sweep them.
 const SWEPT_ELSEWHERE: &str = "weir_cache";
+/// But for these: what the cache asks of its store.
+const ASKED_OF_STORES: &str = "weir_cache::faulted_backend";
 /// It is come by once, before there is an export.
 const AT_OPEN: &str = "backend:open";
 
@@ -60,13 +61,13 @@ const STORES: [Store; 3] = [Store::File, Store::Memory, Store::MemoryThatLosesPo
 
 fn settings(store: Store, image: &Path) -> ExportSettings {
     let (source, size) = match store {
-        Store::File => (Source::File(image.to_owned()), Some(Size(DEVICE))),
-        Store::Memory | Store::MemoryThatLosesPower => (Source::Memory(Size(DEVICE)), None),
+        Store::File => (image.display().to_string(), Some(Size(DEVICE))),
+        Store::Memory | Store::MemoryThatLosesPower => (format!("memory:{DEVICE}"), None),
     };
     ExportSettings {
         name: String::new(),
         description: String::new(),
-        source,
+        source: source.parse().expect("a source"),
         size,
         create_size: None,
         cache_bytes: 1 << 20,
@@ -321,11 +322,10 @@ impl Case {
     async fn cut_power(&self) {
         let export = self.server.context.exports.get("").expect("served");
         let power = export.power_cut.clone().expect("with a power cut");
-        let context = self.server.context.faults.context(RequestKinds::NONE);
         let options = PowerCutOptions::parse("keep=none").expect("options");
         assert!(power.switch_off(), "the power is on");
         let cut = self.server.cache.lose_power(async move |newest| {
-            power.cut(&context, options, newest).await;
+            power.cut(options, newest).await;
             power.switch_on();
         });
         soon(cut).await;
@@ -375,7 +375,9 @@ async fn play(
     let folder = tempfile::tempdir().expect("a folder");
     let image = folder.path().join("image");
     let faults = Faults::new();
-    let export = open(&settings(store, &image), &faults).expect("an export");
+    let export = open(&settings(store, &image), &faults)
+        .await
+        .expect("an export");
     let mut case = Case {
         server: serving(export, faults.clone()),
         store,
@@ -438,7 +440,9 @@ fn sweep(point: &FaultPoint, errno: Errno, seed: u64) -> bool {
 
 /// Those that no other crate sweeps.
 fn swept_here() -> impl Iterator<Item = &'static FaultPoint> {
-    FaultPoint::all().filter(|point| point.module.split("::").next() != Some(SWEPT_ELSEWHERE))
+    FaultPoint::all().filter(|point| {
+        point.module == ASKED_OF_STORES || point.module.split("::").next() != Some(SWEPT_ELSEWHERE)
+    })
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -483,15 +487,15 @@ async fn a_store_that_can_not_be_opened_is_refused() {
             point.file, point.line
         );
         faults.set_points(&query).expect("it allows that");
-        let opened = open(&settings, &faults);
+        let opened = open(&settings, &faults).await;
         assert!(
             matches!(
                 opened,
-                Err(OpenExportError::File(OpenFileError::Open { .. }))
+                Err(OpenExportError::Injected { errno: injected, .. }) if injected == *errno
             ),
             "{errno}: {opened:?}"
         );
-        let export = open(&settings, &faults).expect("it was said once");
+        let export = open(&settings, &faults).await.expect("it was said once");
         export
             .cache
             .close(PATIENCE)

@@ -103,8 +103,8 @@ fn any_change() -> impl Strategy<Value = Change> {
         1 => (1..SIZE_MAX).prop_map(Change::Resize),
         // Where half of the steps meet.
         5 => (SIZE - 50_000..SIZE + 50_000).prop_map(Change::Resize),
-        1 => (0..pages, 1..40_u64).prop_map(|(page, pages)| Change::Insert { page, pages }),
-        1 => (0..pages, 1..40_u64).prop_map(|(page, pages)| Change::Collapse { page, pages }),
+        2 => (0..pages, 1..40_u64).prop_map(|(page, pages)| Change::Insert { page, pages }),
+        2 => (0..pages, 1..40_u64).prop_map(|(page, pages)| Change::Collapse { page, pages }),
     ]
 }
 

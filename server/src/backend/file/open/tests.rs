@@ -16,7 +16,6 @@ fn try_open(path: &Path, size: Option<u64>, access: Access) -> Result<OpenFile, 
             access,
             engine: Engine::Auto,
         },
-        &FaultContext::disarmed(),
     )
 }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Weak;
 
 use weir_cache::FramePool;
-use weir_faults::FaultContext;
 
 use super::*;
 use crate::backend::file::open;
@@ -40,7 +39,7 @@ fn open_file(path: &Path) -> Arc<OpenFile> {
         access: Access::ReadWrite,
         engine: Engine::Auto,
     };
-    Arc::new(open::open(path, &options, &FaultContext::disarmed()).unwrap())
+    Arc::new(open::open(path, &options).unwrap())
 }
 
 /// A file whose direct descriptor is a pipe: reads wait until something is written to the other end.

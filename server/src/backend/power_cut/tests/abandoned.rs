@@ -31,8 +31,7 @@ impl Abandoned {
     /// A FLUSH in a task of its own, which goes on until something holds it up.
     async fn flush(&self) -> JoinHandle<Result<(), Errno>> {
         let backend = Arc::clone(&self.setup.power);
-        let context = self.setup.bench.context.clone();
-        let flush = tokio::spawn(async move { backend.cover(&context, 0..u64::MAX).await });
+        let flush = tokio::spawn(async move { Filter::cover(&*backend, 0..u64::MAX).await });
         idle().await;
         assert!(!flush.is_finished(), "something holds it up");
         flush
@@ -146,10 +145,10 @@ async fn closing_waits_for_a_sync_whose_client_has_gone() {
     let abandoned = over_lasting_store(SIZE);
     abandoned.abandon_flush_of(&page_of(1)).await;
     let patience = Duration::from_secs(1);
-    let closed = tokio::time::timeout(patience, abandoned.setup.power.close()).await;
+    let closed = tokio::time::timeout(patience, Filter::close(&*abandoned.setup.power)).await;
     assert!(closed.is_err(), "closed under a write");
     abandoned.let_go().await;
-    assert_eq!(abandoned.setup.power.close().await, Ok(()));
+    assert_eq!(Filter::close(&*abandoned.setup.power).await, Ok(()));
     assert_eq!(abandoned.stored(1).await, page_of(1));
 }
 

@@ -1,6 +1,7 @@
-//! Memory as a backend: gone with the process, for trying things out and for tests.
+#![doc = include_str!("README.md")]
 //!
-//! Sparse: a page exists once it was written, and a discarded page is given back. Pages lie in ordered maps, sharded by
+//! # How
+//! A page exists once it was written, and a discarded page is given back. Pages lie in ordered maps, sharded by
 //! region so that parallel writers rarely meet; a region's pages share a shard, so that a run of pages takes one lock. A
 //! call isn't atomic as a whole, only per page, which is all that the contract asks for.
 //!
@@ -16,10 +17,13 @@ use crossbeam_utils::CachePadded;
 use smallvec::SmallVec;
 use tokio::task::coop::consume_budget as yield_if_due;
 use weir_cache::{
-    Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, FrameBuf, FrameRefs, Geometry,
-    PAGE_SIZE, ZeroMode,
+    Backend, BackendExtent, BackendFuture, Capabilities, Errno, ExtentKind, FrameBuf, FrameRefs,
+    Geometry, PAGE_SIZE, ZeroMode,
 };
-use weir_faults::{Errno, FaultContext, pause_point};
+
+mod source;
+
+pub use source::SCHEME;
 
 use crate::limits::DEVICE_BYTES_MAX;
 
@@ -74,7 +78,7 @@ impl MemoryBackend {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(&self, offset: u64, buffer: &mut FrameBuf) {
+    async fn read_pages(&self, offset: u64, buffer: &mut FrameBuf) {
         assert!(offset.is_multiple_of(PAGE_BYTES), "read at {offset}");
         let first = offset / PAGE_BYTES;
         for index in 0..buffer.len() {
@@ -89,7 +93,7 @@ impl MemoryBackend {
         }
     }
 
-    async fn write(&self, offset: u64, data: &FrameRefs) -> Result<(), Errno> {
+    async fn write_pages(&self, offset: u64, data: &FrameRefs) -> Result<(), Errno> {
         assert!(offset.is_multiple_of(PAGE_BYTES), "write at {offset}");
         if offset
             .checked_add(data.bytes() as u64)
@@ -193,7 +197,7 @@ impl MemoryBackend {
         end
     }
 
-    async fn extents(&self, range: &Range<u64>, most: usize) -> Vec<BackendExtent> {
+    async fn find_extents(&self, range: &Range<u64>, most: usize) -> Vec<BackendExtent> {
         let end = range.end.min(self.size());
         let last_page = end.div_ceil(PAGE_BYTES);
         let mut at = range.start;
@@ -219,7 +223,7 @@ impl MemoryBackend {
         found
     }
 
-    async fn resize(&self, size: u64) -> Result<(), Errno> {
+    async fn set_size(&self, size: u64) -> Result<(), Errno> {
         if size > DEVICE_BYTES_MAX {
             return Err(Errno::EFBIG);
         }
@@ -252,46 +256,27 @@ impl Backend for MemoryBackend {
         }
     }
 
-    fn read_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn read(
+        &self,
         offset: u64,
         mut buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
+    ) -> BackendFuture<'_, (FrameBuf, Result<(), Errno>)> {
         Box::pin(async move {
-            let outcome = pause_point!(context, "backend:read", [EIO, ENOMEM, ETIMEDOUT]).await;
-            if outcome.is_ok() {
-                self.read(offset, &mut buffer).await;
-            }
-            (buffer, outcome)
+            self.read_pages(offset, &mut buffer).await;
+            (buffer, Ok(()))
         })
     }
 
-    fn write_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async move {
-            pause_point!(
-                context,
-                "backend:write",
-                [EIO, ENOMEM, ENOSPC, EDQUOT, EROFS, ETIMEDOUT]
-            )
-            .await?;
-            self.write(offset, &data).await
-        })
+    fn write(&self, offset: u64, data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async move { self.write_pages(offset, &data).await })
     }
 
-    fn write_zeroes<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn write_zeroes(
+        &self,
         range: Range<u64>,
         mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    ) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            pause_point!(context, "backend:zero", [EIO, ENOSPC, ENOTSUP, EROFS]).await?;
             match mode {
                 ZeroMode::MayPunch => {
                     self.clear(&range).await;
@@ -302,47 +287,27 @@ impl Backend for MemoryBackend {
         })
     }
 
-    fn discard<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn discard(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            pause_point!(context, "backend:discard", [EIO, ENOTSUP, EROFS]).await?;
             self.clear(&range).await;
             Ok(())
         })
     }
 
-    fn extents<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn extents(
+        &self,
         range: Range<u64>,
         most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
-        Box::pin(async move {
-            pause_point!(context, "backend:extents", [EIO, ENOMEM]).await?;
-            Ok(self.extents(&range, most).await)
-        })
+    ) -> BackendFuture<'_, Result<Vec<BackendExtent>, Errno>> {
+        Box::pin(async move { Ok(self.find_extents(&range, most).await) })
     }
 
-    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async move { pause_point!(context, "backend:sync", [EIO, ENOSPC, EDQUOT]).await })
-    }
-
-    fn resize<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async move {
-            pause_point!(context, "backend:resize", [EIO, ENOSPC, EFBIG, ENOTSUP]).await?;
-            self.resize(size).await
-        })
-    }
-
-    fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn resize(&self, size: u64) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async move { self.set_size(size).await })
     }
 }
 

@@ -1,4 +1,4 @@
-//! A sparse file or a block device as a backend.
+#![doc = include_str!("README.md")]
 //!
 //! # How
 //! - Calls become positional vectored I/O on [threads](threads) of the backend's own, so that a stalled disk holds up
@@ -27,6 +27,7 @@ mod lock;
 mod open;
 mod probe;
 mod ring;
+mod source;
 mod system;
 mod threads;
 mod transfer;
@@ -39,12 +40,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::fcntl::Flock;
 use weir_cache::{
-    Backend, BackendExtent, BackendFuture, Capabilities, FrameBuf, FrameRefs, Geometry, ZeroMode,
+    Backend, BackendExtent, BackendFuture, Capabilities, Errno, FrameBuf, FrameRefs, Geometry,
+    ZeroMode,
 };
-use weir_faults::{Errno, FaultContext, pause_point};
 
 pub use open::{Access, Engine, FileOptions, OpenFileError, examine};
 use ring::Ring;
+pub use source::SCHEME;
 use threads::IoThreads;
 
 /// A file or block device that is being served.
@@ -112,12 +114,8 @@ impl FileBackend {
     ///
     /// # Errors
     /// Each reason for which a file can't be served, with the path.
-    pub fn open(
-        path: &Path,
-        options: &FileOptions,
-        context: &FaultContext,
-    ) -> Result<Self, OpenFileError> {
-        let file = Arc::new(open::open(path, options, context)?);
+    pub fn open(path: &Path, options: &FileOptions) -> Result<Self, OpenFileError> {
+        let file = Arc::new(open::open(path, options)?);
         let threads = IoThreads::start(crate::limits::IO_THREADS_MAX).map_err(|source| {
             OpenFileError::Threads {
                 path: path.to_owned(),
@@ -192,18 +190,12 @@ impl Backend for FileBackend {
         }
     }
 
-    fn read_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn read(
+        &self,
         offset: u64,
         mut buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
+    ) -> BackendFuture<'_, (FrameBuf, Result<(), Errno>)> {
         Box::pin(async move {
-            if let Err(errno) =
-                pause_point!(context, "backend:read", [EIO, ENOMEM, ETIMEDOUT]).await
-            {
-                return (buffer, Err(errno));
-            }
             if let Some(ring) = &self.ring
                 && self.file.reads_directly(offset, buffer.len())
             {
@@ -221,19 +213,8 @@ impl Backend for FileBackend {
         })
     }
 
-    fn write_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        mut data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn write(&self, offset: u64, mut data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            pause_point!(
-                context,
-                "backend:write",
-                [EIO, ENOSPC, EDQUOT, EROFS, ETIMEDOUT]
-            )
-            .await?;
             if let Some(ring) = &self.ring
                 && self.file.writes_directly(offset, &data)
             {
@@ -248,69 +229,42 @@ impl Backend for FileBackend {
         })
     }
 
-    fn write_zeroes<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn write_zeroes(
+        &self,
         range: Range<u64>,
         mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    ) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            pause_point!(context, "backend:zero", [EIO, ENOSPC, ENOTSUP, EROFS]).await?;
             self.run("write of zeroes", move |file| file.zero(range, mode))
                 .await
         })
     }
 
-    fn discard<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async move {
-            pause_point!(context, "backend:discard", [EIO, ENOTSUP, EROFS]).await?;
-            self.run("discard", move |file| file.punch(range)).await
-        })
+    fn discard(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async move { self.run("discard", move |file| file.punch(range)).await })
     }
 
-    fn extents<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn extents(
+        &self,
         range: Range<u64>,
         most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
+    ) -> BackendFuture<'_, Result<Vec<BackendExtent>, Errno>> {
         Box::pin(async move {
-            pause_point!(context, "backend:extents", [EIO, ENOMEM]).await?;
             self.run("search for holes", move |file| file.extents(range, most))
                 .await
         })
     }
 
-    fn sync<'a>(&'a self, context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async move {
-            pause_point!(context, "backend:sync", [EIO, ENOSPC, EDQUOT]).await?;
-            self.run("sync", OpenFile::sync).await
-        })
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async move { self.run("sync", OpenFile::sync).await })
     }
 
-    fn resize<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(async move {
-            pause_point!(context, "backend:resize", [EIO, ENOSPC, EFBIG, ENOTSUP]).await?;
-            self.run("resize", move |file| file.resize(size)).await
-        })
+    fn resize(&self, size: u64) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async move { self.run("resize", move |file| file.resize(size)).await })
     }
 
-    fn insert_range<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        length: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn insert_range(&self, offset: u64, length: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            pause_point!(context, "backend:resize", [EIO, ENOSPC, EFBIG, ENOTSUP]).await?;
             self.run("insertion of a range", move |file| {
                 file.insert_range(offset, length)
             })
@@ -318,14 +272,8 @@ impl Backend for FileBackend {
         })
     }
 
-    fn collapse_range<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        length: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn collapse_range(&self, offset: u64, length: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            pause_point!(context, "backend:resize", [EIO, ENOTSUP]).await?;
             self.run("removal of a range", move |file| {
                 file.collapse_range(offset, length)
             })

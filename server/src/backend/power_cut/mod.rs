@@ -1,9 +1,8 @@
-//! A backend that can lose its power: `--power-cut`.
+#![doc = include_str!("README.md")]
 //!
-//! A decorator between the cache and the store. Everything written, zeroed or trimmed that no FLUSH or FUA has covered lives in
-//! a [`PowerCut`] in memory and nowhere else; what is covered ([`Backend::cover`]) is applied to the store; reads and extents lay
-//! the rest over what the store says. So what a cut loses was never in the store, and there is nothing to be undone. Weir's
-//! own syncs cover nothing: what was written back early, or beside a FUA in its page, is lost like the rest.
+//! # How
+//! What isn't covered lives in a [`PowerCut`]. What is covered ([`Backend::cover`]) is applied to the store, which is synced and
+//! told so. Reads and extents lay the rest over what the store says.
 //!
 //! # A cut
 //! 1. [`PowerCutBackend::switch_off`]: every call fails with `EIO` from here on. The caller then lets go whoever waits for
@@ -29,11 +28,11 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weir_cache::{
-    Backend, BackendExtent, BackendFuture, Capabilities, ExtentKind, FrameBuf, FrameRefs, Geometry,
+    Backend, BackendExtent, BackendFuture, Errno, ExtentKind, Filter, FrameBuf, FrameRefs,
     PAGE_BYTES, ZeroMode,
 };
 use weir_faults::{
-    Batch, Content, Errno, FaultContext, Mutation, Piece, PowerCut, PowerCutOptions, Stale,
+    Batch, Content, FaultContext, Mutation, Piece, PowerCut, PowerCutOptions, Stale,
     error_injectable,
 };
 
@@ -48,10 +47,12 @@ const HELD_BYTES_MAX: u64 = 256 << 20;
 /// A store with a volatile cache of its own, which a power cut empties.
 #[derive(Debug)]
 pub struct PowerCutBackend {
-    inner: Arc<dyn Backend>,
+    next: Arc<dyn Backend>,
     /// Shared with the task that applies a batch.
     state: Arc<Mutex<State>>,
     store: Arc<Store>,
+    /// Of this layer's own points.
+    context: FaultContext,
 }
 
 #[derive(Debug, Default)]
@@ -71,15 +72,16 @@ impl State {
 }
 
 impl PowerCutBackend {
-    /// Puts a volatile cache before `inner`.
+    /// Puts a volatile cache before `next`. The points of this layer are reached with `context`.
     ///
     /// # Errors
     /// The system has no address space.
-    pub fn new(inner: Arc<dyn Backend>) -> std::io::Result<Self> {
+    pub fn new(next: Arc<dyn Backend>, context: FaultContext) -> std::io::Result<Self> {
         Ok(Self {
-            store: Arc::new(Store::new(Arc::clone(&inner))?),
-            inner,
+            store: Arc::new(Store::new(Arc::clone(&next))?),
+            next,
             state: Arc::default(),
+            context,
         })
     }
 
@@ -104,12 +106,7 @@ impl PowerCutBackend {
     /// Loses what the options say. To be called while it is off; waits for the sync that is being applied, whoever waits for that
     /// one besides. `newest` is what the page cache had not yet handed over: versions of those sectors that may survive like any
     /// other. Cancel safe: dropped, it has not cut yet, or what survives is brought to the store all the same.
-    pub async fn cut(
-        &self,
-        context: &FaultContext,
-        options: PowerCutOptions,
-        newest: Vec<(u64, FrameRefs)>,
-    ) {
+    pub async fn cut(&self, options: PowerCutOptions, newest: Vec<(u64, FrameRefs)>) {
         let turn = self.store.turn().await;
         let batch = {
             let mut state = self.lock();
@@ -126,7 +123,7 @@ impl PowerCutBackend {
             state.volatile.cut(options)
         };
         // What fails to be applied is still what reads see, and the next sync tries again.
-        if let Err(errno) = self.apply(context, turn, batch).await {
+        if let Err(errno) = self.apply(turn, batch).await {
             tracing::warn!(%errno, "what survived the power cut isn't in the store yet");
         }
     }
@@ -144,15 +141,10 @@ impl PowerCutBackend {
             .map_err(stale)
     }
 
-    #[error_injectable(ctx = context, errors(EIO, ENOSPC))]
-    async fn write(
-        &self,
-        context: &FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> Result<(), Errno> {
+    #[error_injectable(ctx = self.context, errors(EIO, ENOSPC))]
+    async fn write(&self, offset: u64, data: FrameRefs) -> Result<(), Errno> {
         let begun = self.incarnation()?;
-        let size = self.inner.geometry().size;
+        let size = self.next.geometry().size;
         if offset
             .checked_add(data.bytes() as u64)
             .is_none_or(|end| end > size)
@@ -160,7 +152,7 @@ impl PowerCutBackend {
             return Err(Errno::ENOSPC);
         }
         if self.lock().volatile.held_bytes() > HELD_BYTES_MAX {
-            self.cover_range(context, 0..u64::MAX).await?;
+            self.cover_range(0..u64::MAX).await?;
         }
         let mut bytes = vec![0; data.bytes()];
         data.copy_to(&mut bytes);
@@ -171,19 +163,14 @@ impl PowerCutBackend {
             .map_err(stale)
     }
 
-    async fn read(
-        &self,
-        context: &FaultContext,
-        offset: u64,
-        buffer: FrameBuf,
-    ) -> (FrameBuf, Result<(), Errno>) {
+    async fn read_laid_over(&self, offset: u64, buffer: FrameBuf) -> (FrameBuf, Result<(), Errno>) {
         let length = buffer.len() as u64 * PAGE_BYTES;
         // First what is here, then the store: a sync that applies and forgets pieces in between does no harm.
         let (begun, pieces) = match self.lock().powered() {
             Ok(volatile) => (volatile.incarnation(), volatile.overlay(offset, length)),
             Err(errno) => return (buffer, Err(errno)),
         };
-        let (mut buffer, outcome) = self.inner.read_vectored_at(context, offset, buffer).await;
+        let (mut buffer, outcome) = self.next.read(offset, buffer).await;
         for piece in &pieces {
             lay_over(piece, offset, &mut buffer);
         }
@@ -195,8 +182,8 @@ impl PowerCutBackend {
         (buffer, outcome)
     }
 
-    #[error_injectable(ctx = context, errors(EIO, ENOSPC, EDQUOT))]
-    async fn cover_range(&self, context: &FaultContext, range: Range<u64>) -> Result<(), Errno> {
+    #[error_injectable(ctx = self.context, errors(EIO, ENOSPC, EDQUOT))]
+    async fn cover_range(&self, range: Range<u64>) -> Result<(), Errno> {
         let token = {
             let mut state = self.lock();
             let volatile = state.powered()?;
@@ -210,31 +197,30 @@ impl PowerCutBackend {
                 .complete_sync(token, range)
                 .map_err(stale)?
         };
-        self.apply(context, turn, batch).await
+        self.apply(turn, batch).await
     }
 
     /// Brings a batch into the store, durably, and forgets it here. Cancel safe: it is done all the same.
-    async fn apply(&self, context: &FaultContext, turn: Turn, batch: Batch) -> Result<(), Errno> {
+    async fn apply(&self, turn: Turn, batch: Batch) -> Result<(), Errno> {
         let state = Arc::clone(&self.state);
         let applied = move |batch: &Batch| lock(&state).volatile.applied(batch);
-        turn.apply(context.clone(), batch, applied).await
+        turn.apply(batch, applied).await
     }
 
     async fn extents_laid_over(
         &self,
-        context: &FaultContext,
         range: Range<u64>,
         most: usize,
     ) -> Result<Vec<BackendExtent>, Errno> {
         let length = range.end - range.start;
         let pieces = self.lock().powered()?.overlay(range.start, length);
-        let below = self.inner.extents(context, range, most).await?;
+        let below = self.next.extents(range, most).await?;
         Ok(merged(&below, &pieces, most))
     }
 
     /// Before what can't live in memory: everything goes to the store. The cache lets nothing else run meanwhile.
-    async fn settle(&self, context: &FaultContext) -> Result<(), Errno> {
-        self.cover_range(context, 0..u64::MAX).await?;
+    async fn settle(&self) -> Result<(), Errno> {
+        self.cover_range(0..u64::MAX).await?;
         self.lock().powered().map(|_| ())
     }
 }
@@ -300,40 +286,29 @@ fn kind_of(content: &Content) -> ExtentKind {
     }
 }
 
-impl Backend for PowerCutBackend {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
+impl Filter for PowerCutBackend {
+    fn next(&self) -> &dyn Backend {
+        &*self.next
     }
 
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn read_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn read(
+        &self,
         offset: u64,
         buffer: FrameBuf,
-    ) -> BackendFuture<'a, (FrameBuf, Result<(), Errno>)> {
-        Box::pin(self.read(context, offset, buffer))
+    ) -> BackendFuture<'_, (FrameBuf, Result<(), Errno>)> {
+        Box::pin(self.read_laid_over(offset, buffer))
     }
 
-    fn write_vectored_at<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        data: FrameRefs,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(self.write(context, offset, data))
+    fn write(&self, offset: u64, data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(Self::write(self, offset, data))
     }
 
-    fn write_zeroes<'a>(
-        &'a self,
-        _context: &'a FaultContext,
+    fn write_zeroes(
+        &self,
         range: Range<u64>,
         mode: ZeroMode,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        let can = self.capabilities();
+    ) -> BackendFuture<'_, Result<(), Errno>> {
+        let can = self.next.capabilities();
         let length = range.end - range.start;
         Box::pin(async move {
             let mutation = match mode {
@@ -345,77 +320,50 @@ impl Backend for PowerCutBackend {
         })
     }
 
-    fn discard<'a>(
-        &'a self,
-        _context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn discard(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            if !self.capabilities().discard {
+            if !self.next.capabilities().discard {
                 return Err(Errno::ENOTSUP);
             }
             self.record(range.start, Mutation::Trim(range.end - range.start))
         })
     }
 
-    fn extents<'a>(
-        &'a self,
-        context: &'a FaultContext,
+    fn extents(
+        &self,
         range: Range<u64>,
         most: usize,
-    ) -> BackendFuture<'a, Result<Vec<BackendExtent>, Errno>> {
-        Box::pin(self.extents_laid_over(context, range, most))
+    ) -> BackendFuture<'_, Result<Vec<BackendExtent>, Errno>> {
+        Box::pin(self.extents_laid_over(range, most))
     }
 
-    fn sync<'a>(&'a self, _context: &'a FaultContext) -> BackendFuture<'a, Result<(), Errno>> {
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
         // Weir's own syncs promise nothing to anybody; what a FLUSH or FUA promises comes with `cover`.
         Box::pin(async { self.lock().powered().map(|_| ()) })
     }
 
-    fn submit(&self) {
-        self.inner.submit();
+    fn cover(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(self.cover_range(range))
     }
 
-    fn cover<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        range: Range<u64>,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
-        Box::pin(self.cover_range(context, range))
-    }
-
-    fn resize<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        size: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn resize(&self, size: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            self.settle(context).await?;
-            self.inner.resize(context, size).await
+            self.settle().await?;
+            self.next.resize(size).await
         })
     }
 
-    fn insert_range<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        length: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn insert_range(&self, offset: u64, length: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            self.settle(context).await?;
-            self.inner.insert_range(context, offset, length).await
+            self.settle().await?;
+            self.next.insert_range(offset, length).await
         })
     }
 
-    fn collapse_range<'a>(
-        &'a self,
-        context: &'a FaultContext,
-        offset: u64,
-        length: u64,
-    ) -> BackendFuture<'a, Result<(), Errno>> {
+    fn collapse_range(&self, offset: u64, length: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            self.settle(context).await?;
-            self.inner.collapse_range(context, offset, length).await
+            self.settle().await?;
+            self.next.collapse_range(offset, length).await
         })
     }
 
@@ -423,7 +371,7 @@ impl Backend for PowerCutBackend {
         Box::pin(async move {
             // Nothing is called on a store that is closed: what someone has left behind is applied first.
             let _turn = self.store.turn().await;
-            self.inner.close().await
+            self.next.close().await
         })
     }
 }

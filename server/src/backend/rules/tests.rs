@@ -1,4 +1,5 @@
 use weir_cache::PAGE_BYTES;
+use weir_cache::spy::assert_everything_arrives;
 
 use super::super::MemoryBackend;
 use super::super::testing::{Bench, pattern};
@@ -16,7 +17,7 @@ fn setup(rules: &[&str]) -> (Faults, Bench) {
             .unwrap_or_else(|error| panic!("{error}"));
     }
     let store = Arc::new(MemoryBackend::new(SIZE));
-    let backend = FaultedBackend::new(store, None, "db", &faults).unwrap();
+    let backend = RuledBackend::new(store, None, "db", &faults).unwrap();
     (faults, Bench::new(backend))
 }
 
@@ -135,12 +136,11 @@ async fn a_hang_ends_when_the_rule_goes() {
 }
 
 #[tokio::test]
-async fn functions_of_the_backend_are_injectable() {
-    let (faults, mut bench) = setup(&[]);
-    bench.context = faults.context(weir_faults::RequestKinds::FLUSH);
-    faults
-        .set_points("func FaultedBackend::flush kind function error ENOSPC")
-        .unwrap();
-    assert_eq!(bench.sync().await, Err(Errno::ENOSPC));
-    assert_eq!(bench.write(0, &whole(1)).await, Ok(()));
+async fn everything_arrives() {
+    let faults = Faults::new();
+    let over = |below| RuledBackend::new(below, None, "db", &faults).expect("address space");
+    assert_everything_arrives(over).await;
+    // Whether a rule is about a call or not.
+    faults.add_rule("any at=backend delay=1us").expect("a rule");
+    assert_everything_arrives(over).await;
 }

@@ -1,0 +1,125 @@
+//! What a kind of store is to the rest of the program: how a SOURCE of it is written, and how it is opened.
+//!
+//! A store has one [`Scheme`], in the table of [`backend`](super), and one type for what a user has said about it, which
+//! implements [`StoreSource`]. Nothing else of the program knows which stores there are.
+
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use weir_cache::{Backend, BackendFuture};
+
+use super::file::Engine;
+use crate::limits::DEVICE_BYTES_MAX;
+use crate::size::Size;
+use crate::source::SourceError;
+
+/// A kind of store.
+#[derive(Debug)]
+pub struct Scheme {
+    /// What stands before the colon.
+    pub name: &'static str,
+    /// How a SOURCE of it is written, such as `memory:SIZE`.
+    pub form: &'static str,
+    /// What that is, in the few words that `--help` has for it.
+    pub about: &'static str,
+    /// Understands what stands behind the colon. Opens nothing.
+    pub parse: fn(&str) -> Result<Arc<dyn StoreSource>, SourceError>,
+}
+
+/// What the options of an export say about its store. A store takes what concerns it, and refuses what contradicts it.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// `--size`: the size that it must have, and is created with.
+    pub size: Option<Size>,
+    /// The size that it is created with if it is missing, and need not have otherwise: of the first try.
+    pub create_size: Option<Size>,
+    /// Nothing will be written.
+    pub read_only: bool,
+    /// `--io-engine`: how files are read and written.
+    pub engine: Engine,
+}
+
+/// A store that was opened.
+#[derive(Debug)]
+pub struct OpenStore {
+    /// The store.
+    pub backend: Arc<dyn Backend>,
+    /// What its user should know about it, for the start: one line each.
+    pub remarks: Vec<String>,
+}
+
+impl<B: Backend> From<B> for OpenStore {
+    fn from(backend: B) -> Self {
+        Self {
+            backend: Arc::new(backend),
+            remarks: Vec::new(),
+        }
+    }
+}
+
+/// Why a store can't be opened: one line that names the thing at fault and says what to do. Each store has errors of its own.
+pub type OpenStoreError = Box<dyn Error + Send + Sync>;
+
+/// A store as a user has named it: what stands behind the scheme, understood and not opened yet. It is displayed as it is
+/// written.
+pub trait StoreSource: fmt::Debug + fmt::Display + Send + Sync + 'static {
+    /// Looks for what is wrong, and changes nothing. What [`StoreSource::open`] would refuse and can be told without opening.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    fn check(&self, options: &StoreOptions) -> Result<(), OpenStoreError>;
+
+    /// How large the device is or will be, as far as that can be told without opening it.
+    fn known_size(&self, options: &StoreOptions) -> Option<u64>;
+
+    /// The file or block device that it is in, if it is: no two exports may write one.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Opens the store, on a runtime. It may connect and wait; the server listens to its signals only afterwards, so a limit of
+    /// time is the store's own.
+    ///
+    /// The future's error is whatever keeps the store from being served.
+    fn open<'a>(
+        &'a self,
+        options: &'a StoreOptions,
+    ) -> BackendFuture<'a, Result<OpenStore, OpenStoreError>>;
+}
+
+/// Why a size that is part of the SOURCE can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SizeRefused {
+    /// A `--size` that says something else.
+    #[error("{source_text} and --size {asked} contradict each other; leave --size out")]
+    Contradiction {
+        /// The SOURCE.
+        source_text: String,
+        /// Of the option.
+        asked: Size,
+    },
+    /// A device that nobody can address, or without a byte.
+    #[error("{0} can't be served; a device has from one byte to {DEVICE_BYTES_MAX}")]
+    Unusable(String),
+}
+
+/// Checks the size of a store whose SOURCE says it, as `memory:SIZE` does.
+///
+/// # Errors
+/// Why it can't be served.
+pub fn check_size(
+    source: &dyn StoreSource,
+    size: Size,
+    options: &StoreOptions,
+) -> Result<(), SizeRefused> {
+    let source_text = source.to_string();
+    if let Some(asked) = options.size.filter(|asked| *asked != size) {
+        return Err(SizeRefused::Contradiction { source_text, asked });
+    }
+    if size.0 == 0 || size.0 > DEVICE_BYTES_MAX {
+        return Err(SizeRefused::Unusable(source_text));
+    }
+    Ok(())
+}
