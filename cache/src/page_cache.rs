@@ -3,8 +3,8 @@
 //! # Shape
 //! [`PageCache`] owns the [`PageTable`] (what is known of each page), the frames ([`FramePool`]), the [`AddLock`] that keeps
 //! fills and blockers apart, and the bookkeeping of what is on its way to or from the backend. The operations live in
-//! modules of their own: [`read`](crate::read), [`write`](crate::write), [`discard`](crate::discard),
-//! [`flush`](crate::flush), [`writeback`](crate::writeback), [`readahead`](crate::readahead), [`reclaim`](crate::reclaim).
+//! modules of their own: [`read`](crate::requests::read), [`write`](crate::requests::write), [`discard`](crate::requests::discard),
+//! [`flush`](crate::durability::flush), [`writeback`](crate::durability::writeback), [`readahead`](crate::pressure::readahead), [`reclaim`](crate::pressure::memory).
 //!
 //! # Order of requests
 //! **Nothing of an older request takes effect after a younger one of the same bytes was acknowledged, once the older one's client
@@ -14,7 +14,7 @@
 //!
 //! - What the store was asked to change runs on, so it is waited for. Pages in flight are not submitted again before they have
 //!   landed; trims, zeroes and direct writes of the same pages are served in the order of their arrival (see
-//!   [`range_lock`](crate::range_lock)), and whoever adds pages waits for their blockers.
+//!   [`range_lock`](crate::primitives::range_lock)), and whoever adds pages waits for their blockers.
 //! - What has not begun ends with its future. Whatever a request waits for (its turn, memory, the throttle, a guard, someone else's
 //!   fill), it has changed nothing yet, and dropping it is the end of it. Only parts that are with the store go on in tasks.
 //! - A session drops the futures of a client that has gone before it lets any of them go on, and takes no more requests from
@@ -58,22 +58,22 @@ use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
 
 use crate::add_lock::AddLock;
 use crate::backend::Backend;
-use crate::background::Started;
+use crate::durability::background::Started;
+use crate::durability::generations::Generations;
+use crate::durability::power::PowerCuts;
+use crate::durability::writeback::{Writeback, WritebackTrouble};
 use crate::error_seq::ErrorSeq;
 use crate::faulted_backend::FaultedBackend;
-use crate::fill::Fills;
-use crate::flush::Generations;
 use crate::frame::{FramePool, PAGE_BYTES, PAGE_SHIFT};
 use crate::options::{CacheMode, CacheOptions, Limits, MIN_CACHE_BYTES, SEARCHES};
 use crate::pages::PageTable;
-use crate::power::PowerCuts;
-use crate::range_lock::RangeLock;
-use crate::readahead::Readahead;
-use crate::reclaim::Memory;
-use crate::space::Space;
+use crate::pressure::memory::Memory;
+use crate::pressure::readahead::Readahead;
+use crate::pressure::space::Space;
+use crate::pressure::throttle::Throttle;
+use crate::primitives::range_lock::RangeLock;
+use crate::requests::fill::Fills;
 use crate::stats::{CacheStats, Counters};
-use crate::throttle::Throttle;
-use crate::writeback::{Writeback, WritebackTrouble};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A coherent write-back cache in front of one [`Backend`].
@@ -234,7 +234,7 @@ impl PageCache {
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         });
-        tokio::spawn(crate::background::run(
+        tokio::spawn(crate::durability::background::run(
             Arc::downgrade(&cache),
             Arc::clone(&cache.kick),
             cache.closing.clone(),

@@ -17,7 +17,7 @@ use crate::frame::{FrameRefs, PAGE_BYTES, PAGE_SIZE};
 use crate::options::{CacheOptions, MIN_CACHE_BYTES};
 use crate::page_cache::{PageCache, bytes_of};
 use crate::pages::{DIRTY, PRESENT};
-use crate::reclaim::Budget;
+use crate::pressure::memory::Budget;
 use crate::testing::{TestBackend, read, write};
 
 mod background;

@@ -2,7 +2,7 @@
 
 use crossbeam_utils::CachePadded;
 
-use crate::sync::thread_number;
+use crate::primitives::sync::thread_number;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::backend::{BackendExtent, ExtentKind};
+use crate::durability::writeback::Pass;
 use crate::testing::Behaviour;
-use crate::writeback::Pass;
 use std::collections::BTreeMap;
 
 impl Race {

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use super::*;
 use crate::carried::carry;
-use crate::fill::{FillPurpose, PlannedFills};
 use crate::frame::{FrameBuf, FrameId};
+use crate::requests::fill::{FillPurpose, PlannedFills};
 use crate::testing::interleave;
 
 /// Runs `step` the first time that this thread comes by `place`, while `run` does.

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use weir_faults::{ArmedPoints, FaultContext, fault_point, race_fault};
 
 use super::{FrameId, MAX_FRAMES, PAGE_SIZE};
-use crate::points::Points;
+use crate::primitives::points::Points;
 
 /// Used since the eviction hand last passed.
 const VISITED: u32 = 1 << 31;
