@@ -35,7 +35,7 @@
 //!
 //! | call | polled by | when its client is gone |
 //! | --- | --- | --- |
-//! | `read`, of a miss or ahead; `write`, by writeback | whoever needs it, beside others ([`carried`](crate::carried)) | a task goes on with it |
+//! | `read`, of a miss or ahead; `write`, by writeback | whoever needs it, beside others ([`transfer`](crate::transfer)) | a task goes on with it |
 //! | `read` and `write` past the cache, `discard`, `write_zeroes`, `sync`, `resize`, `insert_range`, `collapse_range` | a task | it runs to its end |
 //! | `extents`, `cover` | the request itself | it is dropped |
 //! | `close` | whoever stops the server | the process ends |

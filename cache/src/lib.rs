@@ -11,7 +11,7 @@
 //! - [`pages`]: what a slot's bits mean and who changes them, and [`frame`], the memory of the pages.
 //! - [`primitives`]: locks and the sparse array, which know nothing of the rest.
 //! - [`backend`]: what a store is, with the contract; [`filter`]: a layer over one; [`faulted_backend`]: how the cache asks its own.
-//! - [`carried`]: transfers that are completed whoever goes away. [`pace`]: others' turns in long work.
+//! - [`transfer`]: transfers that are completed whoever goes away. [`pace`]: others' turns in long work.
 
 pub mod primitives;
 
@@ -19,8 +19,6 @@ pub use primitives::{add_lock, error_seq, gen_radix, lg_lock, two_state_lock};
 
 #[cfg(not(loom))]
 mod backend;
-#[cfg(not(loom))]
-mod carried;
 #[cfg(not(loom))]
 mod durability;
 #[cfg(not(loom))]
@@ -41,6 +39,8 @@ mod pressure;
 mod requests;
 #[cfg(not(loom))]
 mod stats;
+#[cfg(not(loom))]
+mod transfer;
 
 // Where the frames are is of no interest to who uses them.
 #[cfg(not(loom))]
@@ -58,7 +58,7 @@ pub use crate::{
         CacheMode, CacheOptions, DEFAULT_CACHE_BYTES, MIN_CACHE_BYTES, SLICE_BYTES, WRITEBACK_RUNS,
     },
     page_cache::{CloseError, OpenError, PageCache},
-    pressure::space::SpaceStats,
+    pressure::quota::QuotaStats,
     requests::payload::Payload,
     requests::status::ResidencyExtent,
     stats::CacheStats,

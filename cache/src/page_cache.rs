@@ -44,7 +44,7 @@
 //! | for a slot's lock bit | nothing or an add or block guard | a few instructions elsewhere; never held across an await |
 //!
 //! Guards and turns are only ever held over waits for the backend or, guards, for a turn; the backend waits for nobody, every
-//! other wait holds no guard, and guards are had in the order in which they were asked for; so there is no cycle. That rests on the rule of [`carried`](crate::carried): whoever carries a
+//! other wait holds no guard, and guards are had in the order in which they were asked for; so there is no cycle. That rests on the rule of [`transfer`](crate::transfer): whoever carries a
 //! transfer polls it whatever else it waits for, or drops it, and then a task goes on with it.
 
 use std::fmt;
@@ -68,8 +68,8 @@ use crate::frame::{FramePool, PAGE_BYTES, PAGE_SHIFT};
 use crate::options::{CacheMode, CacheOptions, Limits, MIN_CACHE_BYTES, SEARCHES};
 use crate::pages::PageTable;
 use crate::pressure::memory::Memory;
+use crate::pressure::quota::Quota;
 use crate::pressure::readahead::Readahead;
-use crate::pressure::space::Space;
 use crate::pressure::throttle::Throttle;
 use crate::primitives::range_lock::RangeLock;
 use crate::requests::fill::Fills;
@@ -100,7 +100,7 @@ pub struct PageCache {
     pub(crate) generations: Generations,
     pub(crate) lost: ErrorSeq,
     /// The quota, if there is one.
-    pub(crate) space: Option<Space>,
+    pub(crate) quota: Option<Quota>,
     pub(crate) readahead: Readahead,
     /// Turns to search the store for holes.
     pub(crate) searches: Semaphore,
@@ -224,7 +224,7 @@ impl PageCache {
             writeback: Writeback::default(),
             generations: Generations::default(),
             lost: ErrorSeq::new(),
-            space: quota.map(|quota| Space::new(quota, allocation_unit, background.clone())),
+            quota: quota.map(|quota| Quota::new(quota, allocation_unit, background.clone())),
             readahead: Readahead::default(),
             searches: Semaphore::new(SEARCHES),
             counters: Counters::default(),

@@ -159,7 +159,7 @@ impl Race {
     /// Flushes, then checks that nothing is left over: counters, locks, operations, slots, tags, frames and contents.
     async fn check_quiescent(&self) {
         self.faults.reset_points();
-        settle().await;
+        others_have_run().await;
         done(self.flush()).await;
         check_quiescent(self).await;
     }
@@ -171,7 +171,7 @@ async fn idle() {
 }
 
 /// As [`idle`], and everything that ends by itself has ended.
-async fn settle() {
+async fn others_have_run() {
     tokio::time::sleep(settle_time()).await;
 }
 

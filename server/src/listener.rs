@@ -17,7 +17,7 @@ mod allow;
 pub(crate) mod tcp;
 mod unix;
 
-pub use accept::{Gate, accept_loop};
+pub use accept::{Admission, accept_loop};
 pub use activation::{Inherited, inherited};
 pub use address::{Address, AddressError};
 pub use allow::AllowList;

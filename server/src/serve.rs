@@ -24,7 +24,7 @@ use crate::cli::serve::ServeOptions;
 use crate::connection::ConnectionTable;
 use crate::error::Error;
 use crate::export::{self, ExportTable, OpenExportError};
-use crate::listener::{AllowList, Gate, Listener, accept_loop, inherited};
+use crate::listener::{Admission, AllowList, Listener, accept_loop, inherited};
 use crate::process::parent::{Parent, WatchedParent};
 use crate::resources::MachineMemory;
 use crate::session::SessionContext;
@@ -224,7 +224,7 @@ fn accept(
     if let Some(remark) = remark {
         tracing::warn!("{remark}");
     }
-    let gate = Arc::new(Gate::new(
+    let admission = Arc::new(Admission::new(
         AllowList::new(settings.allow.clone()),
         connections_max,
     ));
@@ -239,7 +239,7 @@ fn accept(
     for listener in listeners {
         acceptors.spawn(accept_loop(
             listener,
-            Arc::clone(&gate),
+            Arc::clone(&admission),
             Arc::clone(&context),
             sessions.clone(),
             server.stop.clone(),

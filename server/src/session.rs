@@ -22,13 +22,13 @@
 //! closes the connection without a word. No request is answered with ESHUTDOWN: the Linux kernel hands that up as an I/O error,
 //! upon which a file system aborts its journal, whereas a request without an answer is sent again by whoever reconnects.
 //!
-//! - [`stream`](self::stream): the socket; [`input`](self::input), [`output`](self::output): its buffers;
+//! - [`socket`](self::socket): the socket; [`input`](self::input), [`output`](self::output): its buffers;
 //!   [`linger`](self::linger): its end
 //! - [`handshake`](self::handshake): up to transmission; [`transmission`](self::transmission): the loop
 //! - [`hangup`](self::hangup): noticing that the client is gone, and what that ends
 //! - [`dispatch`](self::dispatch): requests to operations; [`reply`](self::reply): outcomes to replies; [`read`](self::read), [`receive`](self::receive): READ and WRITE;
 //!   [`slow`](self::slow), [`status`](self::status): the rest
-//! - [`watch`](self::watch): time limits; [`tally`](self::tally): statistics; [`faulted`](self::faulted): injected faults
+//! - [`watch`](self::watch): time limits; [`meter`](self::meter): statistics; [`faulted`](self::faulted): injected faults
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,20 +48,20 @@ mod handshake;
 mod hangup;
 mod input;
 mod linger;
+mod meter;
 mod output;
+mod pending;
 mod read;
 mod receive;
 mod reply;
 mod slow;
+mod socket;
 mod status;
-mod stream;
-mod tally;
 mod transmission;
-mod under_way;
 mod watch;
 
 use self::end::End;
-pub use self::stream::Stream;
+pub use self::socket::Socket;
 use self::transmission::Transmission;
 
 /// How long a client may take for its part when the server shuts down: to complete a request that it had begun to send, to go
@@ -92,7 +92,7 @@ struct Ticket {
 }
 
 /// Serves one client; returns when the connection is over.
-pub async fn serve(stream: Stream, peer: String, context: Arc<SessionContext>) {
+pub async fn serve(stream: Socket, peer: String, context: Arc<SessionContext>) {
     let connection = context.connections.open(peer, &context.shutdown);
     let (id, peer) = (connection.id(), connection.peer());
     tracing::info!(connection = id, peer, "connection opened");
@@ -112,7 +112,7 @@ pub async fn serve(stream: Stream, peer: String, context: Arc<SessionContext>) {
 }
 
 /// The whole life of a connection.
-async fn run(stream: &Stream, connection: &ConnectionGuard, context: &SessionContext) -> End {
+async fn run(stream: &Socket, connection: &ConnectionGuard, context: &SessionContext) -> End {
     serve_export(stream, connection, context)
         .await
         .unwrap_or_else(|end| end)
@@ -120,7 +120,7 @@ async fn run(stream: &Stream, connection: &ConnectionGuard, context: &SessionCon
 
 /// As [`run`]; an error is an end before the first request.
 async fn serve_export(
-    stream: &Stream,
+    stream: &Socket,
     connection: &ConnectionGuard,
     context: &SessionContext,
 ) -> Result<End, End> {

@@ -25,12 +25,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use weir_faults::Errno;
 
-use crate::carried::Carrier;
 use crate::durability::writeback::Epochs;
 use crate::frame::PAGE_BYTES;
 use crate::options::{DIRTY_AGE, RETRY_FIRST, RETRY_LAST, TICK};
 use crate::pace::Pace;
 use crate::page_cache::PageCache;
+use crate::transfer::Carrier;
 
 /// Runs until the cache is closed or dropped; holds it only while there is something to do.
 pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: CancellationToken) {

@@ -2,7 +2,7 @@
 //!
 //! A *pass* walks the dirty tags of a range in address order, cuts neighbours into *runs* of at most a slice, and submits
 //! several runs at a time. A run owns references to its frames, and the task that made it carries it (see
-//! [`carried`](crate::carried)). At submission a page turns from `DIRTY` to `IN_FLIGHT`. At completion it turns to `UNSTABLE`,
+//! [`transfer`](crate::transfer)). At submission a page turns from `DIRTY` to `IN_FLIGHT`. At completion it turns to `UNSTABLE`,
 //! or back to `DIRTY` if the backend failed. A page in flight that is written again is `DIRTY` too. It is not submitted a second
 //! time before the first transfer has completed, because the older of the two might land last.
 //!
@@ -39,12 +39,12 @@ pub(crate) use self::failures::{Evidence, Seen, Tries, Watch};
 use self::operations::UnderWay;
 pub(crate) use self::operations::{OperationKind, Writeback};
 pub use self::trouble::WritebackTrouble;
-use crate::carried::{Carried, Carrier};
 use crate::frame::{FrameRefs, PAGE_BYTES};
 use crate::options::RUN_PAGES;
 use crate::pace::Pace;
 use crate::page_cache::PageCache;
 use crate::pages::{DIRTY, DirtySince, HELD, IN_FLIGHT, LockedPage};
+use crate::transfer::{Carrier, Transfer};
 use std::sync::atomic::Ordering;
 
 /// What one look at the dirty tags found.
@@ -172,10 +172,10 @@ impl PageCache {
         run: Run,
         permit: OwnedSemaphorePermit,
         ended: impl FnOnce(Result<(), Errno>) + Send + 'static,
-    ) -> Carried<Result<(), Errno>> {
+    ) -> Transfer<Result<(), Errno>> {
         let (cache, context) = (Arc::clone(self), context.clone());
-        Carried::new(&self.tasks, async move {
-            let end = cache.submit(&context, run).await;
+        Transfer::new(&self.tasks, async move {
+            let end = cache.carry_out(&context, run).await;
             drop(permit);
             cache.pass_permit_on();
             ended(end.all);

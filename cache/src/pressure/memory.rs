@@ -24,7 +24,7 @@ use crate::options::Limits;
 use crate::page_cache::PageCache;
 use crate::pages::PageSlot;
 use crate::pressure::clock::{Hand, inline_steps};
-use crate::pressure::space::Space;
+use crate::pressure::quota::Quota;
 
 /// Pages evicted at a time when the free list is empty on a hot path: enough to amortise the search, few enough that no
 /// request notices.
@@ -168,7 +168,7 @@ impl PageCache {
 
     /// Bytes that are kept beside the pages, and grow and shrink with what is cached and touched.
     pub(crate) fn metadata_bytes(&self) -> usize {
-        let space = self.space.as_ref().map_or(0, Space::bytes);
+        let space = self.quota.as_ref().map_or(0, Quota::bytes);
         self.table.bytes() + self.add_lock.bytes() + space
     }
 

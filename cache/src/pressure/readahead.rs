@@ -14,11 +14,11 @@ use std::sync::{Arc, Mutex};
 use crossbeam_epoch as epoch;
 use weir_faults::{FaultContext, RequestKinds, fault_point};
 
-use crate::carried::{Carried, Works, carry};
 use crate::frame::{FrameBuf, PAGE_BYTES};
 use crate::pace::Pace;
 use crate::page_cache::{PageCache, bytes_of, pages_of};
 use crate::requests::fill::{FillPurpose, PlannedFill, PlannedFills};
+use crate::transfer::{Transfer, Works, carry};
 
 /// Streams watched at a time, per cache; the least recently continued is forgotten.
 const STREAMS: usize = 32;
@@ -117,7 +117,7 @@ impl PageCache {
             let Some(fills) = self.try_fill(context, at..at + room, purpose) else {
                 return;
             };
-            fills.into_iter().for_each(Carried::detach);
+            fills.into_iter().for_each(Transfer::detach);
             at += room;
         }
     }

@@ -5,10 +5,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::*;
-use crate::carried::carry;
 use crate::frame::{FrameBuf, FrameId};
 use crate::requests::fill::{FillPurpose, PlannedFills};
 use crate::testing::interleave;
+use crate::transfer::carry;
 
 /// Runs `step` the first time that this thread comes by `place`, while `run` does.
 fn between<T>(place: &'static str, step: impl FnOnce() + 'static, run: impl FnOnce() -> T) -> T {

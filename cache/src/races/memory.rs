@@ -141,7 +141,7 @@ async fn memory_is_handed_on_when_a_reader_lets_go_of_a_page_in_the_cache() {
     let reader = race.read(511 * PAGE..512 * PAGE);
     waits(&reader, "a read without memory").await;
     held.pop();
-    settle().await;
+    others_have_run().await;
     assert!(
         reader.is_finished(),
         "a page became evictable, and nobody was told"

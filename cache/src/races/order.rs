@@ -83,7 +83,7 @@ async fn who_goes_while_it_waits_for_its_turn_changes_nothing_any_more() {
         race.go("cache:discard:submit");
         done(first).await;
         done(third).await;
-        settle().await;
+        others_have_run().await;
         assert_eq!(race.bytes(0..1).await, [3]);
         assert_eq!(race.cache.changes.len(), 0);
         race.check_quiescent().await;
@@ -103,7 +103,7 @@ async fn who_goes_while_it_waits_for_a_guard_changes_nothing_any_more() {
         gone.abort();
         drop(guard);
         done(young).await;
-        settle().await;
+        others_have_run().await;
         assert_eq!(race.bytes(0..1).await, [3]);
         race.check_quiescent().await;
     }
@@ -147,7 +147,7 @@ async fn a_change_that_is_dropped_comes_to_no_further_region() {
     waits(&young, "a change of a range that an older one has").await;
     race.go("cache:discard:submit");
     done(young).await;
-    settle().await;
+    others_have_run().await;
     let page = REGION_BYTES / PAGE;
     assert_eq!(race.bytes(page..page + 1).await, [6]);
     assert_eq!(race.cache.changes.len(), 0);

@@ -38,7 +38,7 @@ use crate::options::{
 use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::pages::{FILLING, HELD, PRESENT, UNCLEAN};
-use crate::pressure::space::Turn;
+use crate::pressure::quota::Turn;
 use crate::primitives::range_lock::RangeGuard;
 
 /// What the backend is to do with the blocked range.

@@ -1,7 +1,7 @@
 //! Fills: reads from the backend on their way into the cache.
 //!
 //! A [`Fill`] is one run of neighbouring pages that is read with one vectored call, by a future that its reader carries (see
-//! [`carried`](crate::carried)) or, for readahead, a task. The slots of its pages are
+//! [`transfer`](crate::transfer)) or, for readahead, a task. The slots of its pages are
 //! `FILLING`, each naming the private frame that will hold it, which is the fill's token: as long as the fill owns the
 //! frame, no other slot can name it, so a slot that still names it has not been touched since. A slot that was taken over by
 //! a write, even one that was written, cleaned, evicted and filled again, names another frame.
@@ -27,12 +27,12 @@ use smallvec::SmallVec;
 use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 
 use crate::add_lock::AddGuard;
-use crate::carried::Carried;
 use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, PAGE_SIZE};
 use crate::pace::Pace;
 use crate::page_cache::{PageCache, bytes_of};
 use crate::pages::PageGuard;
 use crate::primitives::event::Event;
+use crate::transfer::Transfer;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One run of pages being read.
@@ -169,9 +169,9 @@ impl PageCache {
         guard: Arc<AddGuard>,
         planned: PlannedFill,
         purpose: FillPurpose,
-    ) -> Carried {
+    ) -> Transfer {
         let (cache, context) = (Arc::clone(self), context.clone());
-        Carried::new(&self.tasks, async move {
+        Transfer::new(&self.tasks, async move {
             let PlannedFill { fill, frames } = planned;
             let pages = frames.len() as u64;
             guard.assert_covers(bytes_of(&(fill.first_page..fill.first_page + pages)));

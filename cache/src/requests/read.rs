@@ -14,19 +14,19 @@ use smallvec::SmallVec;
 use weir_faults::{Errno, FaultContext, race_fault};
 
 use crate::add_lock::AddGuard;
-use crate::carried::carry;
 use crate::frame::{FrameBuf, FrameId, FrameRefs, PAGE_BYTES, TakenRef};
 use crate::options::SLICE_BYTES;
 use crate::pace::Pace;
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::pages::{FILLING, PRESENT};
 use crate::requests::fill::{Fill, FillPurpose, PlannedFills};
+use crate::transfer::carry;
 
 /// How often a read tries again because a fill that it joined has failed.
 const JOINED_RETRIES: u32 = 2;
 
 /// Where one page of a read comes from.
-enum Source {
+enum Origin {
     /// A reference that is held already.
     Present(FrameId, TakenRef),
     /// One's own fill.
@@ -175,14 +175,14 @@ impl PageCache {
                 let frame = slot.state().frame();
                 sources
                     .list
-                    .push(Source::Present(frame, self.pool.add_ref(frame)));
+                    .push(Origin::Present(frame, self.pool.add_ref(frame)));
             } else if slot.state().has(FILLING) {
                 // Registered before the slot named it and removed after the slot stopped to, and the slot is locked.
                 let fill = self
                     .fills
                     .find(slot.fill_id())
                     .expect("a filling slot names a running fill");
-                sources.list.push(Source::Joined(fill));
+                sources.list.push(Origin::Joined(fill));
             } else {
                 assert!(
                     slot.state().is_empty(),
@@ -193,7 +193,7 @@ impl PageCache {
                     return Ok((sources, planned, false));
                 }
                 let fill = &planned.last().expect("just planned").fill;
-                sources.list.push(Source::Fill(Arc::clone(fill)));
+                sources.list.push(Origin::Fill(Arc::clone(fill)));
             }
         }
         Ok((sources, planned, true))
@@ -210,13 +210,13 @@ impl PageCache {
         for (i, wanted) in wanted(offset, length).enumerate() {
             let source = sources.take(i);
             match source {
-                Source::Present(frame, taken) => {
+                Origin::Present(frame, taken) => {
                     out.push(frame, wanted.start, wanted.length, taken.zero)
                 }
-                Source::Fill(ref fill) | Source::Joined(ref fill) => {
+                Origin::Fill(ref fill) | Origin::Joined(ref fill) => {
                     let pages = fill.wait().await.map_err(|errno| Failure {
                         errno,
-                        joined: matches!(source, Source::Joined(_)),
+                        joined: matches!(source, Origin::Joined(_)),
                     })?;
                     out.push_from(
                         pages,
@@ -225,7 +225,7 @@ impl PageCache {
                         wanted.length,
                     );
                 }
-                Source::Taken => unreachable!("each page is taken once"),
+                Origin::Taken => unreachable!("each page is taken once"),
             }
         }
         Ok(out)
@@ -242,21 +242,21 @@ struct Failure {
 /// The pages of a read in order, with the references that it holds already.
 struct Sources {
     pool: Arc<crate::frame::FramePool>,
-    list: SmallVec<[Source; 1]>,
+    list: SmallVec<[Origin; 1]>,
 }
 
 impl Sources {
     /// Hands source `i` out; what was handed out is not given back in `drop`.
-    fn take(&mut self, i: usize) -> Source {
+    fn take(&mut self, i: usize) -> Origin {
         match &mut self.list[i] {
-            Source::Fill(fill) => Source::Fill(Arc::clone(fill)),
-            Source::Joined(fill) => Source::Joined(Arc::clone(fill)),
-            Source::Present(frame, taken) => {
+            Origin::Fill(fill) => Origin::Fill(Arc::clone(fill)),
+            Origin::Joined(fill) => Origin::Joined(Arc::clone(fill)),
+            Origin::Present(frame, taken) => {
                 let taken = (*frame, *taken);
-                self.list[i] = Source::Taken;
-                Source::Present(taken.0, taken.1)
+                self.list[i] = Origin::Taken;
+                Origin::Present(taken.0, taken.1)
             }
-            Source::Taken => unreachable!("each page is taken once"),
+            Origin::Taken => unreachable!("each page is taken once"),
         }
     }
 }
@@ -264,7 +264,7 @@ impl Sources {
 impl Drop for Sources {
     fn drop(&mut self) {
         for source in &self.list {
-            if let Source::Present(frame, _) = source {
+            if let Origin::Present(frame, _) = source {
                 self.pool.unref(*frame);
             }
         }

@@ -22,13 +22,13 @@ use crossbeam_epoch as epoch;
 use weir_faults::{Errno, FaultContext, fault_point, pause_point, race_fault};
 
 use crate::add_lock::AddGuard;
-use crate::carried::carry;
 use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::options::CacheMode;
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::pages::{FILLING, PRESENT};
 use crate::requests::fill::{Fill, FillPurpose, PlannedFills};
 use crate::requests::payload::{Payload, within};
+use crate::transfer::carry;
 
 /// Why a page could not be installed yet.
 enum Obstacle {

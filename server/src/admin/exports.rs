@@ -163,7 +163,7 @@ fn report(state: &AdminState, export: &Export) -> ExportReport {
             .filter(|connection| connection.export.as_ref().is_some_and(ours))
             .count(),
         traffic: traffic(&state.connections.export_counts(&export.name)),
-        space: export.cache.space().map(Into::into),
+        space: export.cache.quota().map(Into::into),
         cache: export.cache.stats().into(),
         held_bytes: export.held.bytes() as u64,
         device: state.faults.add_device(&export.name).listing(),

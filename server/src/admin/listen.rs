@@ -261,19 +261,19 @@ fn describe(listener: &Listener) -> io::Result<(String, bool)> {
     }
 }
 
-enum Stream {
+enum AdminSocket {
     Tcp(tokio::net::TcpStream),
     Unix(tokio::net::UnixStream),
 }
 
-async fn accept(listener: &Listener) -> io::Result<Stream> {
+async fn accept(listener: &Listener) -> io::Result<AdminSocket> {
     match listener {
-        Listener::Tcp(listener) => Ok(Stream::Tcp(listener.accept().await?.0)),
-        Listener::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+        Listener::Tcp(listener) => Ok(AdminSocket::Tcp(listener.accept().await?.0)),
+        Listener::Unix(listener, _) => Ok(AdminSocket::Unix(listener.accept().await?.0)),
     }
 }
 
-impl Stream {
+impl AdminSocket {
     async fn answer(self, router: Router, slot: SlotHandle) -> Result<(), hyper::Error> {
         match self {
             Self::Tcp(stream) => {

@@ -112,7 +112,7 @@ impl Collector for Figures {
             per_export(family, &caches, |one, cache| gauge(one, value(cache)))?;
         }
         let spaces: ByExport<SpaceReport> = exports()
-            .filter_map(|export| Some((export.name.clone(), export.cache.space()?.into())))
+            .filter_map(|export| Some((export.name.clone(), export.cache.quota()?.into())))
             .collect();
         for (name, help, value) in SPACE_GAUGES {
             let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

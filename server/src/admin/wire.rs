@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use weir_cache::{CacheStats, SpaceStats, WritebackTrouble};
+use weir_cache::{CacheStats, QuotaStats, WritebackTrouble};
 use weir_faults::DeviceListing;
 
 /// What went wrong.
@@ -124,8 +124,8 @@ pub struct SpaceReport {
     pub free: u64,
 }
 
-impl From<SpaceStats> for SpaceReport {
-    fn from(stats: SpaceStats) -> Self {
+impl From<QuotaStats> for SpaceReport {
+    fn from(stats: QuotaStats) -> Self {
         Self {
             quota: stats.quota,
             used: stats.charged,

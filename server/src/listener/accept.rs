@@ -1,4 +1,4 @@
-//! The loop that takes connections, and the gate that they pass.
+//! The loop that takes connections, and the admission that they pass.
 //!
 //! Each connection owns a permit from before its first byte until its task ends, however it ends; dropping the task gives the permit
 //! back. A connection beyond the limit is closed at once: otherwise it could only wait in silence.
@@ -13,17 +13,17 @@ use tokio_util::task::TaskTracker;
 
 use super::{AllowList, Listener, tcp, unix};
 use crate::limits::ACCEPT_RETRY_DELAY;
-use crate::session::{self, SessionContext, Stream};
+use crate::session::{self, SessionContext, Socket};
 
 /// Which connections are let in. All listeners share it.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Admission {
     allow: AllowList,
     permits: Arc<Semaphore>,
     connections_max: usize,
 }
 
-impl Gate {
+impl Admission {
     /// Lets in the peers that `allow` allows, `connections_max` at a time.
     #[must_use]
     pub fn new(allow: AllowList, connections_max: usize) -> Self {
@@ -55,7 +55,7 @@ impl Gate {
 /// Accepts until `stop`, giving each admitted connection a session in `sessions`. The socket closes with the return.
 pub async fn accept_loop(
     listener: Listener,
-    gate: Arc<Gate>,
+    admission: Arc<Admission>,
     context: Arc<SessionContext>,
     sessions: TaskTracker,
     stop: CancellationToken,
@@ -70,7 +70,7 @@ pub async fn accept_loop(
                 continue;
             }
         };
-        let Some(permit) = gate.admit(address, &peer) else {
+        let Some(permit) = admission.admit(address, &peer) else {
             continue;
         };
         let context = Arc::clone(&context);
@@ -83,13 +83,13 @@ pub async fn accept_loop(
 
 pub(super) async fn accept(
     listener: &Listener,
-) -> io::Result<(Stream, Option<SocketAddr>, String)> {
+) -> io::Result<(Socket, Option<SocketAddr>, String)> {
     match listener {
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
             tcp::tune(&stream)?;
-            Ok((Stream::Tcp(stream), Some(address), address.to_string()))
+            Ok((Socket::Tcp(stream), Some(address), address.to_string()))
         }
         Listener::Unix(listener, _) => {
             let (stream, _) = listener.accept().await?;
@@ -101,7 +101,7 @@ pub(super) async fn accept(
                 },
                 Err(_) => "unix".to_owned(),
             };
-            Ok((Stream::Unix(stream), None, peer))
+            Ok((Socket::Unix(stream), None, peer))
         }
     }
 }

@@ -2,7 +2,7 @@ use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::Path;
 
 use super::*;
-use crate::session::Stream;
+use crate::session::Socket;
 
 async fn bind_unix(path: &Path) -> Result<Listener, BindError> {
     Listener::bind(&Address::Unix(path.to_owned()), "listen").await
@@ -93,7 +93,7 @@ async fn replies_over_tcp_are_not_held_back() {
     };
     let client = tokio::net::TcpStream::connect(socket.local_addr().unwrap());
     let (accepted, client) = tokio::join!(accept::accept(&listener), client);
-    let (Stream::Tcp(accepted), ..) = accepted.unwrap() else {
+    let (Socket::Tcp(accepted), ..) = accepted.unwrap() else {
         panic!("accepted from TCP")
     };
     assert!(accepted.nodelay().unwrap());
@@ -109,7 +109,7 @@ async fn a_unix_socket_has_room_for_large_replies() {
         .send_buffer_size()
         .unwrap();
     let client = UnixStream::connect(&path).unwrap();
-    let (Stream::Unix(accepted), ..) = accept::accept(&listener).await.unwrap() else {
+    let (Socket::Unix(accepted), ..) = accept::accept(&listener).await.unwrap() else {
         panic!("accepted from a Unix socket")
     };
     let size = socket2::SockRef::from(&accepted)

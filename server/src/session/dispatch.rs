@@ -52,7 +52,7 @@ impl Transmission<'_> {
         self.input.consume(Request::SIZE);
         let ticket = Ticket {
             request,
-            arrived: self.tally.batch(),
+            arrived: self.meter.batch(),
         };
         self.dispatch(ticket, complete);
         Ok(true)
@@ -130,7 +130,7 @@ impl Transmission<'_> {
         if outcome.is_ok() {
             self.rewritten(&ticket.request);
         }
-        self.tally.answered(ticket, outcome.is_err());
+        self.meter.answered(ticket, outcome.is_err());
     }
 
     /// The outcome of a request, and for a FLUSH or FUA also what was lost behind this client's back since its last one.
@@ -164,7 +164,7 @@ impl Transmission<'_> {
                 match outcome {
                     Ok(chunks) => {
                         self.output.queue().push_bytes(&chunks);
-                        self.tally.answered(&ticket, false);
+                        self.meter.answered(&ticket, false);
                     }
                     Err(error) => self.answer(&ticket, Err(error)),
                 }

@@ -155,7 +155,7 @@ impl Transmission<'_> {
                 Ok(data) => {
                     self.push_reply(&ticket.request, data, false);
                     self.rewritten(&ticket.request);
-                    self.tally.answered(&ticket, false);
+                    self.meter.answered(&ticket, false);
                 }
                 Err(error) => self.answer(&ticket, Err(error)),
             },
@@ -171,7 +171,7 @@ impl Transmission<'_> {
     fn drop_client(&mut self) {
         self.phase = Phase::Dropping;
         self.slow.clear();
-        self.streams.clear();
+        self.sliced_reads.clear();
         self.receiving = None;
     }
 

@@ -13,7 +13,7 @@ use weir_protocol::ServerHandshake;
 use weir_protocol::handshake::server::{Negotiated, Step, TlsPolicy};
 
 use super::end::End;
-use super::stream::Stream;
+use super::socket::Socket;
 use super::{SHUTDOWN_GRACE, SessionContext};
 use crate::connection::Connection;
 
@@ -22,7 +22,7 @@ const READ_BYTES: usize = 4 << 10;
 
 /// Negotiates with the client. Returns what was agreed on, and what was received beyond it.
 pub(super) async fn negotiate(
-    stream: &Stream,
+    stream: &Socket,
     connection: &Connection,
     context: &SessionContext,
 ) -> Result<(Box<Negotiated>, BytesMut), End> {
@@ -83,7 +83,7 @@ async fn stopped(connection: &Connection) -> End {
 }
 
 async fn talk(
-    stream: &Stream,
+    stream: &Socket,
     connection: &Connection,
     context: &SessionContext,
     faults: &FaultContext,
@@ -116,7 +116,7 @@ async fn talk(
 }
 
 /// Appends what is there to `input`, waiting for at least one byte.
-async fn receive(stream: &Stream, input: &mut BytesMut) -> Result<(), End> {
+async fn receive(stream: &Socket, input: &mut BytesMut) -> Result<(), End> {
     let start = input.len();
     input.resize(start + READ_BYTES, 0);
     let outcome = loop {
@@ -136,7 +136,7 @@ async fn receive(stream: &Stream, input: &mut BytesMut) -> Result<(), End> {
 }
 
 /// Sends all of `output`.
-async fn send(stream: &Stream, output: &mut BytesMut) -> io::Result<()> {
+async fn send(stream: &Socket, output: &mut BytesMut) -> io::Result<()> {
     while !output.is_empty() {
         poll_fn(|task| stream.poll_write_ready(task)).await?;
         match stream.try_write_vectored(&[IoSlice::new(output)], output.len()) {

@@ -28,7 +28,7 @@ use std::task::{Context, Wake, Waker};
 use futures_util::task::AtomicWaker;
 use weir_protocol::{Command, Request};
 
-use super::stream::Stream;
+use super::socket::Socket;
 use crate::limits::LOOK_AHEAD_BYTES_MAX;
 
 /// Waits for the client to send no more.
@@ -56,7 +56,7 @@ impl Wake for News {
 }
 
 impl<'a> Hangup<'a> {
-    pub(super) fn new(stream: &'a Stream) -> Self {
+    pub(super) fn new(stream: &'a Socket) -> Self {
         Self {
             news: Arc::new(News {
                 // The first look begins to wait.
@@ -92,7 +92,7 @@ impl<'a> Hangup<'a> {
 
 /// Whether the client says NBD_CMD_DISC in what was received (`unread`) and what still lies in the socket, of which the first
 /// `payload` bytes belong to a request that is being received.
-pub(super) fn goodbye_ahead(stream: &Stream, unread: &[u8], payload: u64) -> bool {
+pub(super) fn goodbye_ahead(stream: &Socket, unread: &[u8], payload: u64) -> bool {
     let mut room = 64 << 10;
     loop {
         let mut bytes = unread.to_vec();

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSliceMut};
 
-use super::stream::Stream;
+use super::socket::Socket;
 
 /// The buffer's size. Larger than a Unix socket's default queue (208 KiB) can fill in one go, so that thirty-two 4 KiB
 /// writes with their headers arrive in one system call.
@@ -59,12 +59,12 @@ impl Input {
     }
 
     /// Reads at most `most` bytes behind what is there; zero is the end of the stream.
-    pub(super) fn fill(&mut self, stream: &Stream, most: usize) -> io::Result<usize> {
+    pub(super) fn fill(&mut self, stream: &Socket, most: usize) -> io::Result<usize> {
         self.fill_by(most, |buffer| stream.try_read(buffer))
     }
 
     /// As [`Input::fill`], though nothing has announced that there is anything.
-    pub(super) fn fill_unannounced(&mut self, stream: &Stream, most: usize) -> io::Result<usize> {
+    pub(super) fn fill_unannounced(&mut self, stream: &Socket, most: usize) -> io::Result<usize> {
         self.fill_by(most, |buffer| stream.try_read_unannounced(buffer))
     }
 
@@ -84,7 +84,7 @@ impl Input {
     /// `most` bytes. Says how many bytes went into `slices`; zero is the end of the stream.
     pub(super) fn fill_behind<'s>(
         &'s mut self,
-        stream: &Stream,
+        stream: &Socket,
         slices: impl Iterator<Item = IoSliceMut<'s>>,
         wanted: usize,
         most: usize,

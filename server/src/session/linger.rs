@@ -8,14 +8,14 @@ use std::future::poll_fn;
 use std::io;
 use std::time::Duration;
 
-use super::stream::Stream;
+use super::socket::Socket;
 use crate::connection::Connection;
 
 /// How much is thrown away at once.
 const WASTE_BYTES: usize = 64 << 10;
 
 /// Ends the stream towards the client, and waits at most `time` for the client to end its own.
-pub(super) async fn linger(stream: &Stream, connection: &Connection, time: Duration) {
+pub(super) async fn linger(stream: &Socket, connection: &Connection, time: Duration) {
     if stream.shutdown_write().is_err() {
         // The client has gone already.
         return;
@@ -27,7 +27,7 @@ pub(super) async fn linger(stream: &Stream, connection: &Connection, time: Durat
     }
 }
 
-async fn drain(stream: &Stream) -> io::Result<()> {
+async fn drain(stream: &Socket) -> io::Result<()> {
     let mut waste = vec![0; WASTE_BYTES];
     loop {
         poll_fn(|task| stream.poll_read_ready(task)).await?;

@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use weir_cache::{FramePool, FrameRefs, PAGE_SIZE};
 
-use super::stream::Stream;
+use super::socket::Socket;
 use crate::held::HeldBytes;
 use crate::limits::REPLY_BYTES_MAX;
 
@@ -42,12 +42,12 @@ pub(super) const COPIED_BYTES_MAX: usize = PAGE_SIZE / 4;
 /// every connection.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// What [`Source::Zeroes`] segments are sent from, again and again.
+/// What [`Place::Zeroes`] segments are sent from, again and again.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Where a segment's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+enum Place {
     /// In the byte buffer.
     Bytes,
     /// In pages.
@@ -62,7 +62,7 @@ enum Source {
 
 #[derive(Debug)]
 struct Segment {
-    source: Source,
+    place: Place,
     length: usize,
 }
 
@@ -91,13 +91,13 @@ pub(super) struct Run {
 #[derive(Debug)]
 pub(super) struct Queue {
     segments: VecDeque<Segment>,
-    /// What [`Source::Bytes`] segments hold, in order.
+    /// What [`Place::Bytes`] segments hold, in order.
     bytes: Vec<u8>,
     /// How many of `bytes` were sent.
     bytes_sent: usize,
-    /// What [`Source::Pages`] and [`Source::Skipped`] segments hold, in order.
+    /// What [`Place::Pages`] and [`Place::Skipped`] segments hold, in order.
     pages: FrameRefs,
-    /// What [`Source::Own`] segments are the rests of, in order.
+    /// What [`Place::Own`] segments are the rests of, in order.
     own: VecDeque<OwnData>,
     /// How many bytes these have.
     own_bytes: usize,
@@ -145,13 +145,13 @@ impl Queue {
     #[inline]
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
-        self.extend(Source::Bytes, bytes.len());
+        self.extend(Place::Bytes, bytes.len());
     }
 
     /// Appends a reply's data without copying it. `held` is given back with its memory.
     pub(super) fn push_own(&mut self, bytes: Vec<u8>, held: HeldBytes) {
         if !bytes.is_empty() {
-            self.extend(Source::Own, bytes.len());
+            self.extend(Place::Own, bytes.len());
             self.own_bytes += bytes.len();
             self.own.push_back(OwnData { bytes, held });
         }
@@ -192,7 +192,7 @@ impl Queue {
     /// Appends the next `length` staged bytes.
     #[inline]
     pub(super) fn commit_pages(&mut self, length: usize) {
-        self.extend(Source::Pages, length);
+        self.extend(Place::Pages, length);
     }
 
     /// Appends a copy of all that is staged from piece `first` on, and gives the pages back.
@@ -202,27 +202,27 @@ impl Queue {
             self.bytes.extend_from_slice(self.pages.slice(piece));
         }
         self.pages.truncate(first);
-        self.extend(Source::Bytes, self.bytes.len() - before);
+        self.extend(Place::Bytes, self.bytes.len() - before);
     }
 
     /// Passes over the next `length` staged bytes: they are zeroes that the client is told of in another way.
     pub(super) fn commit_skipped(&mut self, length: usize) {
-        self.extend(Source::Skipped, length);
+        self.extend(Place::Skipped, length);
     }
 
     /// Appends `length` zeroes, which take no memory.
     pub(super) fn commit_zeroes(&mut self, length: usize) {
-        self.extend(Source::Zeroes, length);
+        self.extend(Place::Zeroes, length);
     }
 
     #[inline]
-    fn extend(&mut self, source: Source, length: usize) {
-        if source != Source::Skipped {
+    fn extend(&mut self, place: Place, length: usize) {
+        if place != Place::Skipped {
             self.pending += length;
         }
         match self.segments.back_mut() {
-            Some(last) if last.source == source && source != Source::Own => last.length += length,
-            _ if length > 0 => self.segments.push_back(Segment { source, length }),
+            Some(last) if last.place == place && place != Place::Own => last.length += length,
+            _ if length > 0 => self.segments.push_back(Segment { place, length }),
             _ => {}
         }
     }
@@ -243,7 +243,7 @@ impl Queue {
     }
 
     /// Gives the socket what one call can carry. Says how much was taken, and whether that was all of it.
-    fn send(&mut self, stream: &Stream) -> io::Result<(usize, bool)> {
+    fn send(&mut self, stream: &Socket) -> io::Result<(usize, bool)> {
         self.drop_skipped();
         let mut slices = recycle(mem::take(&mut self.spare));
         let length = self.gather(&mut slices);
@@ -274,21 +274,21 @@ impl Queue {
                 if slices.len() == SLICES_MAX || total >= CALL_BYTES_MAX {
                     return total;
                 }
-                let slice = match segment.source {
-                    Source::Bytes => {
+                let slice = match segment.place {
+                    Place::Bytes => {
                         let (head, tail) = bytes.split_at(left);
                         bytes = tail;
                         IoSlice::new(head)
                     }
-                    Source::Pages | Source::Skipped => pages.next_run(left),
-                    Source::Zeroes => IoSlice::new(&ZEROES[..left.min(ZEROES.len())]),
-                    Source::Own => {
+                    Place::Pages | Place::Skipped => pages.next_run(left),
+                    Place::Zeroes => IoSlice::new(&ZEROES[..left.min(ZEROES.len())]),
+                    Place::Own => {
                         let bytes = &own.next().expect("one for each segment").bytes;
                         IoSlice::new(&bytes[bytes.len() - left..])
                     }
                 };
                 left -= slice.len();
-                if segment.source != Source::Skipped {
+                if segment.place != Place::Skipped {
                     total += slice.len();
                     slices.push(slice);
                 }
@@ -303,20 +303,20 @@ impl Queue {
         let mut left = count;
         while left > 0 {
             let front = self.segments.front_mut().expect("counted in `pending`");
-            let taken = match front.source {
-                Source::Skipped => front.length,
+            let taken = match front.place {
+                Place::Skipped => front.length,
                 _ => front.length.min(left),
             };
-            match front.source {
-                Source::Bytes => self.bytes_sent += taken,
-                Source::Pages | Source::Skipped => self.pages.advance(taken),
-                Source::Zeroes | Source::Own => {}
+            match front.place {
+                Place::Bytes => self.bytes_sent += taken,
+                Place::Pages | Place::Skipped => self.pages.advance(taken),
+                Place::Zeroes | Place::Own => {}
             }
-            if front.source == Source::Own && taken == front.length {
+            if front.place == Place::Own && taken == front.length {
                 let own = self.own.pop_front().expect("one for each segment");
                 self.own_bytes -= own.bytes.len();
             }
-            if front.source != Source::Skipped {
+            if front.place != Place::Skipped {
                 left -= taken;
             }
             front.length -= taken;
@@ -331,7 +331,7 @@ impl Queue {
     /// Gives back pages at the front that aren't sent.
     fn drop_skipped(&mut self) {
         while let Some(Segment {
-            source: Source::Skipped,
+            place: Place::Skipped,
             length,
         }) = self.segments.front()
         {
@@ -474,7 +474,7 @@ impl Output {
     }
 
     /// Sends until the socket takes no more or nothing is left.
-    pub(super) fn flush(&mut self, stream: &Stream) -> io::Result<()> {
+    pub(super) fn flush(&mut self, stream: &Socket) -> io::Result<()> {
         if self.is_muted {
             self.sending = Queue::new(Arc::clone(self.sending.pages.pool()));
             return Ok(());

@@ -39,7 +39,7 @@ use super::transmission::Transmission;
 const SLICES_AHEAD: usize = 4;
 
 /// A READ that is larger than a slice.
-pub(super) struct ReadStream {
+pub(super) struct SlicedRead {
     ticket: Ticket,
     framing: Framing,
     /// Where the next slice to be asked for begins.
@@ -55,7 +55,7 @@ pub(super) struct ReadStream {
     kept_slices: usize,
 }
 
-impl ReadStream {
+impl SlicedRead {
     fn new(ticket: Ticket, framing: Framing, kept: FrameRefs) -> Self {
         let range = slow::range(&ticket.request);
         Self {
@@ -104,8 +104,8 @@ impl Transmission<'_> {
         }
         let framing = Framing::of(&ticket.request, self.limits.reply_style);
         let kept = FrameRefs::new(self.cache.pool().clone());
-        self.streams
-            .push_back(ReadStream::new(ticket, framing, kept));
+        self.sliced_reads
+            .push_back(SlicedRead::new(ticket, framing, kept));
     }
 
     /// Answers from the cache if all of it is there.
@@ -141,7 +141,7 @@ impl Transmission<'_> {
             }
             Framing::Chunks => frame_chunks(queue, request.cookie, request.offset, pieces, true),
         }
-        self.tally.answered(ticket, false);
+        self.meter.answered(ticket, false);
     }
 
     /// A READ of one slice has come back from the cache.
@@ -175,17 +175,17 @@ impl Transmission<'_> {
         queue.staging().append(pages);
         frame_chunks(queue, request.cookie, request.offset, pieces, false);
         frame_error(queue, request.cookie, NbdError::INVALID, end);
-        self.tally.answered(ticket, true);
+        self.meter.answered(ticket, true);
     }
 
     /// Moves the streamed READs on, as far as that goes without waiting.
-    pub(super) fn pump_streams(&mut self) -> Result<(), End> {
-        while let Some(mut stream) = self.streams.pop_front() {
+    pub(super) fn pump_sliced_reads(&mut self) -> Result<(), End> {
+        while let Some(mut stream) = self.sliced_reads.pop_front() {
             while stream.wants_slice() && !self.output.is_stream_full() {
                 self.ask_for_slice(&mut stream);
             }
             if !stream.is_whole() {
-                self.streams.push_front(stream);
+                self.sliced_reads.push_front(stream);
                 return Ok(());
             }
             self.finish_stream(&stream);
@@ -194,7 +194,7 @@ impl Transmission<'_> {
     }
 
     /// Takes the next slice of a stream from the cache, or begins to read it.
-    fn ask_for_slice(&mut self, stream: &mut ReadStream) {
+    fn ask_for_slice(&mut self, stream: &mut SlicedRead) {
         let (at, left) = (stream.asked, stream.end - stream.asked);
         let length = self.cache.slice_at(at, left);
         stream.asked += length as u64;
@@ -215,17 +215,17 @@ impl Transmission<'_> {
         ));
     }
 
-    /// Whether [`Self::pump_streams`] has something to do: what stopped it was sent meanwhile.
+    /// Whether [`Self::pump_sliced_reads`] has something to do: what stopped it was sent meanwhile.
     pub(super) fn can_pump(&self) -> bool {
         let room = !self.output.is_stream_full();
-        self.streams
+        self.sliced_reads
             .front()
             .is_some_and(|stream| stream.is_whole() || (stream.wants_slice() && room))
     }
 
     /// Takes finished slices of the streamed READ.
-    pub(super) fn poll_streams(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
-        let Some(mut stream) = self.streams.pop_front() else {
+    pub(super) fn poll_sliced_reads(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
+        let Some(mut stream) = self.sliced_reads.pop_front() else {
             return Ok(false);
         };
         let mut progress = false;
@@ -251,12 +251,12 @@ impl Transmission<'_> {
             progress = true;
         }
         // A finished stream is taken out by the next turn.
-        self.streams.push_front(stream);
+        self.sliced_reads.push_front(stream);
         Ok(progress)
     }
 
     /// Frames the next pages of a stream.
-    fn frame_slice(&mut self, stream: &mut ReadStream, pages: FrameRefs) {
+    fn frame_slice(&mut self, stream: &mut SlicedRead, pages: FrameRefs) {
         let at = stream.framed;
         stream.framed += pages.bytes() as u64;
         if stream.framing == Framing::Simple && !stream.promised {
@@ -283,7 +283,7 @@ impl Transmission<'_> {
     }
 
     /// Sends the header that promises all data, and what was kept until then.
-    fn promise(&mut self, stream: &mut ReadStream) {
+    fn promise(&mut self, stream: &mut SlicedRead) {
         let request = stream.ticket.request;
         let queue = self.output.stream_queue();
         // A chunk isn't the last one: an error may have to follow.
@@ -301,7 +301,7 @@ impl Transmission<'_> {
 
     /// The last `missing` bytes of a slice lie beyond the end that the device has now. Says whether the stream goes on.
     #[cold]
-    fn cut_stream(&mut self, stream: &mut ReadStream, missing: usize) -> bool {
+    fn cut_stream(&mut self, stream: &mut SlicedRead, missing: usize) -> bool {
         if stream.framing == Framing::Simple && stream.promised {
             self.output.stream_queue().commit_zeroes(missing);
             stream.framed += missing as u64;
@@ -313,7 +313,7 @@ impl Transmission<'_> {
 
     /// A slice couldn't be read.
     #[cold]
-    fn break_stream(&mut self, stream: &ReadStream, errno: Errno) -> Result<(), End> {
+    fn break_stream(&mut self, stream: &SlicedRead, errno: Errno) -> Result<(), End> {
         if stream.framing == Framing::Simple && stream.promised {
             return Err(End::ReplyBroken(errno));
         }
@@ -322,7 +322,7 @@ impl Transmission<'_> {
     }
 
     /// Ends a stream with an error, which its reply has a way to say.
-    fn fail_stream(&mut self, stream: &ReadStream, error: NbdError) {
+    fn fail_stream(&mut self, stream: &SlicedRead, error: NbdError) {
         let request = &stream.ticket.request;
         if !stream.promised && (stream.framing.is_contiguous() || stream.framed == request.offset) {
             return self.answer(&stream.ticket, Err(error));
@@ -337,7 +337,7 @@ impl Transmission<'_> {
     }
 
     /// All of a stream is framed.
-    fn finish_stream(&mut self, stream: &ReadStream) {
+    fn finish_stream(&mut self, stream: &SlicedRead) {
         if stream.framing == Framing::OneChunk {
             let last = none_chunk(stream.ticket.request.cookie);
             self.output.stream_queue().push_bytes(&last);
@@ -345,9 +345,9 @@ impl Transmission<'_> {
         self.close_stream(stream, false);
     }
 
-    fn close_stream(&mut self, stream: &ReadStream, failed: bool) {
+    fn close_stream(&mut self, stream: &SlicedRead, failed: bool) {
         self.output.resume();
-        self.tally.answered(&stream.ticket, failed);
+        self.meter.answered(&stream.ticket, failed);
     }
 }
 

@@ -27,7 +27,7 @@ use super::Ticket;
 use super::faulted::Collector;
 use super::input::{INPUT_BYTES, INPUT_BYTES_BETWEEN_PAYLOADS, Input};
 use super::slow::{self, PartFuture, wire_error};
-use super::stream::Stream;
+use super::socket::Socket;
 use super::transmission::Transmission;
 use crate::held::{HeldBytes, HeldFuture};
 
@@ -172,7 +172,7 @@ impl Receive {
 }
 
 /// Reads straight into `payload`, and what follows it into `input`.
-pub(super) fn fill(payload: &mut Payload, input: &mut Input, stream: &Stream) -> io::Result<usize> {
+pub(super) fn fill(payload: &mut Payload, input: &mut Input, stream: &Socket) -> io::Result<usize> {
     let wanted = payload.remaining();
     let slices = payload.io_slices_mut(IO_SLICES_MAX);
     let count = input.fill_behind(stream, slices, wanted, INPUT_BYTES_BETWEEN_PAYLOADS)?;

@@ -13,7 +13,7 @@ use weir_faults::Faults;
 use weir_protocol::constants::{REQUEST_MAGIC, SIMPLE_REPLY_MAGIC, STRUCTURED_REPLY_MAGIC};
 use weir_protocol::{Command, CommandFlags, Request};
 
-use super::{SessionContext, Stream, serve};
+use super::{SessionContext, Socket, serve};
 use crate::backend::MemoryBackend;
 use crate::connection::ConnectionTable;
 use crate::export::{Export, ExportTable};
@@ -106,7 +106,7 @@ impl Server {
     fn connect(&self) -> (UnixStream, JoinHandle<()>) {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let session = tokio::spawn(serve(
-            Stream::Unix(theirs),
+            Socket::Unix(theirs),
             "test".into(),
             Arc::clone(&self.context),
         ));

@@ -21,13 +21,13 @@ use super::end::End;
 use super::hangup::{Hangup, goodbye_ahead};
 use super::input::{INPUT_BYTES, INPUT_BYTES_BETWEEN_PAYLOADS, Input};
 use super::linger::linger;
+use super::meter::Meter;
 use super::output::Output;
-use super::read::ReadStream;
+use super::pending::Pending;
+use super::read::SlicedRead;
 use super::receive::Receive;
 use super::slow::{FaultContexts, Finished};
-use super::stream::Stream;
-use super::tally::Tally;
-use super::under_way::UnderWay;
+use super::socket::Socket;
 use super::watch::Watch;
 use super::{SHUTDOWN_GRACE, SessionContext};
 use crate::connection::Connection;
@@ -76,7 +76,7 @@ pub(super) enum Phase {
 
 /// A connection in the transmission phase.
 pub(super) struct Transmission<'a> {
-    pub(super) stream: &'a Stream,
+    pub(super) stream: &'a Socket,
     pub(super) connection: &'a Connection,
     /// The export as a device that faults can be injected into, if the server made it one.
     pub(super) device: Option<Device>,
@@ -94,16 +94,16 @@ pub(super) struct Transmission<'a> {
     /// The last payload was a large one: read little ahead, so that the next one goes straight into pages.
     pub(super) large_payloads: bool,
     /// Requests under way, apart from `receiving` and `streams`.
-    pub(super) slow: UnderWay,
+    pub(super) slow: Pending,
     /// Bytes that these will return, and payloads that wait for a fault rule.
     pub(super) slow_bytes: usize,
     /// READs larger than a slice; the first one is under way.
-    pub(super) streams: VecDeque<ReadStream>,
+    pub(super) sliced_reads: VecDeque<SlicedRead>,
     pub(super) phase: Phase,
     hangup: Hangup<'a>,
     /// The client sends no more and has said NBD_CMD_DISC, which may be unread: all that it asked for is carried out.
     goodbye_seen: bool,
-    pub(super) tally: Tally,
+    pub(super) meter: Meter,
     /// Which losses of acknowledged data the client has been told about.
     pub(super) losses: ErrorCursor,
     taken: Taken,
@@ -119,7 +119,7 @@ pub(super) struct Transmission<'a> {
 impl<'a> Transmission<'a> {
     /// A connection after its handshake, which received `rest` too much.
     pub(super) fn new(
-        stream: &'a Stream,
+        stream: &'a Socket,
         connection: &'a Connection,
         context: &SessionContext,
         export: &Export,
@@ -142,13 +142,13 @@ impl<'a> Transmission<'a> {
             output: Output::new(cache.pool()),
             receiving: None,
             large_payloads: false,
-            slow: UnderWay::default(),
+            slow: Pending::default(),
             slow_bytes: 0,
-            streams: VecDeque::new(),
+            sliced_reads: VecDeque::new(),
             phase: Phase::Open,
             hangup: Hangup::new(stream),
             goodbye_seen: false,
-            tally: Tally::new(Instant::now()),
+            meter: Meter::new(Instant::now()),
             losses: cache.lost_data().sample(),
             taken: Taken::All,
             more_reads: false,
@@ -195,7 +195,7 @@ impl<'a> Transmission<'a> {
             } else if let Err(end) = poll_fn(|task| self.poll_wait(task)).await {
                 return end;
             }
-            self.tally.begin(Instant::now());
+            self.meter.begin(Instant::now());
         }
     }
 
@@ -204,7 +204,7 @@ impl<'a> Transmission<'a> {
         self.look_for_hangup()?;
         self.limits.size = self.cache.size();
         self.taken = self.take_requests()?;
-        self.pump_streams()?;
+        self.pump_sliced_reads()?;
         self.flush()?;
         self.publish();
         match self.phase {
@@ -251,7 +251,7 @@ impl<'a> Transmission<'a> {
     #[cold]
     pub(super) fn end_unless_owed(&mut self, end: End) -> Result<(), End> {
         self.keep_if_owed(end)?;
-        self.streams.clear();
+        self.sliced_reads.clear();
         self.output.mute();
         Ok(())
     }
@@ -259,15 +259,15 @@ impl<'a> Transmission<'a> {
     fn publish(&mut self) {
         let counters = self.connection.counters();
         counters.set_bytes(self.input.received(), self.output.sent());
-        counters.set_under_way(self.slow.len() + self.streams.len());
-        self.tally.publish(counters);
+        counters.set_under_way(self.slow.len() + self.sliced_reads.len());
+        self.meter.publish(counters);
     }
 
     /// Whether another request may be taken.
     #[inline]
     pub(super) fn may_take(&self) -> bool {
         !self.output.is_full()
-            && self.slow.len() + self.streams.len() < REQUESTS_IN_FLIGHT_MAX
+            && self.slow.len() + self.sliced_reads.len() < REQUESTS_IN_FLIGHT_MAX
             && self.slow_bytes < BYTES_IN_FLIGHT_MAX
     }
 
@@ -283,7 +283,7 @@ impl<'a> Transmission<'a> {
     /// Whether nothing is left to be done for the client.
     fn is_settled(&self) -> bool {
         self.slow.is_empty()
-            && self.streams.is_empty()
+            && self.sliced_reads.is_empty()
             && self.receiving.is_none()
             && self.output.pending() == 0
     }
@@ -320,7 +320,7 @@ impl<'a> Transmission<'a> {
     fn poll_carried(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
         self.look_for_hangup()?;
         let mut progress = self.poll_slow(task);
-        progress |= self.poll_streams(task)?;
+        progress |= self.poll_sliced_reads(task)?;
         progress |= self.poll_receiving(task);
         Ok(progress)
     }
@@ -365,7 +365,7 @@ impl<'a> Transmission<'a> {
         !waits
             && self.taken == Taken::All
             && self.slow.is_empty()
-            && self.streams.is_empty()
+            && self.sliced_reads.is_empty()
             && self.output.pending() == 0
     }
 

@@ -242,7 +242,7 @@ impl Transmission<'_> {
             pending: self.output.can_send(),
             short: self.cache.pool().is_short() || self.held.replies().is_short(),
             busy: !self.slow.is_empty()
-                || !self.streams.is_empty()
+                || !self.sliced_reads.is_empty()
                 || self
                     .receiving
                     .as_ref()

@@ -28,7 +28,7 @@ pub(super) struct RunEnd {
 
 impl PageCache {
     /// Writes a run and settles the states of its pages.
-    pub(super) async fn submit(&self, context: &FaultContext, run: Run) -> RunEnd {
+    pub(super) async fn carry_out(&self, context: &FaultContext, run: Run) -> RunEnd {
         let Run {
             operation,
             data,

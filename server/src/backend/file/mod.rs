@@ -150,7 +150,7 @@ impl FileBackend {
         call: impl FnOnce(&OpenFile) -> T + Send + 'static,
     ) -> T {
         let file = Arc::clone(&self.file);
-        let mut done = self.threads.submit(move || call(&file));
+        let mut done = self.threads.run(move || call(&file));
         let limit = crate::limits::IO_REPORT_AFTER;
         let outcome = match tokio::time::timeout(limit, &mut done).await {
             Ok(outcome) => outcome,

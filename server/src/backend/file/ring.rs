@@ -1,7 +1,7 @@
 //! Reads and writes through io_uring: many transfers per system call, no thread per transfer.
 //!
 //! # How it works
-//! A transfer is a [`Transfer`] future. Its first poll enters it into the list of operations. Whoever enters the
+//! A transfer is a [`RingTransfer`] future. Its first poll enters it into the list of operations. Whoever enters the
 //! [`SUBMIT_BATCH`]th submits them all with one system call, so a disk starts on the first requests of a session while the
 //! session plans the rest; who is done asking says so ([`Ring::submit`]). What nobody submits the *driver* does, a task
 //! that runs after whoever woke it has come to its end. The driver alone takes completions: the ring's descriptor is watched by
@@ -206,7 +206,7 @@ impl Ring {
             waiter: None,
             abandoned: false,
         };
-        let (memory, outcome) = Transfer {
+        let (memory, outcome) = RingTransfer {
             shared: &self.shared,
             operation: Some(operation),
             key: None,
@@ -427,13 +427,13 @@ fn try_out(ring: &mut IoUring) -> io::Result<()> {
 }
 
 /// A transfer on its way: an operation until the first poll, a key in the list from then on.
-struct Transfer<'r> {
+struct RingTransfer<'r> {
     shared: &'r Arc<Shared>,
     operation: Option<Operation>,
     key: Option<usize>,
 }
 
-impl Future for Transfer<'_> {
+impl Future for RingTransfer<'_> {
     type Output = (Memory, i32);
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
@@ -464,7 +464,7 @@ impl Future for Transfer<'_> {
     }
 }
 
-impl Drop for Transfer<'_> {
+impl Drop for RingTransfer<'_> {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
         let mut state = self.shared.lock();

@@ -62,7 +62,7 @@ impl IoThreads {
     }
 
     /// Queues `call`; its result comes through the channel. Nobody has to wait for it.
-    pub(super) fn submit<T: Send + 'static>(
+    pub(super) fn run<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {

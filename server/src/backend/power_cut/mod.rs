@@ -219,7 +219,7 @@ impl PowerCutBackend {
     }
 
     /// Before what can't live in memory: everything goes to the store. The cache lets nothing else run meanwhile.
-    async fn settle(&self) -> Result<(), Errno> {
+    async fn bring_all_to_the_store(&self) -> Result<(), Errno> {
         self.cover_range(0..u64::MAX).await?;
         self.lock().powered().map(|_| ())
     }
@@ -348,21 +348,21 @@ impl Filter for PowerCutBackend {
 
     fn resize(&self, size: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            self.settle().await?;
+            self.bring_all_to_the_store().await?;
             self.next.resize(size).await
         })
     }
 
     fn insert_range(&self, offset: u64, length: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            self.settle().await?;
+            self.bring_all_to_the_store().await?;
             self.next.insert_range(offset, length).await
         })
     }
 
     fn collapse_range(&self, offset: u64, length: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            self.settle().await?;
+            self.bring_all_to_the_store().await?;
             self.next.collapse_range(offset, length).await
         })
     }

@@ -74,7 +74,7 @@ async fn announced(hangup: &mut Hangup<'_>) {
 #[tokio::test]
 async fn the_end_is_announced_behind_what_is_unread() {
     let (client, server) = tokio::net::UnixStream::pair().expect("a socket pair");
-    let stream = Stream::Unix(server);
+    let stream = Socket::Unix(server);
     let mut hangup = Hangup::new(&stream);
     assert!(hangup.has_news() && !hangup.look() && !hangup.has_news());
     let mut bytes = vec![1; 100_000];
@@ -99,7 +99,7 @@ async fn a_shut_half_and_a_reset_are_ends_over_tcp() {
         let address = listener.local_addr().expect("it is bound");
         let mut client = std::net::TcpStream::connect(address).expect("it listens");
         let (server, _) = listener.accept().await.expect("a connection");
-        let stream = Stream::Tcp(server);
+        let stream = Socket::Tcp(server);
         let mut hangup = Hangup::new(&stream);
         assert!(!hangup.look());
         std::io::Write::write_all(&mut client, &[1; 100]).expect("there is room");

@@ -88,7 +88,7 @@ async fn unread_replies_are_kept_within_limits_however_small_they_are() {
 async fn what_is_copied_is_sent_in_order() {
     let cache = full_cache();
     let (ours, theirs) = tokio::net::UnixStream::pair().expect("a socket pair");
-    let stream = Stream::Unix(theirs);
+    let stream = Socket::Unix(theirs);
     let mut output = Output::new(cache.pool());
     let mut expected = Vec::new();
     for round in 0..10_u8 {

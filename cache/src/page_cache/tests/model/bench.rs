@@ -287,7 +287,7 @@ impl Bench {
 
     /// The sum of the shards and what is charged is the quota, and what is allocated is charged.
     fn check_space(&self) -> Result<(), String> {
-        let (Some(space), Some(stats)) = (&self.cache.space, self.cache.space()) else {
+        let (Some(space), Some(stats)) = (&self.cache.quota, self.cache.quota()) else {
             return Ok(());
         };
         let counted = space.charged_units() * PAGE_BYTES;

@@ -10,7 +10,7 @@ fn jobs_run_beside_each_other_up_to_the_limit() {
     let jobs: Vec<_> = (0..3)
         .map(|number| {
             let meeting = Arc::clone(&meeting);
-            threads.submit(move || {
+            threads.run(move || {
                 // Returns only when three jobs run at the same time.
                 meeting.wait();
                 number
@@ -30,11 +30,11 @@ fn the_limit_holds_and_order_is_kept() {
     let threads = IoThreads::start(1).expect("a thread");
     let (send, receive) = mpsc::channel();
     let (go, wait) = mpsc::channel::<()>();
-    drop(threads.submit(move || wait.recv()));
+    drop(threads.run(move || wait.recv()));
     let jobs: Vec<_> = (0..20)
         .map(|number| {
             let send = send.clone();
-            threads.submit(move || send.send(number).expect("the test waits"))
+            threads.run(move || send.send(number).expect("the test waits"))
         })
         .collect();
     assert_eq!(threads.shared.lock().threads, 1);
@@ -52,7 +52,7 @@ fn the_limit_holds_and_order_is_kept() {
 fn idle_threads_are_used_before_new_ones_start() {
     let threads = IoThreads::start(8).expect("a thread");
     for _ in 0..50 {
-        threads.submit(|| ()).blocking_recv().expect("finished");
+        threads.run(|| ()).blocking_recv().expect("finished");
         // The thread answers before it is idle again; the next submission may only then count on it.
         while threads.shared.lock().idle == 0 {
             thread::yield_now();
@@ -65,8 +65,8 @@ fn idle_threads_are_used_before_new_ones_start() {
 fn what_was_submitted_is_finished_after_close_and_then_the_threads_end() {
     let threads = IoThreads::start(1).expect("a thread");
     let (go, wait) = mpsc::channel::<()>();
-    drop(threads.submit(move || wait.recv()));
-    let last = threads.submit(|| 7);
+    drop(threads.run(move || wait.recv()));
+    let last = threads.run(|| 7);
     let shared = Arc::downgrade(&threads.shared);
     threads.close();
     drop(threads);

@@ -55,7 +55,7 @@ const EXTENTS_PER_LOOK: usize = 1024;
 
 /// The quota of one export, and what of it is charged.
 #[derive(Debug)]
-pub(crate) struct Space {
+pub(crate) struct Quota {
     unit_bytes: u64,
     quota_units: u64,
     /// Units that aren't charged. Their sum is negative while an export has more than its quota, as it may from the start.
@@ -66,14 +66,14 @@ pub(crate) struct Space {
 
 /// An export's quota at one moment, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SpaceStats {
+pub struct QuotaStats {
     /// What the export may allocate.
     pub quota: u64,
     /// What it has allocated or promised.
     pub charged: u64,
 }
 
-impl Space {
+impl Quota {
     pub(crate) fn new(quota: u64, allocation_unit: u32, faults: FaultContext) -> Self {
         let unit_bytes = u64::from(allocation_unit).max(PAGE_BYTES);
         let quota_units = quota / unit_bytes;
@@ -188,11 +188,11 @@ impl Space {
         self.charged.bytes()
     }
 
-    fn stats(&self) -> SpaceStats {
+    fn stats(&self) -> QuotaStats {
         let free: i64 = self.free.global().iter().sum();
         let charged = u64::try_from(signed(self.quota_units) - free)
             .expect("given back is only what was taken");
-        SpaceStats {
+        QuotaStats {
             quota: self.quota_units * self.unit_bytes,
             charged: charged * self.unit_bytes,
         }
@@ -247,14 +247,14 @@ impl Drop for Charge {
 
 impl PageCache {
     /// What the quota is and how much of it is used; `None` without one.
-    pub fn space(&self) -> Option<SpaceStats> {
-        self.space.as_ref().map(Space::stats)
+    pub fn quota(&self) -> Option<QuotaStats> {
+        self.quota.as_ref().map(Quota::stats)
     }
 
     /// Whether a write to `range` needs no more space than it has: for the paths that can't fail.
     #[inline]
     pub(crate) fn has_space(&self, range: &Range<u64>) -> bool {
-        self.space
+        self.quota
             .as_ref()
             .is_none_or(|space| space.is_charged(range))
     }
@@ -269,7 +269,7 @@ impl PageCache {
     ) -> Result<(), Errno> {
         guard.assert_covers(range.clone());
         self.charge_blocked(range)?;
-        if self.space.is_some() && charge.is_none() {
+        if self.quota.is_some() && charge.is_none() {
             *charge = Some(Charge {
                 cache: Arc::clone(self),
                 range: range.clone(),
@@ -281,7 +281,7 @@ impl PageCache {
 
     /// As [`PageCache::charge_space`], for a change under a block guard.
     pub(crate) fn charge_blocked(&self, range: &Range<u64>) -> Result<(), Errno> {
-        let Some(space) = &self.space else {
+        let Some(space) = &self.quota else {
             return Ok(());
         };
         fault_point!(self.background, "cache:space:charge", [ENOSPC, ENOMEM])?;
@@ -290,7 +290,7 @@ impl PageCache {
 
     /// Waits for a blocker's turn at the quota. Nothing without one.
     pub(crate) async fn space_turn(&self, turn: Turn) -> Option<TurnGuard<'_>> {
-        match &self.space {
+        match &self.quota {
             Some(space) => Some(space.turns.wait(turn).await),
             None => None,
         }
@@ -298,14 +298,14 @@ impl PageCache {
 
     /// `range` is a hole now: its whole units are free again.
     pub(crate) fn discharge_space(&self, guard: &BlockGuard, range: &Range<u64>) {
-        if let Some(space) = &self.space {
+        if let Some(space) = &self.quota {
             guard.assert_covers(range.clone());
             space.discharge(&self.units_inside(space, range));
         }
     }
 
     /// The units that lie wholly inside `range`; the device's last, shorter one counts as whole.
-    fn units_inside(&self, space: &Space, range: &Range<u64>) -> Range<u64> {
+    fn units_inside(&self, space: &Quota, range: &Range<u64>) -> Range<u64> {
         let units = space.inside(range);
         let size = self.size();
         let end = if range.end >= size {
@@ -318,7 +318,7 @@ impl PageCache {
 
     /// The device ends at `size` now and no longer at `old`: what was past it is free.
     pub(crate) async fn discharge_past(&self, guard: &BlockGuard, size: u64, old: u64) {
-        if let Some(space) = &self.space
+        if let Some(space) = &self.quota
             && size < old
         {
             guard.assert_covers(size..old);
@@ -337,7 +337,7 @@ impl PageCache {
         from: u64,
         to: u64,
     ) -> Result<Option<MovedCharges>, Errno> {
-        let Some(space) = &self.space else {
+        let Some(space) = &self.quota else {
             return Ok(None);
         };
         let (from, to) = (from / space.unit_bytes, to / space.unit_bytes);
@@ -346,7 +346,7 @@ impl PageCache {
 
     /// The shift is done.
     pub(crate) async fn move_space(&self, _guard: &ExclusiveGuard, planned: Option<MovedCharges>) {
-        let (Some(space), Some(planned)) = (&self.space, planned) else {
+        let (Some(space), Some(planned)) = (&self.quota, planned) else {
             return;
         };
         space.discharge_in_turns(planned.first..u64::MAX).await;
@@ -364,7 +364,7 @@ impl PageCache {
     /// # Errors
     /// What the backend said.
     pub async fn count_space(&self) -> Result<(), Errno> {
-        if self.space.is_none() {
+        if self.quota.is_none() {
             return Ok(());
         }
         let guard = self.add_lock.block_whole(0..u64::MAX).await;
@@ -373,7 +373,7 @@ impl PageCache {
 
     /// Makes the charges of `range` true again, after a request that charged has failed.
     async fn reconcile_later(&self, range: Range<u64>) {
-        let Some(space) = &self.space else { return };
+        let Some(space) = &self.quota else { return };
         let units = space.touched(&range);
         let whole = units.start * space.unit_bytes..units.end * space.unit_bytes;
         // A write is within a region, and so are its units, but for absurd ones. The gate would hold up everybody, for as long as
@@ -389,7 +389,7 @@ impl PageCache {
     /// As [`PageCache::reconcile`], where nobody is left to hear of an error. The guard covers pages; units that it covers in
     /// part are left as they are, but for the device's last, shorter one.
     pub(crate) async fn reconcile_blocked(&self, guard: &BlockGuard, range: Range<u64>) {
-        let Some(space) = &self.space else { return };
+        let Some(space) = &self.quota else { return };
         let covered = guard.range();
         let units = self.units_inside(space, &covered);
         let whole = units.start * space.unit_bytes..units.end * space.unit_bytes;
@@ -410,7 +410,7 @@ impl PageCache {
         guard: &BlockGuard,
         range: Range<u64>,
     ) -> Result<(), Errno> {
-        let Some(space) = &self.space else {
+        let Some(space) = &self.quota else {
             return Ok(());
         };
         // A direct write under way is charged, and looks like a hole.

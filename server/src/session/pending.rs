@@ -13,13 +13,13 @@ use super::slow::{Finished, SlowFuture};
 
 /// Requests under way, in no order.
 #[derive(Default)]
-pub(super) struct UnderWay {
+pub(super) struct Pending {
     /// Not polled yet. Nothing of it is done, apart from parts of a WRITE that were begun while its payload was received.
     new: VecDeque<SlowFuture>,
     begun: FuturesUnordered<SlowFuture>,
 }
 
-impl UnderWay {
+impl Pending {
     pub(super) fn push(&mut self, request: SlowFuture) {
         self.new.push_back(request);
     }

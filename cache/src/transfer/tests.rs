@@ -14,7 +14,7 @@ fn is_pending(future: &mut Pin<Box<impl Future>>) -> bool {
 fn works(tasks: &TaskTracker, gate: &Arc<Semaphore>, done: &Arc<AtomicUsize>, n: usize) -> Works {
     let one = |_| {
         let (gate, done) = (Arc::clone(gate), Arc::clone(done));
-        Carried::new(tasks, async move {
+        Transfer::new(tasks, async move {
             gate.acquire().await.expect("never closed").forget();
             done.fetch_add(1, Ordering::SeqCst);
         })

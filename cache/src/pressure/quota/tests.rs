@@ -68,12 +68,12 @@ impl Bench {
     }
 
     fn charged(&self) -> u64 {
-        self.cache.space().unwrap().charged / PAGE
+        self.cache.quota().unwrap().charged / PAGE
     }
 
     /// The invariant, counted bit by bit, and what the charges must be when everything is written back.
     fn check(&self) {
-        let space = self.cache.space.as_ref().unwrap();
+        let space = self.cache.quota.as_ref().unwrap();
         let bits = space.charged_units();
         assert_eq!(
             bits,
@@ -350,10 +350,10 @@ async fn a_change_to_the_end_that_fails_has_the_short_last_unit_counted() {
         .set_points("class cache:discard:submit error EIO")
         .unwrap();
     assert_eq!(keep().await, Err(Errno::EIO));
-    assert_eq!(cache.space().unwrap().charged, 0);
+    assert_eq!(cache.quota().unwrap().charged, 0);
     faults.set_points("reset").unwrap();
     keep().await.unwrap();
-    assert_eq!(cache.space().unwrap().charged, 16 * PAGE);
+    assert_eq!(cache.quota().unwrap().charged, 16 * PAGE);
 }
 
 /// What the store has allocated spans two leaves of bits, and there is memory for one.
@@ -370,7 +370,7 @@ async fn a_count_without_memory_keeps_the_books() {
     let (cache, faults) = open(&backend, Some(100));
     no_memory_for_a_second_leaf(&faults);
     assert_eq!(cache.count_space().await, Err(Errno::ENOMEM));
-    let space = cache.space.as_ref().unwrap();
+    let space = cache.quota.as_ref().unwrap();
     assert_eq!(space.charged_units() * PAGE, space.stats().charged);
     faults.set_points("reset").unwrap();
     cache.count_space().await.unwrap();
@@ -403,10 +403,10 @@ async fn a_petabyte_is_trimmed_and_counted_by_what_is_charged() {
     }
     cache.flush(&context).await.unwrap();
     cache.count_space().await.unwrap();
-    assert_eq!(cache.space().unwrap().charged, 3 * PAGE);
-    assert_eq!(cache.space.as_ref().unwrap().charged_units(), 3);
+    assert_eq!(cache.quota().unwrap().charged, 3 * PAGE);
+    assert_eq!(cache.quota.as_ref().unwrap().charged_units(), 3);
     cache.trim(&context, PAGE..PETABYTE).await.unwrap();
-    assert_eq!(cache.space().unwrap().charged, PAGE);
+    assert_eq!(cache.quota().unwrap().charged, PAGE);
     interleave::clear();
     let visited = visited.take();
     assert!((1..500).contains(&visited), "{visited} nodes");
@@ -457,7 +457,7 @@ async fn the_books_balance_whatever_fails() {
         // What a failed trim left charged is counted again.
         bench.cache.count_space().await.unwrap();
         bench.check();
-        let stats = bench.cache.space().unwrap();
+        let stats = bench.cache.quota().unwrap();
         assert!(stats.charged <= stats.quota, "seed {seed}: {stats:?}");
     }
 }

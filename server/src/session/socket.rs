@@ -6,7 +6,7 @@
 //! # One system call less per batch
 //! Readiness is edge-triggered: after a short transfer the socket is known to be drained (or full) and a new event
 //! will come. tokio's `try_read` forgets readiness only when a call says so with `EWOULDBLOCK`, which would cost a
-//! second system call for every batch. [`Stream::transfer`] therefore reports a short transfer to tokio as if it had
+//! second system call for every batch. [`Socket::transfer`] therefore reports a short transfer to tokio as if it had
 //! blocked, and keeps the count. This is what tokio's own `poll_read` does; it isn't offered for vectored or shared use.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -20,26 +20,26 @@ use tokio::net::{TcpStream, UnixStream};
 
 /// A connected client.
 #[derive(Debug)]
-pub enum Stream {
+pub enum Socket {
     /// Over TCP.
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
 }
 
-impl From<TcpStream> for Stream {
+impl From<TcpStream> for Socket {
     fn from(stream: TcpStream) -> Self {
         Self::Tcp(stream)
     }
 }
 
-impl From<UnixStream> for Stream {
+impl From<UnixStream> for Socket {
     fn from(stream: UnixStream) -> Self {
         Self::Unix(stream)
     }
 }
 
-impl Stream {
+impl Socket {
     /// Turns off Nagle's algorithm: a reply must not wait for the acknowledgement of the one before it.
     pub(super) fn set_nodelay(&self) -> io::Result<()> {
         match self {
@@ -96,7 +96,7 @@ impl Stream {
         })
     }
 
-    /// As [`Stream::try_read`], though nothing has announced that there is anything: a system call, often in vain.
+    /// As [`Socket::try_read`], though nothing has announced that there is anything: a system call, often in vain.
     pub(super) fn try_read_unannounced(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let socket = match self {
             Self::Tcp(stream) => stream.as_fd(),

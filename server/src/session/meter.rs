@@ -1,7 +1,7 @@
 //! Counting answered requests without a clock read or a shared write per request.
 //!
 //! Requests that arrive in one batch share the time of the batch's wake-up, and those that are answered in it share the time
-//! after its flush: two clock reads per batch. [`Tally::publish`] then hands the sums to the connection's counters.
+//! after its flush: two clock reads per batch. [`Meter::publish`] then hands the sums to the connection's counters.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::connection::Counters;
 
 /// What was answered since the last publication.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct Meter {
     /// When the running batch began.
     batch: Instant,
     /// Requests of the running batch, by command.
@@ -29,7 +29,7 @@ struct Sum {
     errors: u64,
 }
 
-impl Tally {
+impl Meter {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             batch: now,

@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn space(units: u64) -> Space {
+fn space(units: u64) -> Quota {
     under(&Faults::new(), units)
 }
 
-fn under(faults: &Faults, units: u64) -> Space {
-    Space::new(units * PAGE, 4096, faults.context(RequestKinds::WRITE))
+fn under(faults: &Faults, units: u64) -> Quota {
+    Quota::new(units * PAGE, 4096, faults.context(RequestKinds::WRITE))
 }
 
 #[test]

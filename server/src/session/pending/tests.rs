@@ -39,7 +39,7 @@ fn request(begun: &Arc<AtomicUsize>) -> (oneshot::Sender<()>, SlowFuture) {
 #[test]
 fn all_that_are_new_are_begun_and_each_is_finished_once() {
     let mut task = Context::from_waker(Waker::noop());
-    let mut under_way = UnderWay::default();
+    let mut under_way = Pending::default();
     assert!(under_way.is_empty() && under_way.poll_finished(&mut task).is_pending());
     let begun = Arc::default();
     let tells: Vec<_> = (0..3)
@@ -69,7 +69,7 @@ fn all_that_are_new_are_begun_and_each_is_finished_once() {
 #[test]
 fn what_finishes_at_once_is_returned_and_the_rest_is_still_begun() {
     let mut task = Context::from_waker(Waker::noop());
-    let mut under_way = UnderWay::default();
+    let mut under_way = Pending::default();
     let begun = Arc::default();
     let (_tell, waits) = request(&begun);
     under_way.push(Box::pin(async { finished() }));

@@ -5,7 +5,7 @@ use super::*;
 impl Bench {
     /// What holds data is charged, whatever else is; and nothing is counted twice.
     fn check_enough(&self, what: &str) {
-        let space = self.cache.space.as_ref().unwrap();
+        let space = self.cache.quota.as_ref().unwrap();
         assert_eq!(space.charged_units(), self.charged(), "{what}");
         for (page, bytes) in self.backend.volatile().chunks(4096).enumerate() {
             let at = page as u64 * PAGE;

@@ -21,13 +21,13 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// A future that goes on in a task of its own when it is dropped before it has finished.
-pub(crate) struct Carried<T: Send + 'static = ()> {
+pub(crate) struct Transfer<T: Send + 'static = ()> {
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     /// Whoever waits for the tracker's tasks waits for this too, carried or not.
     token: TaskTrackerToken,
 }
 
-impl<T: Send> Carried<T> {
+impl<T: Send> Transfer<T> {
     /// Work that `tasks` is to count. Nothing of it is done before the first poll.
     pub(crate) fn new(tasks: &TaskTracker, work: impl Future<Output = T> + Send + 'static) -> Self {
         Self {
@@ -42,7 +42,7 @@ impl<T: Send> Carried<T> {
     }
 }
 
-impl<T: Send> Future for Carried<T> {
+impl<T: Send> Future for Transfer<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<T> {
@@ -53,7 +53,7 @@ impl<T: Send> Future for Carried<T> {
     }
 }
 
-impl<T: Send> Drop for Carried<T> {
+impl<T: Send> Drop for Transfer<T> {
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
         // Without a runtime the process is past its end, and nothing can complete any more.
@@ -68,7 +68,7 @@ impl<T: Send> Drop for Carried<T> {
 }
 
 /// Works of one slice; mostly one.
-pub(crate) type Works = SmallVec<[Carried; 1]>;
+pub(crate) type Works = SmallVec<[Transfer; 1]>;
 
 /// Does all of `works`, side by side: each is polled once before any is waited for. Cancel safe: what is not done is detached.
 pub(crate) async fn carry(mut works: Works) {
@@ -84,7 +84,7 @@ pub(crate) async fn carry(mut works: Works) {
 }
 
 /// Works that come one after the other and are carried together.
-pub(crate) struct Carrier<T: Send + 'static = ()>(FuturesUnordered<Carried<T>>);
+pub(crate) struct Carrier<T: Send + 'static = ()>(FuturesUnordered<Transfer<T>>);
 
 impl<T: Send> Default for Carrier<T> {
     fn default() -> Self {
@@ -94,7 +94,7 @@ impl<T: Send> Default for Carrier<T> {
 
 impl<T: Send> Carrier<T> {
     /// Begins `work`, now, and carries it; says what came of it if that was all. Doesn't wait.
-    pub(crate) async fn begin(&mut self, mut work: Carried<T>) -> Option<T> {
+    pub(crate) async fn begin(&mut self, mut work: Transfer<T>) -> Option<T> {
         let outcome = poll_fn(|task| match Pin::new(&mut work).poll(task) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => Poll::Ready(None),
