@@ -113,7 +113,10 @@ mod by_name {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     // serde's signature.
-    #[allow(clippy::trivially_copy_pass_by_ref)]
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde calls it with a reference"
+    )]
     pub(super) fn serialize<S: Serializer>(
         kind: &RequestKind,
         serializer: S,

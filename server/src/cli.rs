@@ -101,7 +101,7 @@ pub enum ConfigCommand {
 /// The cache modes by their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)] // see weir_cache::CacheMode
+#[expect(missing_docs, reason = "see weir_cache::CacheMode")]
 pub enum CacheModeName {
     Writeback,
     Writethrough,
@@ -130,7 +130,7 @@ impl From<CacheModeName> for weir_cache::CacheMode {
 /// The I/O engines by their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)] // see Engine
+#[expect(missing_docs, reason = "see Engine")]
 pub enum IoEngineName {
     Auto,
     Threads,
@@ -156,7 +156,7 @@ impl From<IoEngineName> for Engine {
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)] // the names say it
+#[expect(missing_docs, reason = "the names say it")]
 pub enum Switch {
     On,
     Off,

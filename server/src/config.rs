@@ -19,7 +19,7 @@ use crate::error::Error;
 
 /// Why a configuration file can't be used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the texts say it
+#[expect(missing_docs, reason = "the texts say it")]
 pub enum ConfigError {
     #[error("{} can't be read: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },

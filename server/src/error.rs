@@ -42,7 +42,7 @@ pub fn without_numbers(text: &str) -> String {
 
 /// Why the program fails. Its text is what the user sees.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the texts say it
+#[expect(missing_docs, reason = "the texts say it")]
 pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),

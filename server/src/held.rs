@@ -71,7 +71,7 @@ impl Default for Room {
 
 /// A request's part of a [`Room`]; dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct HeldBytes(#[allow(dead_code)] OwnedSemaphorePermit); // held, not read
+pub(crate) struct HeldBytes(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 impl Room {
     /// Room for `bytes` of one request, if there is at once and nobody waits.

@@ -35,7 +35,7 @@ pub enum Listener {
 
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the texts say it
+#[expect(missing_docs, reason = "the texts say it")]
 pub enum BindError {
     #[error(
         "{address} is in use; stop what listens there, or give another --{option} (port 0 picks a free one)"

@@ -5,7 +5,10 @@
 //! memory that is freed only by writing to that disk, both would wait for ever. `PR_SET_IO_FLUSHER` (prctl(2)) tells the
 //! kernel not to do that to us. It takes CAP_SYS_RESOURCE, is a thread's own and inherited by the threads that it starts,
 //! so it is asked for before there are any.
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "system calls that nothing wraps; each block says why it is sound"
+)]
 
 use std::ffi::OsStr;
 use std::io;

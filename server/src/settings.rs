@@ -100,7 +100,7 @@ pub struct ExportSettings {
 
 /// What is wrong with the options, taken together.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the texts say it
+#[expect(missing_docs, reason = "the texts say it")]
 pub enum SettingsError {
     #[error("export {0:?} is named twice; rename one of them")]
     SameName(String),

@@ -307,8 +307,18 @@ pub fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
     let deadline = Instant::now() + timeout;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}: not within {timeout:?}");
-        thread::sleep(Duration::from_millis(5));
+        let_pass(Duration::from_millis(5));
     }
+}
+
+/// Lets time pass where time is what it is about: a pace, an interval between two looks. Whoever waits for something uses
+/// [`eventually`].
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where a thread may sleep"
+)]
+pub fn let_pass(time: Duration) {
+    thread::sleep(time);
 }
 
 fn collect(

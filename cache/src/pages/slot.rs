@@ -1,5 +1,8 @@
 //! A slot, and its lock.
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "a slot is zeroed memory that its lock word guards"
+)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

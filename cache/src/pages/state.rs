@@ -42,7 +42,6 @@ impl PageState {
         Self(frame as u64 | bits)
     }
 
-    #[allow(clippy::cast_possible_truncation)] // masked to 32 bits
     pub(crate) const fn frame(self) -> FrameId {
         (self.0 & FRAME_MASK) as FrameId
     }

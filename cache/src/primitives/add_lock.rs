@@ -456,9 +456,8 @@ impl fmt::Debug for AddLock {
     }
 }
 
-#[allow(unused)]
-const fn assert_send<T: Send + 'static>() {}
 const _: () = {
+    const fn assert_send<T: Send + 'static>() {}
     assert_send::<AddGuard>();
     assert_send::<BlockGuard>();
     assert_send::<ExclusiveGuard>();

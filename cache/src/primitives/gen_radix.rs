@@ -65,7 +65,10 @@
 //! assert_eq!(array.next_tagged(0, Tag::Dirty, &pin), Some(1 << 50));
 //! # Ok::<(), weir_cache::gen_radix::GenRadixError>(())
 //! ```
-#![allow(unsafe_code)] // Nodes of a size known at run time, shared without locks: the workspace's one place for that.
+#![expect(
+    unsafe_code,
+    reason = "nodes of a size known at run time, shared without locks: the workspace's one place for that"
+)]
 
 mod bitmap;
 mod clear;

@@ -390,6 +390,10 @@ impl TwoStateGuard<'_> {
     /// Keeps the hold without the guard; whoever leaks it owes the lock one
     /// [`TwoStateLock::release`].
     pub(crate) fn leak(self) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the guard's caller gives it back"
+        )]
         mem::forget(self);
     }
 }

@@ -38,7 +38,7 @@ pub struct Payload {
     /// The end of the device if the slice reaches it inside its last page: the rest of that page is zero, always.
     zero_tail: bool,
     /// Its share of the payload budget; the edges of a direct write go without.
-    #[allow(dead_code)] // held, not read
+    #[expect(dead_code, reason = "held, not read")]
     budget: Option<OwnedSemaphorePermit>,
 }
 
@@ -131,7 +131,6 @@ impl Payload {
 
     /// Takes it apart for a direct write: the partial head and tail as payloads of their own, and between them whole pages,
     /// with the offset at which they go. The device's short last page is an edge, too: the device may grow meanwhile.
-    #[allow(clippy::type_complexity)]
     pub(crate) fn split_edges(mut self) -> (Option<Self>, Option<(u64, FrameRefs)>, Option<Self>) {
         let range = self.range();
         let tail_partial = within(range.end) != 0;
@@ -184,7 +183,6 @@ impl Payload {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // less than a page
 pub(crate) fn within(offset: u64) -> usize {
     (offset % PAGE_BYTES) as usize
 }

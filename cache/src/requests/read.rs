@@ -279,7 +279,7 @@ fn wanted(offset: u64, length: usize) -> impl Iterator<Item = Wanted> {
     std::iter::from_fn(move || {
         (at < end).then(|| {
             let page = page_of(at);
-            #[allow(clippy::cast_possible_truncation)] // both less than a page
+            #[expect(clippy::cast_possible_truncation, reason = "both less than a page")]
             let (start, length) = (
                 (at % PAGE_BYTES) as usize,
                 (end - at).min(PAGE_BYTES - at % PAGE_BYTES) as usize,

@@ -48,7 +48,7 @@ const SOCKET_MODE: SocketMode = SocketMode(0o600);
 
 /// Why the admin port can't be opened.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the texts say it
+#[expect(missing_docs, reason = "the texts say it")]
 pub enum AdminError {
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -160,7 +160,10 @@ fn latencies(encoder: &mut DescriptorEncoder<'_>, counts: &ByExport<Counts>) -> 
     let mut family = encoder.encode_descriptor("request_seconds", help, None, kind)?;
     each_command(&mut family, counts, |mut one, command| {
         let buckets = buckets(command);
-        #[allow(clippy::cast_precision_loss)] // nanoseconds of months are exact
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "nanoseconds of months are exact"
+        )]
         let sum = command.latency_sum as f64 / 1e9;
         one.encode_histogram::<NoLabelSet>(sum, command.requests, &buckets, None)
     })

@@ -16,7 +16,7 @@ const MODE_OF_OTHERS: u32 = 0o007;
 
 /// Why a token can't be had.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the texts say it
+#[expect(missing_docs, reason = "the texts say it")]
 pub enum TokenError {
     #[error("--admin-token-file {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },

@@ -63,7 +63,7 @@ fn parse_address(text: &str) -> Result<Address, String> {
 
 /// Why a command fails. Its text is what the user sees.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the texts say it
+#[expect(missing_docs, reason = "the texts say it")]
 pub enum ClientError {
     #[error(
         "no Weir answers at {address} ({source}): is it running, or was it started with --no-admin?"

@@ -91,7 +91,7 @@ pub(super) fn bytes(count: u64) -> String {
         return count.to_string();
     }
     let step = count.ilog2() / 10;
-    #[allow(clippy::cast_precision_loss)] // three digits are shown
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let value = count as f64 / (1_u64 << (10 * step)) as f64;
     let unit = UNITS[step as usize - 1];
     let digits = usize::from(value < 10.0 && value.fract() != 0.0);

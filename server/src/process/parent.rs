@@ -22,7 +22,7 @@ const INIT: Pid = Pid::from_raw(1);
 
 /// Why the parent can't be watched.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the texts say it
+#[expect(missing_docs, reason = "the texts say it")]
 pub enum ParentError {
     #[error("--exit-with-parent: the parent process has ended already, or is init; leave it out")]
     Gone,

@@ -70,7 +70,7 @@ struct Segment {
 #[derive(Debug)]
 struct OwnData {
     bytes: Vec<u8>,
-    #[allow(dead_code)] // held, not read
+    #[expect(dead_code, reason = "held, not read")]
     held: HeldBytes,
 }
 

@@ -1,6 +1,6 @@
 //! Constants of the NBD protocol (doc/proto.md of the NBD project), typed in anew: see the crate's documentation.
 
-#![allow(missing_docs, reason = "the names are the protocol's own")]
+#![expect(missing_docs, reason = "the names are the protocol's own")]
 
 pub const NBDMAGIC: u64 = 0x4e42_444d_4147_4943;
 pub const IHAVEOPT: u64 = 0x4948_4156_454f_5054;

@@ -4,12 +4,13 @@ use std::io::{PipeReader, Read as _};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use weir_tests::client::{Client, Options, Socket};
+use weir_tests::process::eventually;
 use weir_tests::server::{ServerBuilder, weir};
 
 use crate::folder;
@@ -48,24 +49,20 @@ fn unread(dir: &Path, level: &str) -> (Killed, String, PipeReader) {
         .expect("weir");
     let child = Killed(child);
     let uri = format!("nbd+unix:///?socket={socket}");
-    let deadline = Instant::now() + SOON;
-    while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-        assert!(Instant::now() < deadline, "no server");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    eventually("the server listens", SOON, || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    });
     (child, uri, stderr)
 }
 
 /// Waits for the end of `child`; panics when it doesn't come.
 fn end_of(mut child: Killed) -> std::process::ExitStatus {
-    let deadline = Instant::now() + SOON;
-    loop {
-        if let Some(status) = child.0.try_wait().expect("our child") {
-            return status;
-        }
-        assert!(Instant::now() < deadline, "SIGTERM wasn't obeyed");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let mut ended = None;
+    eventually("SIGTERM is obeyed", SOON, || {
+        ended = child.0.try_wait().expect("our child");
+        ended.is_some()
+    });
+    ended.expect("it has ended")
 }
 
 #[test]

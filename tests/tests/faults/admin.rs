@@ -186,7 +186,7 @@ fn figure(metrics: &str, series: &str) -> f64 {
 
 #[test]
 #[ignore = "needs the release build; run by tests/run"]
-#[allow(clippy::float_cmp, reason = "counts are whole numbers")]
+#[expect(clippy::float_cmp, reason = "counts are whole numbers")]
 fn metrics_count_what_was_done() {
     let rig = Rig::new();
     let mut client = rig.client();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weir_tests::client::request_bytes;
 use weir_tests::client::wire::*;
-use weir_tests::process::eventually;
+use weir_tests::process::{eventually, let_pass};
 
 use crate::support::{EXPORT_BYTES, Rig, SOON};
 
@@ -50,7 +50,7 @@ fn flood(hold: &str, clear: &str) {
         // Until nothing more is taken.
         let mut last = u64::MAX;
         eventually("the server takes no more", SOON, || {
-            thread::sleep(QUIET);
+            let_pass(QUIET);
             let now = received();
             std::mem::replace(&mut last, now) == now && now > 0
         });

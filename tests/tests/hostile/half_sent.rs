@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use weir_tests::client::wire::*;
 use weir_tests::client::{Client, request_bytes};
-use weir_tests::process::{SetOnDrop, eventually};
+use weir_tests::process::{SetOnDrop, eventually, let_pass};
 use weir_tests::server::Server;
 
 use crate::support::Victim;
@@ -101,7 +101,7 @@ fn a_byte_a_second_keeps_nobody_waiting_and_is_closed_and_named() {
                     // Those that hoard are closed.
                     let _ = client.socket().try_send(&[7]);
                 }
-                thread::sleep(Duration::from_secs(1));
+                let_pass(Duration::from_secs(1));
             }
         });
         let named = || server.log().matches("bytes were kept for a WRITE").count();
@@ -132,7 +132,7 @@ fn a_byte_a_second_is_idle() {
     let begun = Instant::now();
     while client.socket().try_send(&[7]).is_ok() {
         assert!(begun.elapsed() < CLOSED_MAX, "it is kept");
-        thread::sleep(Duration::from_millis(500));
+        let_pass(Duration::from_millis(500));
     }
     victim.survived();
 }

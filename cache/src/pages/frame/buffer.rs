@@ -1,5 +1,5 @@
 //! Private frames: memory that one holder may write.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "slices of frames that nobody else has")]
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -47,6 +47,10 @@ impl<'p> PrivateFrame<'p> {
     #[inline]
     pub(crate) fn into_id(self) -> FrameId {
         let frame = self.frame;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the frame's one reference is the caller's now"
+        )]
         std::mem::forget(self);
         frame
     }

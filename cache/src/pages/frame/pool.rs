@@ -1,5 +1,8 @@
 //! The pool: frames, their reference words, and the free list.
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "frames lie in one mapping, shared by reference counts"
+)]
 
 use std::io;
 use std::ptr::NonNull;
@@ -381,7 +384,7 @@ impl FramePool {
     /// # Safety
     /// Every frame that the range touches is private to the caller, and no other slice of them lives.
     #[inline]
-    #[allow(clippy::mut_from_ref)]
+    #[expect(clippy::mut_from_ref, reason = "the caller has the frame to itself")]
     pub(crate) unsafe fn run_mut(&self, frame: FrameId, start: usize, length: usize) -> &mut [u8] {
         let offset = frame as usize * PAGE_SIZE + start;
         assert!(offset + length <= self.frames as usize * PAGE_SIZE);
@@ -394,7 +397,7 @@ impl FramePool {
     /// # Safety
     /// The frame is private to the caller, and no other slice of it lives.
     #[inline]
-    #[allow(clippy::mut_from_ref)]
+    #[expect(clippy::mut_from_ref, reason = "the caller has the frame to itself")]
     pub(crate) unsafe fn bytes_mut(&self, frame: FrameId) -> &mut [u8; PAGE_SIZE] {
         assert!(frame < self.frames);
         // SAFETY: inside the mapping by the assertion, aligned to a page, initialised, and nobody else's by the caller's
@@ -403,7 +406,7 @@ impl FramePool {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is meant")]
 const fn low(word: u64) -> u32 {
     word as u32
 }

@@ -1,5 +1,5 @@
 //! References to published pages.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "slices of frames that a reference keeps")]
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -52,7 +52,10 @@ impl FrameRefs {
     /// Takes over a reference that the caller holds to published `frame`.
     pub(crate) fn push(&mut self, frame: FrameId, start: usize, length: usize, zero: bool) {
         assert!(length > 0 && start + length <= PAGE_SIZE);
-        #[allow(clippy::cast_possible_truncation)] // at most PAGE_SIZE by the assertion
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "at most PAGE_SIZE by the assertion"
+        )]
         self.slices.push_back(PageSlice {
             frame,
             start: start as u16,
@@ -137,7 +140,7 @@ impl FrameRefs {
         while left > 0 {
             let front = self.slices.front_mut().expect("counted in `bytes`");
             if left < usize::from(front.length) {
-                #[allow(clippy::cast_possible_truncation)] // less than front.length
+                #[expect(clippy::cast_possible_truncation, reason = "less than front.length")]
                 let left = left as u16;
                 front.start += left;
                 front.length -= left;

@@ -72,6 +72,10 @@ impl Inside<'_> {
     /// Stays inside without the guard; whoever leaks it owes the turnstile one
     /// [`Turnstile::leave`].
     pub(super) fn leak(self) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the guard's caller gives it back"
+        )]
         mem::forget(self);
     }
 }

@@ -87,7 +87,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// # Safety
     /// The node is unlinked, and retired once.
     #[cfg(not(loom))]
-    #[allow(clippy::unused_self)] // As under loom.
+    #[expect(clippy::unused_self, reason = "as under loom")]
     unsafe fn retire(&self, node: *mut Header, level: u32, pin: &Guard) {
         // SAFETY: whoever may know the node is pinned by now; no one can learn of it any more. `T`
         // is `Send` and `'static`, so that its entries may be dropped later and elsewhere.

@@ -133,7 +133,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         tidy(top, root.level(), 0, first..=last, tag, self.armed());
     }
 
-    #[allow(clippy::unused_self)] // The path is this array's.
+    #[expect(clippy::unused_self, reason = "the path is this array's")]
     fn header<'g>(&self, path: &Path, level: u32, _pin: &'g Guard) -> &'g Header {
         // SAFETY: every node begins with a header, and the pin, which was there before the path,
         // keeps it.

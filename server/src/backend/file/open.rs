@@ -54,7 +54,7 @@ pub struct FileOptions {
 
 /// Why a file can't be served.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the texts say it
+#[expect(missing_docs, reason = "the texts say it")]
 pub enum OpenFileError {
     #[error("{} doesn't exist; give --size SIZE to create it", path.display())]
     Missing { path: PathBuf },

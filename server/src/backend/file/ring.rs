@@ -27,7 +27,10 @@
 //! all else is handed back as if it had failed, which the caller does over with threads. What was pushed and not taken may be
 //! handed back only when nobody is in the kernel to submit it, so those who are there are counted, and the last to
 //! leave does it.
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "the kernel reads and writes memory that this module keeps alive"
+)]
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -404,6 +407,10 @@ impl Drop for Shared {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.under_way > 0 {
             // The runtime has ended under running transfers: the kernel may still write to their frames, so they are never freed.
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the kernel may still write there"
+            )]
             std::mem::forget(std::mem::take(&mut state.operations));
         }
     }

@@ -4,11 +4,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use weir_tests::process::let_pass;
 
 use crate::stream::Address;
 use crate::wire::failure;
@@ -44,7 +44,7 @@ impl Server {
                     "the server doesn't listen after {START_TIME_MAX:?}"
                 )));
             }
-            thread::sleep(LOOK_INTERVAL);
+            let_pass(LOOK_INTERVAL);
         }
         Ok(server)
     }
@@ -70,7 +70,7 @@ impl Server {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            thread::sleep(LOOK_INTERVAL);
+            let_pass(LOOK_INTERVAL);
         }
         Err(failure(format!(
             "the server still runs {STOP_TIME_MAX:?} after SIGTERM"

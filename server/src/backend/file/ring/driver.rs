@@ -1,5 +1,8 @@
 //! The task that takes the ring's completions, submits what nobody else does, and looks after the clock.
-#![allow(unsafe_code)]
+#![expect(
+    unsafe_code,
+    reason = "submits entries whose memory the ring keeps alive"
+)]
 
 use std::future::poll_fn;
 use std::io;

@@ -1,7 +1,7 @@
 //! One transfer as the ring's list keeps it: what the kernel works on, and what has become of it.
 //!
 //! The memory that the kernel is told of belongs to the operation, and leaves it only when the kernel has completed it.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "memory that the kernel reads and writes")]
 
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
