@@ -14,6 +14,7 @@ pub mod client;
 mod connection;
 mod device;
 mod export;
+pub mod export_options;
 pub mod export_spec;
 mod fault;
 mod inject;

@@ -14,6 +14,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
+use crate::cli::export_options::ExportOptions;
 use crate::cli::serve::ServeOptions;
 use crate::error::Error;
 
@@ -44,17 +47,37 @@ pub fn read(path: &Path) -> Result<ServeOptions, ConfigError> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<ServeOptions, ConfigError> {
-    toml::from_str(text).map_err(|error| {
-        let line = line_at(text, error.span().map_or(0, |span| span.start));
+    let refusal = |at: usize, message: String| ConfigError::Parse {
+        path: path.to_owned(),
+        line: line_at(text, at),
+        message,
+    };
+    if let Some(unknown) = keys::unknown(text) {
+        let message = words::unknown_key(&unknown.key, &unknown.known);
+        return Err(refusal(unknown.span.start, message));
+    }
+    deserialized(text).map_err(|error| {
         // An error is one line; the parser's may be several.
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
-        let message = words::plain(&message);
-        ConfigError::Parse {
-            path: path.to_owned(),
-            line,
-            message,
-        }
+        let at = error.span().map_or(0, |span| span.start);
+        refusal(at, words::plain(&message))
     })
+}
+
+/// The structures of the command line, each read from the same text: nested, their errors would have no places.
+fn deserialized(text: &str) -> Result<ServeOptions, toml::de::Error> {
+    #[derive(Deserialize)]
+    struct Exports {
+        #[serde(default)]
+        export: Vec<ExportOptions>,
+    }
+    let mut options: ServeOptions = toml::from_str(text)?;
+    options.exports = toml::from_str(text)?;
+    let Exports { export } = toml::from_str(text)?;
+    for (spec, own) in options.export.iter_mut().zip(export) {
+        spec.options = own;
+    }
+    Ok(options)
 }
 
 /// `error` with its line, if it is about something that stands in the file at `path`.
@@ -78,6 +101,7 @@ fn line_at(text: &str, at: usize) -> usize {
     before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
+mod keys;
 mod place;
 mod words;
 

@@ -11,6 +11,7 @@ use weir_protocol::constants::MAX_NAME;
 
 use crate::backend::file::Engine;
 use crate::cli::Switch;
+use crate::cli::export_options::ExportOptions;
 use crate::cli::export_spec::ExportSpec;
 use crate::cli::serve::ServeOptions;
 use crate::cli::socket_mode::SocketMode;
@@ -140,7 +141,12 @@ impl Settings {
         check_names(&specs)?;
         let sharing = specs
             .iter()
-            .filter(|spec| spec.cache_size.or(options.cache_size).is_none())
+            .filter(|spec| {
+                spec.options
+                    .cache_size
+                    .or(options.exports.cache_size)
+                    .is_none()
+            })
             .count();
         let memory = (sharing > 0).then(MachineMemory::detect);
         let share = memory.map_or(CACHE_BYTES_MIN, |memory| memory.cache_share(sharing));
@@ -217,7 +223,8 @@ impl ExportSettings {
         share: u64,
         first_try: bool,
     ) -> Result<Self, SettingsError> {
-        let cache_size = spec.cache_size.or(server.cache_size);
+        let options = spec.options.or(&server.exports);
+        let cache_size = options.cache_size;
         if let Some(size) = cache_size.filter(|size| size.0 < CACHE_BYTES_MIN) {
             return Err(SettingsError::SmallCache(size, spec.name));
         }
@@ -233,21 +240,12 @@ impl ExportSettings {
             source: spec.source,
             size: spec.size,
             cache_bytes: cache_size.map_or(share, |size| size.0),
-            mode: spec
-                .cache
-                .or(server.cache)
-                .map_or_else(CacheMode::default, Into::into),
-            read_only: spec.read_only.or(server.read_only).unwrap_or(false),
-            direct_threshold: spec
-                .direct_threshold
-                .or(server.direct_threshold)
-                .map(|size| size.0),
-            quota: spec.quota.or(server.quota).map(|size| size.0),
-            engine: spec
-                .io_engine
-                .or(server.io_engine)
-                .map_or_else(Engine::default, Into::into),
-            power_cut: spec.power_cut.or(server.power_cut).unwrap_or(false),
+            mode: options.cache.map_or_else(CacheMode::default, Into::into),
+            read_only: options.read_only.unwrap_or(false),
+            direct_threshold: options.direct_threshold.map(|size| size.0),
+            quota: options.quota.map(|size| size.0),
+            engine: options.io_engine.map_or_else(Engine::default, Into::into),
+            power_cut: options.power_cut.unwrap_or(false),
             keys: false,
         })
     }
@@ -264,13 +262,7 @@ fn export_specs(options: &ServeOptions) -> Vec<ExportSpec> {
         name: String::new(),
         source,
         size: options.size,
-        cache_size: None,
-        cache: None,
-        read_only: None,
-        quota: None,
-        direct_threshold: None,
-        io_engine: None,
-        power_cut: None,
+        options: ExportOptions::default(),
         description: None,
     });
     default

@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::{CacheModeName, IoEngineName};
+use super::export_options::ExportOptions;
 use crate::size::Size;
 use crate::source::Source;
 
 /// An export that was asked for by name, with what was said about it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case")]
 pub struct ExportSpec {
     /// What clients ask for; empty for the default export.
     pub name: String,
@@ -20,22 +20,11 @@ pub struct ExportSpec {
     pub source: Source,
     /// `size`
     pub size: Option<Size>,
-    /// `cache-size`
-    pub cache_size: Option<Size>,
-    /// `cache`
-    pub cache: Option<CacheModeName>,
-    /// `read-only`
-    pub read_only: Option<bool>,
-    /// `quota`
-    pub quota: Option<Size>,
-    /// `direct-threshold`
-    pub direct_threshold: Option<Size>,
-    /// `io-engine`
-    pub io_engine: Option<IoEngineName>,
-    /// `power-cut`
-    pub power_cut: Option<bool>,
     /// `description`
     pub description: Option<String>,
+    /// The other keys.
+    #[serde(skip)]
+    pub options: ExportOptions,
 }
 
 /// Why a text is no export.
@@ -45,7 +34,10 @@ pub enum ExportSpecError {
     #[error("{0:?} names no source; write NAME=SOURCE, for example db=/srv/db.img")]
     NoSource(String),
     /// A key that doesn't exist.
-    #[error("{0:?} is no key of an export; there are {KEYS}. Write a comma inside a value twice")]
+    #[error(
+        "{0:?} is no key of an export; there are {known}. Write a comma inside a value twice",
+        known = keys()
+    )]
     UnknownKey(String),
     /// A key that needs a value and has none.
     #[error("{key} needs a value: {key}=...")]
@@ -66,7 +58,25 @@ pub enum ExportSpecError {
     },
 }
 
-const KEYS: &str = "size, cache-size, cache, read-only, quota, direct-threshold, io-engine, power-cut and description";
+/// What `--export` is, in a line of `--help`.
+pub const HELP: &str = "Serves SOURCE under NAME as well; may be repeated";
+
+/// What `--export` is, in full.
+#[must_use]
+pub fn long_help() -> String {
+    format!(
+        "{HELP}\n\nThe keys are {}; they mean what the options of these names mean, which are their defaults (not so the size). \
+         A comma inside a value is written twice.",
+        keys()
+    )
+}
+
+/// The keys of an export, for people.
+fn keys() -> String {
+    let mut keys: Vec<_> = [ExportOptions::KEYS, ExportSpec::KEYS].concat();
+    let last = keys.pop().expect("there are some");
+    format!("{} and {last}", keys.join(", "))
+}
 
 impl FromStr for ExportSpec {
     type Err = ExportSpecError;
@@ -81,14 +91,8 @@ impl FromStr for ExportSpec {
             name: name.to_owned(),
             source: parse("source", Some(&source))?,
             size: None,
-            cache_size: None,
-            cache: None,
-            read_only: None,
-            quota: None,
-            direct_threshold: None,
-            io_engine: None,
-            power_cut: None,
             description: None,
+            options: ExportOptions::default(),
         };
         for word in words {
             let (key, value) = match word.split_once('=') {
@@ -102,23 +106,26 @@ impl FromStr for ExportSpec {
 }
 
 impl ExportSpec {
+    /// The keys beside its options.
+    pub const KEYS: &[&str] = &["size", "description"];
+
     fn set(&mut self, key: &str, value: Option<&str>) -> Result<(), ExportSpecError> {
         match key {
             "size" => set_once(&mut self.size, key, value),
-            "cache-size" => set_once(&mut self.cache_size, key, value),
-            "cache" => set_once(&mut self.cache, key, value),
-            "read-only" => set_once(&mut self.read_only, key, value.or(Some("true"))),
-            "quota" => set_once(&mut self.quota, key, value),
-            "direct-threshold" => set_once(&mut self.direct_threshold, key, value),
-            "io-engine" => set_once(&mut self.io_engine, key, value),
-            "power-cut" => set_once(&mut self.power_cut, key, value.or(Some("true"))),
             "description" => set_once(&mut self.description, key, value),
-            _ => Err(ExportSpecError::UnknownKey(key.to_owned())),
+            _ => self
+                .options
+                .set(key, value)
+                .unwrap_or_else(|| Err(ExportSpecError::UnknownKey(key.to_owned()))),
         }
     }
 }
 
-fn set_once<T>(field: &mut Option<T>, key: &str, value: Option<&str>) -> Result<(), ExportSpecError>
+pub(super) fn set_once<T>(
+    field: &mut Option<T>,
+    key: &str,
+    value: Option<&str>,
+) -> Result<(), ExportSpecError>
 where
     T: FromStr<Err: std::fmt::Display>,
 {

@@ -1,6 +1,6 @@
 //! The options of `weir serve`, which are also the keys of its configuration file.
 //!
-//! One structure is both, so that the names can't differ. An option that wasn't given is `None` or empty: what the command
+//! The same structures are both, so that the names can't differ. An option that wasn't given is `None` or empty: what the command
 //! line leaves open the file says, and what that leaves open [`crate::settings`] decides.
 
 use std::path::PathBuf;
@@ -9,17 +9,18 @@ use clap::{ArgAction, Args};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::export_spec::ExportSpec;
+use super::Switch;
+use super::export_options::ExportOptions;
+use super::export_spec::{self, ExportSpec};
 use super::socket_mode::SocketMode;
 use super::time::Time;
-use super::{CacheModeName, IoEngineName, Switch};
 use crate::listener::Address;
 use crate::size::Size;
 use crate::source::{self, Source};
 
 /// What can be said about a server.
 #[derive(Args, Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, rename_all = "kebab-case")]
 pub struct ServeOptions {
     /// What to serve as the default export; the table of the stores says how that is written.
     #[arg(value_name = "SOURCE", help = source::help(), long_help = source::long_help())]
@@ -31,11 +32,8 @@ pub struct ServeOptions {
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
 
-    /// Serves SOURCE under NAME as well; may be repeated
-    ///
-    /// The keys are size, cache-size, cache, read-only, quota, direct-threshold, io-engine, power-cut and description; they
-    /// mean what the options of these names mean, which are their defaults (not so the size). A comma inside a value is written twice.
-    #[arg(long, value_name = "NAME=SOURCE[,key=value...]")]
+    /// Serves SOURCE under NAME as well, with keys of its own; may be repeated
+    #[arg(long, value_name = "NAME=SOURCE[,key=value...]", help = export_spec::HELP, long_help = export_spec::long_help())]
     pub export: Vec<ExportSpec>,
 
     /// Where to listen: HOST:PORT, [::1]:PORT or unix:PATH; may be repeated; port 0 picks a free one [default: 127.0.0.1:10809]
@@ -56,35 +54,10 @@ pub struct ServeOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub no_admin: Option<bool>,
 
-    /// The most memory that the cache of each export takes [default: a share of the machine's]
-    #[arg(long, value_name = "SIZE")]
-    pub cache_size: Option<Size>,
-
-    /// When a write is acknowledged: once in memory (writeback), once durable (writethrough), or uncached (none)
-    #[arg(long, value_name = "MODE")]
-    pub cache: Option<CacheModeName>,
-
-    /// Refuses everything that changes data, and opens files for reading only
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
-    pub read_only: Option<bool>,
-
-    /// Requests of at least SIZE go past the cache
-    #[arg(long, value_name = "SIZE")]
-    pub direct_threshold: Option<Size>,
-
-    /// The most that an export may allocate in its store; a write beyond it gets ENOSPC
-    #[arg(long, value_name = "SIZE")]
-    pub quota: Option<Size>,
-
-    /// How whole pages of files are read and written: io_uring where the system has it (auto), or threads
-    #[arg(long, value_name = "ENGINE")]
-    pub io_engine: Option<IoEngineName>,
-
-    /// Makes `weir device power-cut` possible: what isn't flushed is kept apart, so that it can be lost
-    ///
-    /// It is kept in memory, up to 256 MiB of it beside the cache.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
-    pub power_cut: Option<bool>,
+    /// What every export is that says nothing else.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub exports: ExportOptions,
 
     /// Adds a fault rule from the start, such as 'read p=1% delay=20ms'; may be repeated
     #[arg(long, value_name = "RULE")]
@@ -177,13 +150,7 @@ impl ServeOptions {
             size,
             listen: list(self.listen, file.listen),
             socket_mode: self.socket_mode.or(file.socket_mode),
-            cache_size: self.cache_size.or(file.cache_size),
-            cache: self.cache.or(file.cache),
-            read_only: self.read_only.or(file.read_only),
-            direct_threshold: self.direct_threshold.or(file.direct_threshold),
-            quota: self.quota.or(file.quota),
-            io_engine: self.io_engine.or(file.io_engine),
-            power_cut: self.power_cut.or(file.power_cut),
+            exports: self.exports.or(&file.exports),
             fault: list(self.fault, file.fault),
             config: self.config,
             run: self.run.or(file.run),

@@ -45,7 +45,7 @@ fn booleans_need_no_value() {
         let Command::Serve(options) = parse(words).expect(words).command else {
             panic!("{words}")
         };
-        assert_eq!(options.read_only, expected, "{words}");
+        assert_eq!(options.exports.read_only, expected, "{words}");
     }
 }
 

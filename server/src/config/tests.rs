@@ -46,11 +46,12 @@ fn every_option_has_its_name() {
     );
     assert_eq!(options.size, Some(Size(1 << 20)));
     assert_eq!(options.listen.len(), 2);
-    assert_eq!(options.cache, Some(CacheModeName::Writethrough));
-    assert_eq!(options.io_engine, Some(IoEngineName::Threads));
+    assert_eq!(options.exports.cache, Some(CacheModeName::Writethrough));
+    assert_eq!(options.exports.io_engine, Some(IoEngineName::Threads));
     assert_eq!(options.allow.len(), 2);
     assert_eq!(options.export[0].source, source("memory:1G"));
     assert_eq!(options.export[0].description.as_deref(), Some("a, b"));
+    assert_eq!(options.export[0].options.read_only, Some(false));
 }
 
 #[test]
@@ -88,7 +89,7 @@ fn the_command_line_wins() {
     };
     let both = line.or(file);
     assert_eq!(
-        (both.size, both.quota),
+        (both.size, both.exports.quota),
         (Some(Size(7)), Some(Size(2 << 30)))
     );
     assert_eq!(both.listen, ["g:2".parse().unwrap()]);

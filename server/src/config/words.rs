@@ -10,16 +10,17 @@ pub(super) fn plain(message: &str) -> String {
     translated(message).unwrap_or_else(|| message.to_owned())
 }
 
+/// What is said of a key that means nothing.
+pub(super) fn unknown_key(key: &str, known: &[String]) -> String {
+    let guess = closest(key, known.iter().map(String::as_str))
+        .map_or(String::new(), |guess| format!(" (did you mean {guess:?}?)"));
+    format!(
+        "there is no key {key:?} here{guess}; the keys are {}",
+        known.join(", ")
+    )
+}
+
 fn translated(message: &str) -> Option<String> {
-    if let Some(rest) = message.strip_prefix("unknown field ") {
-        let (key, known) = named_and_known(rest)?;
-        let guess = closest(key, known.iter().copied())
-            .map_or(String::new(), |guess| format!(" (did you mean {guess:?}?)"));
-        return Some(format!(
-            "there is no key {key:?} here{guess}; the keys are {}",
-            known.join(", ")
-        ));
-    }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let (value, known) = named_and_known(rest)?;
         return Some(format!("{value:?} is none of {}", known.join(", ")));

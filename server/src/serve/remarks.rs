@@ -36,13 +36,17 @@ pub(super) fn of_memory(exports: &[ExportSettings], memory: MachineMemory) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::export_options::ExportOptions;
     use crate::cli::serve::ServeOptions;
     use crate::settings::Settings;
 
     fn exports(cache: &str) -> Vec<ExportSettings> {
         let options = ServeOptions {
             export: vec!["a=x".parse().unwrap(), "b=y".parse().unwrap()],
-            cache_size: Some(cache.parse().unwrap()),
+            exports: ExportOptions {
+                cache_size: Some(cache.parse().unwrap()),
+                ..ExportOptions::default()
+            },
             ..ServeOptions::default()
         };
         Settings::resolve(options).unwrap().exports

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cli::{CacheModeName, IoEngineName};
 
 fn parsed(text: &str) -> ExportSpec {
     text.parse()
@@ -31,14 +32,16 @@ fn every_key() {
             name: "db".to_owned(),
             source: source("db.img"),
             size: Some(Size(10 << 30)),
-            cache_size: Some(Size(64 << 20)),
-            cache: Some(CacheModeName::Writethrough),
-            read_only: Some(true),
-            quota: Some(Size(1 << 30)),
-            direct_threshold: Some(Size(1 << 20)),
-            io_engine: Some(IoEngineName::Threads),
-            power_cut: Some(false),
             description: Some("my own, disk".to_owned()),
+            options: ExportOptions {
+                cache_size: Some(Size(64 << 20)),
+                cache: Some(CacheModeName::Writethrough),
+                read_only: Some(true),
+                quota: Some(Size(1 << 30)),
+                direct_threshold: Some(Size(1 << 20)),
+                io_engine: Some(IoEngineName::Threads),
+                power_cut: Some(false),
+            },
         }
     );
 }
