@@ -31,7 +31,7 @@ use weir_faults::Faults;
 
 use crate::connection::ConnectionTable;
 use crate::export::ExportTable;
-use crate::serve::Server;
+use crate::server::Server;
 
 mod aside;
 mod connections;

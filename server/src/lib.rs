@@ -25,6 +25,7 @@ pub mod logging;
 pub mod process;
 pub mod resources;
 pub mod serve;
+pub mod server;
 pub mod session;
 pub mod settings;
 pub mod shutdown;

@@ -11,52 +11,31 @@ use std::future::pending;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use weir_faults::Faults;
 
 use crate::admin::AdminListener;
 use crate::cli::client::print;
 use crate::cli::counted;
 use crate::cli::serve::ServeOptions;
-use crate::connection::ConnectionTable;
 use crate::error::Error;
-use crate::export::{self, ExportTable, OpenExportError};
-use crate::listener::{Admission, AllowList, Listener, accept_loop, inherited};
+use crate::listener::{Listener, inherited};
 use crate::process::parent::{Parent, WatchedParent};
-use crate::resources::MachineMemory;
-use crate::session::SessionContext;
-use crate::settings::{AdminPort, Settings};
+use crate::server::Server;
+use crate::settings::Settings;
 use crate::shutdown::finish;
 use crate::signals::Signals;
-use crate::size::Size;
-use crate::{config, descriptors, logging, process};
+use crate::{config, logging, process};
 
 mod announce;
 mod attend;
 mod check;
 mod command;
-mod remarks;
 mod watchdog;
 
 use announce::Announcement;
 use attend::Attendant;
 use command::RunningCommand;
-
-/// A running server: what its sessions and its admin port work on.
-#[derive(Debug)]
-pub struct Server {
-    /// What is served.
-    pub exports: Arc<ExportTable>,
-    /// Injected faults.
-    pub faults: Faults,
-    /// The open connections.
-    pub connections: Arc<ConnectionTable>,
-    /// Cancelled when the server is to stop.
-    pub stop: CancellationToken,
-}
 
 /// Serves until told to stop.
 ///
@@ -110,7 +89,7 @@ async fn serve(
     let inherited = inherited()?;
     let listeners = bind(settings, inherited.listeners).await?;
     let admin = AdminListener::bind(settings, inherited.admin).await?;
-    let server = open(settings, faults).await.map_err(located)?;
+    let server = Server::open(settings, faults).await.map_err(located)?;
     if let Some(remark) = admin.as_ref().and_then(AdminListener::remark) {
         tracing::warn!("{remark}");
     }
@@ -118,7 +97,7 @@ async fn serve(
     let admin_url = admin.as_ref().map(|admin| admin.url().to_owned());
     let announcement = Announcement::new(&listeners, &server, admin_url).map_err(Error::System)?;
     let sessions = TaskTracker::new();
-    let acceptors = accept(settings, &server, listeners, &sessions);
+    let acceptors = server.accept(settings, listeners, &sessions);
     if let Some(admin) = admin {
         acceptors.spawn(admin.serve(&server, server.stop.clone()));
     }
@@ -156,96 +135,6 @@ async fn bind(settings: &Settings, mut listeners: Vec<Listener>) -> Result<Vec<L
         listeners.push(Listener::bind(&Settings::listen_default(), "listen").await?);
     }
     Ok(listeners)
-}
-
-/// Opens the exports. It logs nothing before all are open, so that a refusal is one line.
-async fn open(settings: &Settings, faults: Faults) -> Result<Server, Error> {
-    let mut exports = Vec::new();
-    for settings in &settings.exports {
-        let refused = |source| Error::Export {
-            name: settings.name.clone(),
-            keys: settings.keys,
-            source,
-        };
-        let export = export::open(settings, &faults).await.map_err(refused)?;
-        let counted = export.cache.count_space().await;
-        counted.map_err(|errno| refused(OpenExportError::Space(errno)))?;
-        exports.push(export);
-    }
-    let exports: Arc<ExportTable> = Arc::new(exports.into_iter().collect());
-    report(settings, &exports);
-    Ok(Server {
-        exports,
-        faults,
-        connections: Arc::default(),
-        stop: CancellationToken::new(),
-    })
-}
-
-/// What was opened, and what its user should know about it.
-fn report(settings: &Settings, exports: &ExportTable) {
-    if let Some(memory) = settings.memory {
-        tracing::info!(
-            "--cache-size defaults to a share of {} MiB of memory",
-            memory.bytes >> 20
-        );
-    }
-    if let Some(remark) = remarks::of_memory(&settings.exports, MachineMemory::detect()) {
-        tracing::warn!("{remark}");
-    }
-    for settings in &settings.exports {
-        let Some(export) = exports.get(&settings.name) else {
-            continue;
-        };
-        let size = export.cache.size();
-        tracing::info!(
-            "export {:?}: {}, {size} bytes ({}), cache {} MiB ({:?})",
-            export.name,
-            export.source,
-            Size(size),
-            settings.cache_bytes >> 20,
-            settings.mode,
-        );
-        for remark in remarks::of(size).iter().chain(&export.remarks) {
-            tracing::warn!("{}: {remark}", export.source);
-        }
-    }
-}
-
-fn accept(
-    settings: &Settings,
-    server: &Server,
-    listeners: Vec<Listener>,
-    sessions: &TaskTracker,
-) -> TaskTracker {
-    let has_admin_port = settings.admin != AdminPort::Closed;
-    let (connections_max, remark) =
-        descriptors::connections_max(settings.max_connections, has_admin_port);
-    if let Some(remark) = remark {
-        tracing::warn!("{remark}");
-    }
-    let admission = Arc::new(Admission::new(
-        AllowList::new(settings.allow.clone()),
-        connections_max,
-    ));
-    let context = Arc::new(SessionContext {
-        exports: Arc::clone(&server.exports),
-        faults: server.faults.clone(),
-        timeouts: settings.timeouts,
-        connections: Arc::clone(&server.connections),
-        shutdown: server.stop.clone(),
-    });
-    let acceptors = TaskTracker::new();
-    for listener in listeners {
-        acceptors.spawn(accept_loop(
-            listener,
-            Arc::clone(&admission),
-            Arc::clone(&context),
-            sessions.clone(),
-            server.stop.clone(),
-        ));
-    }
-    acceptors
 }
 
 /// Serves until a signal comes, the parent has ended, or the command of `--run` has ended, whose status is the outcome.

@@ -28,7 +28,7 @@ use super::{AdminState, ApiError, BODY_BYTES_MAX, router};
 use crate::cli::socket_mode::SocketMode;
 use crate::limits::ACCEPT_RETRY_DELAY;
 use crate::listener::{Address, BindError, Listener, tcp};
-use crate::serve::Server;
+use crate::server::Server;
 use crate::settings::{AdminPort, Settings};
 
 /// How long a client may take to send a request's head, and how long it may stay silent between two.

@@ -15,7 +15,7 @@ use crate::admin::AdminListener;
 use crate::backend::MemoryBackend;
 use crate::cli::{Cli, Command};
 use crate::export::Export;
-use crate::serve::Server;
+use crate::server::Server;
 use crate::settings::Settings;
 
 /// Far above what an answer takes, and below every deadline of the port.
