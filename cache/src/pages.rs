@@ -6,10 +6,11 @@
 //! # Parts
 //! - [`PageTable`] has the slots, the counts and the frames. It finds a slot by the number of its page and locks it. It works
 //!   without a cache, and so do its tests.
-//! - [`PageSlot`] is what is known of one page: 16 bytes in the [`GenRadix`](crate::GenRadix). It has a state word (the number of a
-//!   frame and six independent bits) and a detail word. A hit loads the state word and takes no lock.
-//! - [`LockedPage`] is a slot that its holder may change, by [`Transition`]s and in no other way. The lock is one bit of the state
-//!   word, a spin lock. It is held for a handful of instructions and at most one 4 KiB copy, never across an await.
+//! - [`PageSlot`] is what is known of one page: 16 bytes in the [`GenRadix`](crate::gen_radix::GenRadix). It has a state word (the
+//!   number of a frame and six independent bits) and a detail word. A hit loads the state word and takes no lock.
+//! - [`LockedPage`] is a slot that its holder may change, by [`Transition`](locked::Transition)s and in no other way. The lock is
+//!   one bit of the state word, a spin lock. It is held for a handful of instructions and at most one 4 KiB copy, never across an
+//!   await.
 //! - [`PageGuard`] is a locked page of the table. It keeps what goes with the state in step with it: the tags by which the
 //!   array finds pages of a state, the number of pages in its leaf, the reference that a slot has to its frame, and the frame's owner.
 //! - [`frame`] is the memory.
@@ -60,7 +61,7 @@
 //! - `FILLING`: the number of the fill.
 //!
 //! # Counters
-//! [`Counts`] has one counter per bit, and one for pages that are not clean. They are changed in one place, when a locked
+//! [`Counts`](counts::Counts) has one counter per bit, and one for pages that are not clean. They are changed in one place, when a locked
 //! slot is stored back, by comparing the old with the new word, so they can't drift from the bits.
 
 mod counts;
