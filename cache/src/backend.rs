@@ -18,8 +18,8 @@
 //! to cover is unknown: the store may have forgotten it, and the next sync may succeed all the same, as Linux' does. A sync is no
 //! promise to anybody. [`Backend::cover`] is: it says that a client is about to be told.
 //!
-//! **Sizes.** Reads ask for whole pages, the last of which may reach past the device's end and is zero there. Writes are cut at the
-//! end by the cache. The size changes by [`Backend::resize`], [`Backend::insert_range`] and [`Backend::collapse_range`] alone. Beside
+//! **Sizes.** Reads ask for whole pages, the last of which may reach past the device's end and is zero there. The cache
+//! cuts writes at the end, so a store need not look for what lies past it. The size changes by [`Backend::resize`], [`Backend::insert_range`] and [`Backend::collapse_range`] alone. Beside
 //! these no read and no other mutation is under way; a sync or a look for extents may be.
 //!
 //! **Abilities.** A store that can't do a thing says so in its [`Capabilities`] and answers `ENOTSUP`; nothing is emulated silently.
@@ -42,7 +42,8 @@
 //!
 //! So a call that changes the store is dropped with the runtime only, and the process has ended by then. A store to which `cover`
 //! means work finishes that by itself, in the order in which it was begun. Several calls are polled by one task, which stands
-//! still while one of them blocks: what blocks belongs on a thread of the store's own.
+//! still while one of them blocks: what blocks belongs on a thread of the store's own. What a call does in memory counts too. A
+//! loop over pages lets others have their turn, as `memory` does with tokio's `consume_budget`.
 //!
 //! Cache hits never reach a store, so a boxed future per call is affordable.
 
@@ -62,7 +63,7 @@ pub type BackendFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Geometry {
     /// Bytes.
     pub size: u64,
-    /// The unit in which space is allocated and given back, in bytes, a power of two.
+    /// The unit in which space is allocated and given back, in bytes, a power of two. Less than a page counts as a page.
     pub allocation_unit: u32,
     /// Whether the medium turns (told to clients as NBD_FLAG_ROTATIONAL).
     pub rotational: bool,
@@ -79,7 +80,7 @@ pub struct Capabilities {
     pub zero_punch: bool,
     /// [`Backend::resize`] works.
     pub resize: bool,
-    /// [`Backend::extents`] knows holes.
+    /// [`Backend::extents`] knows holes. A quota needs that.
     pub extents: bool,
     /// [`Backend::insert_range`] and [`Backend::collapse_range`] work.
     pub shift: bool,
@@ -158,8 +159,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
         unsupported()
     }
 
-    /// What `range` holds: adjacent, in order, covering the range from its start; may stop early after `most` extents. By default
-    /// it is data, as far as anybody knows.
+    /// What `range` holds: adjacent, in order, covering the range from its start; may stop early after `most` extents. Nothing is
+    /// said of what lies past the end, where `range` may reach if the device has just become smaller. By default it is data, as
+    /// far as anybody knows.
     fn extents(
         &self,
         range: Range<u64>,

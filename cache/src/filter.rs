@@ -1,15 +1,15 @@
 //! A layer over a store.
 //!
-//! A [`Filter`] stands between the cache and a store, or another filter, and overrides what it is about. Everything else it hands
-//! on to what is below it ([`Filter::next`]), and whoever stacks it sees one more [`Backend`]: that is one implementation for
-//! all filters, at the end of this file.
+//! A [`Filter`] stands between the cache and a store, or another filter. It overrides what it is about. Everything else it
+//! hands on to what is below it ([`Filter::next`]). What is above it sees one more [`Backend`]: one implementation at the end
+//! of this file makes a backend of every filter.
 //!
 //! # What a filter must think of
-//! - [`Filter::cover`] has no default. It is the promise to a client that a sync has kept, and a layer that holds something back
-//!   and doesn't hear of the promise breaks it. A filter that holds nothing back says
+//! - [`Filter::cover`] has no default. It says that a client is about to be told that its data is durable. A layer that holds
+//!   something back has to hear of that, or it breaks the promise. A filter that holds nothing back says
 //!   `self.next().cover(range)`, and says it on purpose.
-//! - [`Filter::capabilities`] are those of the whole stack from here down. A filter that can't hand a call on truly takes the
-//!   ability away.
+//! - [`Filter::capabilities`] are those of the whole stack from here down. A filter that can't hand a call on faithfully takes
+//!   the ability away.
 //! - A filter that changes what a `write` stores thinks of `write_zeroes`, `discard`, `extents`, `resize`, `insert_range` and
 //!   `collapse_range` too.
 //! - The contract of [`backend`](crate::backend) holds above and below it: what may be dropped half-way, and what may not.

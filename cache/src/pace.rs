@@ -1,18 +1,19 @@
-//! Long work on pages, with the others' turns in between.
+//! Long work on pages, with the turns of others in between.
 //!
-//! What goes over pages in memory waits for nothing, so the runtime has no chance to let anybody else go on: a trim of 4 GiB of
+//! A loop over pages in memory waits for nothing, so the runtime has no chance to let other tasks go on. A trim of 4 GiB of
 //! cached pages would keep a processor, and every session on it, for some 50 ms. So every loop whose length a client or an
-//! operator decides says how many steps it is about to make, a page being one, and waits for the others' turn when it is time.
+//! operator decides says how many steps it is about to make, a page being one, and lets others have their turn when it is time.
 //!
-//! # Whose time
-//! A session carries up to 256 requests in one task. Even if each of them made little of its way at a time, all of them together
-//! would make too much. So the steps are taken off the budget that the runtime gives a task each time that it is polled: once that is
-//! used up, everything in this task that asks before it goes on has to wait, and so has all that waits for the runtime's sockets,
-//! semaphores and locks. One poll comes to [`STEPS_PER_POLL`], whoever makes them.
+//! # The budget
+//! A session carries up to 256 requests in one task. Even if each of them made few steps at a time, all of them together would
+//! make too many. So steps are taken off the budget that the runtime gives a task each time it is polled. When that is used up,
+//! all work of this task that asks has to wait for the next poll, and so has everything that waits for the runtime's sockets,
+//! semaphores and locks. One poll comes to [`STEPS_PER_POLL`], whatever makes them.
 //!
-//! Nothing may be held over a turn that others need to go on: no page lock, no epoch. Guards may be: who waits for them
-//! waits for the work, however it is cut. Other threads go on beside such a loop in any case, so a turn in the middle lets nothing
-//! be seen that couldn't be seen before.
+//! # What may be held
+//! A loop gives up its turn without anything that others need to go on: no page lock, no epoch. It may keep guards, since
+//! whatever waits for a guard waits for the whole work, however it is cut. Other threads run beside such a loop in any case, so
+//! a turn in the middle shows nothing that couldn't be seen before.
 
 /// Steps that cost a task one unit of its budget.
 const STEPS_PER_UNIT: usize = 64;

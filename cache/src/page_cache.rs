@@ -1,51 +1,65 @@
 //! The page cache of one export: the state that everything else in this crate works on.
 //!
 //! # Shape
-//! [`PageCache`] owns the [`PageTable`] (what is known of each page), the frames ([`FramePool`]), the [`AddLock`] that keeps
-//! fills and blockers apart, and the bookkeeping of what is on its way to or from the backend. The operations live in
-//! modules of their own: [`read`](crate::requests::read), [`write`](crate::requests::write), [`discard`](crate::requests::discard),
-//! [`flush`](crate::durability::flush), [`writeback`](crate::durability::writeback), [`readahead`](crate::pressure::readahead), [`reclaim`](crate::pressure::memory).
+//! [`PageCache`] owns the [`PageTable`] (what is known of each page), the frames ([`FramePool`], the memory of the pages), the
+//! [`AddLock`] that keeps fills and blockers apart, and the bookkeeping of what is on its way to or from the backend. The
+//! backend is the store behind the cache. The operations live in modules of their own: [`read`](crate::requests::read),
+//! [`write`](crate::requests::write), [`discard`](crate::requests::discard), [`direct`](crate::requests::direct), [`resize`](crate::requests::resize),
+//! [`flush`](crate::durability::flush), [`writeback`](crate::durability::writeback), [`readahead`](crate::pressure::readahead), [`memory`](crate::pressure::memory).
+//!
+//! # Words
+//! - A *fill* reads pages from the backend into the cache. A *run* writes neighbouring dirty pages back to it.
+//! - A *change* alters the backend past the cache, and no page keeps what it did: a trim, zeroes, or a direct write, which is a
+//!   large write that bypasses the cache.
+//! - An *adder* puts data into the cache: a fill or a write. A *blocker* keeps adders out of its range while it alters what is
+//!   below: a change, for one. Each holds a *guard* of the [`AddLock`] meanwhile. A *small* write holds its guard without an
+//!   await.
+//! - The *payload* of a write is its data. It is received into private frames, which no page has yet.
+//! - Whoever *carries* a transfer polls it beside its own waiting. If the carrier is dropped, a task goes on with the transfer
+//!   (see [`transfer`](crate::transfer)).
 //!
 //! # Order of requests
-//! **Nothing of an older request takes effect after a younger one of the same bytes was acknowledged, once the older one's client
-//! has gone.** A client that loses its connection can't know what became of its requests. It makes them anew over another connection
-//! and relies on what it is told there. Two requests that a client has under way together may end in either order, as on any disk.
-//! Three things keep the rule:
+//! **Nothing of an older request takes effect after a younger one of the same bytes was acknowledged, once the older one's
+//! client has gone.** A client that loses its connection can't know what became of its requests. It makes them anew over
+//! another connection and relies on what it is told there. Two requests that a client has under way together may end in either
+//! order, as on any disk. Three rules keep that promise:
 //!
-//! - What the store was asked to change runs on, so it is waited for. Pages in flight are not submitted again before they have
-//!   landed; trims, zeroes and direct writes of the same pages are served in the order of their arrival (see
-//!   [`range_lock`](crate::primitives::range_lock)), and whoever adds pages waits for their blockers.
-//! - What has not begun ends with its future. Whatever a request waits for (its turn, memory, the throttle, a guard, someone else's
-//!   fill), it has changed nothing yet, and dropping it is the end of it. Only parts that are with the store go on in tasks.
-//! - A session drops the futures of a client that has gone before it lets any of them go on, and takes no more requests from
-//!   its buffer. That includes what a fault rule or a frozen device keeps waiting.
+//! - What the backend was asked to alter runs on, so younger requests wait for it. A page in flight is not submitted again
+//!   before its transfer has completed. Changes of the same pages are served in the order of their arrival (see
+//!   [`range_lock`](crate::primitives::range_lock)). An adder waits for the blockers of its pages.
+//! - What has not begun ends with its future. A request that waits for anything (its turn, memory, the throttle, a guard, a
+//!   fill of another request) has altered nothing yet, and dropping it is the end of it. Only parts that are with the backend
+//!   go on in tasks.
+//! - When a client has gone, its session first drops the futures of all its requests. Only then may any other of them go on,
+//!   and it takes no more requests from its buffer. That includes requests that a fault rule or a frozen device keeps waiting.
 //!
-//! # Who waits for whom
-//! Every wait of the cache, what is held meanwhile, and who ends it:
+//! # What waits for what
+//! Every wait of the cache, what is held meanwhile, and what ends it:
 //!
-//! | wait | holding | ended by |
+//! | what waits, and for what | holding | ended by |
 //! | --- | --- | --- |
-//! | for memory (`reserve`, `payload`) | frames already gathered; no guard, no page lock | frames freed by readers, reclaim, writeback; the queue is first come first served |
-//! | for the budget of payloads that have arrived | nothing | others that have arrived, which wait for memory, the throttle, guards and the backend. Nobody waits for the budget of those that are to come |
-//! | for the throttle | the payload's frames | writeback; an error after [`STALL_LIMIT`](crate::options::STALL_LIMIT) without progress |
-//! | for an add guard | frames | blockers that overlap it and came before it, which wait for writeback and the backend, or for adders before them |
-//! | of a change for those of the same pages that came before it | nothing, or a direct write's payload | these, which wait for guards, turns and the backend |
-//! | for a block guard | a place in that order | adders that overlap it and came before it, which wait for their own fills, or for blockers before them |
-//! | the same | the same | small writes of its region that were under way: some microseconds |
-//! | for one's own fill | an add guard | the backend |
-//! | for someone else's fill | nothing | the backend, and whoever carries that fill |
-//! | of a blocker for its turn at the quota | a block guard | other blockers that have theirs, which wait for the backend only |
-//! | of a blocker for writeback in its range | a block guard | the backend: writeback takes no guard |
-//! | for a run's permit | runs of one's own, polled meanwhile | the backend, and whoever carries other runs |
-//! | of a FLUSH for runs and blockers | nothing | the backend, and whoever carries them; a second failure of others makes it fail |
-//! | of the background task | nothing | a tick, a kick, the end of something that it started; never a transfer itself |
-//! | for the turn to sync | nothing | the backend |
-//! | of a BLOCK_STATUS for its turn to search the store | nothing | others that have theirs, which wait for the backend only |
-//! | for a slot's lock bit | nothing or an add or block guard | a few instructions elsewhere; never held across an await |
+//! | a request for memory (`reserve`, `payload`) | frames already gathered; no guard, no page lock | frames freed by readers, reclaim, writeback; the queue is first come first served |
+//! | a payload that has arrived for its share of memory | nothing | other payloads that have arrived. They wait for memory, the throttle, guards and the backend. A payload that is still to come has a share of its own, and nothing waits for that |
+//! | a write for the throttle | the payload's frames | writeback; an error after [`STALL_LIMIT`](crate::options::STALL_LIMIT) without progress |
+//! | an adder for its guard | frames | blockers that overlap it and came before it. They wait for writeback, the backend, or adders before them |
+//! | a change for its place: for earlier changes of the same pages | nothing, or a direct write's payload | these changes. They wait for guards, turns and the backend |
+//! | a blocker for its guard | its place, if it is a change | adders that overlap it and came before it. They wait for their own fills, or for blockers before them |
+//! | a blocker for its guard | its place, if it is a change | small writes of its region (see [`add_lock`](crate::add_lock)) that were under way: some microseconds |
+//! | an adder for its own fill | its guard | the backend |
+//! | an adder for a fill of another request | nothing | the backend, and whatever carries that fill |
+//! | a blocker for its turn at the quota | its guard | other blockers that have their turn. They wait for the backend only |
+//! | a blocker for writeback in its range | its guard | the backend: writeback takes no guard |
+//! | a run for its permit | nothing; whatever carries it goes on with its other runs meanwhile | the backend, and whatever carries other runs |
+//! | a FLUSH for runs and blockers | nothing | the backend, and whatever carries them. The FLUSH looks again after a failure, but only so often (see [`flush`](crate::durability::flush)) |
+//! | the background task | nothing | a tick, a kick, the end of something that it started; never a transfer itself |
+//! | a sync for its turn | nothing | the backend |
+//! | a BLOCK_STATUS for its turn to search the backend | nothing | others that have their turn. They wait for the backend only |
+//! | anything for the lock bit of a page's slot | nothing, or a guard | a few instructions elsewhere; never held across an await |
 //!
-//! Guards and turns are only ever held over waits for the backend or, guards, for a turn; the backend waits for nobody, every
-//! other wait holds no guard, and guards are had in the order in which they were asked for; so there is no cycle. That rests on the rule of [`transfer`](crate::transfer): whoever carries a
-//! transfer polls it whatever else it waits for, or drops it, and then a task goes on with it.
+//! There is no cycle, because the waits have an order: a payload's share of memory, frames, a place, a guard, a turn, a run's
+//! permit, and at last the backend, which waits for nothing of the cache. Whatever waits for one of these holds only what
+//! stands before it. Those that wait for one place or one guard have it in the order of asking, and frames go to the head of a
+//! queue. This rests on the rule of [`transfer`](crate::transfer): whoever carries a transfer polls it until it is done, or drops it.
 
 use std::fmt;
 use std::sync::Arc;

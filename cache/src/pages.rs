@@ -1,14 +1,18 @@
 //! Pages: what the cache knows of each page of the device, and the memory that holds its data.
 //!
+//! *Fill*, *run*, *blocker*, *adder* and *guard* are explained in [`page_cache`](crate::page_cache). A blocker *shoots down* the pages
+//! of its range: it takes them out of the cache. Those that are not clean are held until its outcome is known.
+//!
 //! # Parts
 //! - [`PageTable`] has the slots, the counts and the frames. It finds a slot by the number of its page and locks it. It works
 //!   without a cache, and so do its tests.
-//! - [`PageSlot`] is what is known of one page: 16 bytes in the [`GenRadix`](crate::GenRadix). It has a state word (the number of a
-//!   frame and six independent bits) and a detail word. A hit loads the state word and takes no lock.
-//! - [`LockedPage`] is a slot that its holder may change, by [`Transition`]s and in no other way. The lock is one bit of the state
-//!   word, a spin lock. It is held for a handful of instructions and at most one 4 KiB copy, never across an await.
-//! - [`PageGuard`] is a locked page of the table. It keeps what goes with the state in step with it: the tags of the array, the
-//!   population of its leaf, the reference that a slot has to its frame, and the frame's owner.
+//! - [`PageSlot`] is what is known of one page: 16 bytes in the [`GenRadix`](crate::gen_radix::GenRadix). It has a state word (the
+//!   number of a frame and six independent bits) and a detail word. A hit loads the state word and takes no lock.
+//! - [`LockedPage`] is a slot that its holder may change, by [`Transition`](locked::Transition)s and in no other way. The lock is
+//!   one bit of the state word, a spin lock. It is held for a handful of instructions and at most one 4 KiB copy, never across an
+//!   await.
+//! - [`PageGuard`] is a locked page of the table. It keeps what goes with the state in step with it: the tags by which the
+//!   array finds pages of a state, the number of pages in its leaf, the reference that a slot has to its frame, and the frame's owner.
 //! - [`frame`] is the memory.
 //!
 //! # State bits
@@ -49,12 +53,15 @@
 //! transition in each state.
 //!
 //! # The detail word
-//! One field whose meaning the state gives: the flush epoch of the first write since the last submission, and whether the page has
-//! failed to be stored ([`DirtySince`]: `DIRTY`, and in flight as long as it isn't written again), the mutation generation of the
-//! completed write (`UNSTABLE`), the number of the fill (`FILLING`). It is read and written under the lock only.
+//! One field. The state says what it means, and it is read and written under the lock only.
+//!
+//! - `DIRTY`, and `IN_FLIGHT` as long as the page isn't written again ([`DirtySince`]): the flush epoch of the first write since the
+//!   last submission, and whether the page has failed to be stored.
+//! - `UNSTABLE`: the generation of the completed write. Epochs and generations are explained in [`flush`](crate::durability::flush).
+//! - `FILLING`: the number of the fill.
 //!
 //! # Counters
-//! [`Counts`] has one counter per bit, and one for pages that are not clean. They are changed in one place, when a locked
+//! [`Counts`](counts::Counts) has one counter per bit, and one for pages that are not clean. They are changed in one place, when a locked
 //! slot is stored back, by comparing the old with the new word, so they can't drift from the bits.
 
 mod counts;

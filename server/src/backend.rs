@@ -11,6 +11,7 @@ pub mod scheme;
 // The stores.
 pub mod file;
 pub mod memory;
+pub mod zero;
 
 // The layers over them.
 pub mod power_cut;
@@ -19,11 +20,12 @@ pub mod rules;
 pub use file::FileBackend;
 pub(crate) use layers::Layers;
 pub use memory::MemoryBackend;
+pub use zero::ZeroBackend;
 
 use scheme::Scheme;
 
 /// Every store that there is, in the order in which `--help` describes them.
-pub static SCHEMES: &[&Scheme] = &[&file::SCHEME, &memory::SCHEME];
+pub static SCHEMES: &[&Scheme] = &[&file::SCHEME, &memory::SCHEME, &zero::SCHEME];
 
 #[cfg(test)]
 mod testing;

@@ -47,7 +47,7 @@ impl SourceError {
     }
 }
 
-/// How a source can be written: `a path, file:PATH or memory:SIZE`.
+/// How a source can be written, such as `a path, file:PATH or memory:SIZE`.
 fn forms() -> String {
     let forms: Vec<_> = SCHEMES.iter().map(|scheme| scheme.form).collect();
     let (last, others) = forms.split_last().expect("there are stores");
@@ -193,10 +193,25 @@ mod tests {
                 Err(SourceError::Unsupported(text.to_owned()))
             );
         }
-        assert_eq!(
-            SourceError::Empty.to_string(),
-            "a source is missing; give a path, file:PATH or memory:SIZE"
+        let missing = SourceError::Empty.to_string();
+        assert!(
+            missing.starts_with("a source is missing; give a path, file:PATH, "),
+            "{missing}"
         );
+        let (others, last) = missing.rsplit_once(" or ").expect("a choice");
+        assert!(!others.contains(" or "), "{missing}");
+        assert_eq!(Some(last), SCHEMES.last().map(|scheme| scheme.form));
+        for Scheme { form, .. } in SCHEMES {
+            assert!(missing.contains(form), "{missing}");
+        }
+    }
+
+    #[test]
+    fn the_page_on_operating_has_each_scheme() {
+        let page = include_str!("../../docs/operating.md");
+        for Scheme { form, .. } in SCHEMES {
+            assert!(page.contains(&format!("`{form}` |")), "{form}");
+        }
     }
 
     #[test]

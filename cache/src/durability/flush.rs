@@ -1,6 +1,9 @@
 //! Flush, FUA and syncs: when data is durable.
 //!
-//! What a FLUSH and a sync cover is counted in [`generations`](crate::durability::generations).
+//! FLUSH and FUA are the protocol's: a FLUSH makes durable what was replied to before it came, and a request with FUA is
+//! replied to when it is durable itself. A *sync* is what the backend is asked for to that end. *Run*, *change* and *blocker*
+//! are explained in [`page_cache`](crate::page_cache), the page states `DIRTY`, `UNSTABLE` and clean in
+//! [`pages`](crate::pages). What a FLUSH and a sync *cover* is counted in [`generations`](crate::durability::generations).
 //!
 //! Syncs take turns. A FLUSH that needs one waits for its turn. If the sync of another FLUSH has covered the need meanwhile,
 //! nothing is left to do: a hundred FLUSHes share a sync.
@@ -9,35 +12,38 @@
 //! After a failed sync nothing that completed before the sync returned is known to be durable. All unstable pages are dirty
 //! again and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.)
 //!
-//! A FLUSH fails exactly when something that it covers is not durable: its own runs failed, or the sync that was to cover them
-//! did. A run, a blocker or a sync of another request may fail meanwhile and make pages dirty again that this FLUSH covers.
-//! Then the FLUSH looks again, so that it reports no success over them. Failures of pages that it doesn't cover don't concern
-//! it; [`failures`](crate::durability::writeback) tells the two apart.
+//! A FLUSH fails when something that it covers can't be made durable: its own run or its own sync failed, or the power was cut.
+//! A run, a change or a sync of another request may fail meanwhile and make pages dirty again that this FLUSH covers. Then the
+//! FLUSH looks again and writes them itself, so that it reports no success over them. It gives up after a few such failures,
+//! with the last error. Failures of pages that it doesn't cover don't concern it. [`failures`](crate::durability::writeback) tells all
+//! these apart.
 //!
-//! What is in flight when a sync fails is unknown too, although it completes afterwards: the store may have taken it before
-//! the sync and forgotten it with the rest. A run counts as failed then. A zero or a direct write gets `EIO`, and what it held
-//! is put back.
+//! What is in flight when a sync fails is unknown too, although it completes afterwards: the backend may have taken it before
+//! the sync and forgotten it with the rest. A run counts as failed then. A change other than a trim gets `EIO`, and the dirty
+//! pages that it had replaced are put back.
 //!
 //! # Data that is lost
-//! Pages can be written again. A direct write, a zeroed range and a shift can't, because nothing of them is kept. If a sync
-//! fails that was to cover such a change, what was acknowledged may be gone for good, and the next sync succeeds all the same.
-//! No request may be there to hear of the failure: the sync may have been Weir's own, or for the FUA of another connection. So
-//! the failure is recorded in [`ErrorSeq`](crate::error_seq::ErrorSeq), and each connection's next FLUSH or FUA reports it once.
-//! If no connection has heard of a loss, the final flush fails, so whatever stops the server is told last.
+//! Pages can be written again. A direct write, a zeroed range and a shift can't, because no page keeps what they did. If a sync
+//! fails that was to cover one of them, what was acknowledged may be gone for good, and the next sync succeeds all the same.
+//! Perhaps no request is there to hear of the failure: the sync may have been Weir's own, or for the FUA of another connection.
+//! So the failure is recorded in [`ErrorSeq`](crate::error_seq::ErrorSeq). The session of each connection looks there
+//! ([`PageCache::lost_data`]), and its next FLUSH or FUA fails once. If no connection has heard of a loss, closing the cache
+//! fails, so whatever stops the server is told last.
 //!
-//! No other path loses acknowledged data behind its writer's back. Held pages are always put back, failed writeback keeps its
-//! pages, a trim promises nothing, and a shrink and a power cut are asked for.
+//! No other path loses acknowledged data behind its writer's back. A blocker that fails puts the pages back that it held, a
+//! failed run keeps its pages dirty, a trim promises nothing, and a shrink and a power cut are asked for.
 //!
 //! # Modes
-//! In writethrough mode a direct write or a zeroed range is acknowledged once a sync has covered it and no sync has failed since
-//! the change was submitted. So a failed sync is an error of the requests that still wait for it, and only a shift is recorded.
-//! A cached write waits too. A change that is lost may have dropped the page of a write before the page was written, and the
-//! write's own sync would find nothing to do. So a write fails if a change that dropped pages of its range was lost since the
-//! write began.
+//! In all modes but writethrough a change is acknowledged when the backend has taken it. So a failed sync may lose it, and is
+//! recorded. With FUA the change waits for a sync besides. If that sync fails, the request gets the error, and the loss is
+//! recorded for the other connections as well. That is on purpose: others may have read what the request changed, and when two
+//! such requests share a sync, nobody knows which of them asked for it.
 //!
-//! In writeback mode a change with FUA is a change first. If the sync for its FUA fails, that is the request's own error, and it is
-//! recorded for the others besides. That is on purpose: others may have read what the request changed, and of two such
-//! requests nobody knows which one asked for the sync.
+//! In writethrough mode a change is acknowledged once a sync has covered it and no sync has failed since the change was
+//! submitted. So a failed sync is an error of the requests that still wait for it, and only a shift is recorded. A cached write
+//! waits for a sync as well. That alone would not be enough when a change replaces its pages before they are written: if the
+//! change is lost then, the write is lost with it, and its own sync finds nothing to do. So a write fails if a change that
+//! dropped pages of its range was lost since the write began.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,17 +1,22 @@
 //! What a FLUSH and a sync cover, in numbers: flush epochs and generations of the store.
 //!
 //! # Epochs
-//! A flush epoch is a number that every FLUSH advances. A page remembers the epoch of its first write since it was last
-//! submitted. A FLUSH takes the epoch as it was and covers every page dirtied in that epoch or before. All writes replied to
-//! before the FLUSH arrived are among them, whatever connection they came over. That is what CAN_MULTI_CONN promises.
+//! A flush epoch is a number that every FLUSH advances. A dirty page remembers the epoch of its first write since it was last
+//! submitted to the backend. A FLUSH takes the epoch as it was and *covers* every page dirtied in that epoch or before. All
+//! writes replied to before the FLUSH arrived are among them, whatever connection they came over. That is what CAN_MULTI_CONN
+//! promises.
 //!
 //! # Generations
-//! Every completed mutation of the backend (a written run, a trim, a zeroed range, a direct write) takes the next
-//! *generation*. A sync covers the generations that were completed before the sync was submitted. Only then do written pages
-//! turn from `UNSTABLE` to clean. A sync that would cover nothing new is not submitted.
+//! Every completed mutation of the backend (a run, a change, a shift of what follows an offset) takes the next *generation*. A
+//! sync covers the generations that were completed before it was submitted. When it succeeds, pages that were written in these
+//! generations turn from `UNSTABLE` to clean. A sync that would cover nothing new is not submitted.
 //!
-//! What was done to the backend before it was opened counts as a mutation, too. Whatever wrote it, perhaps an earlier server
-//! that was killed, need not have synced it; and a client that reads it and flushes is told that it is durable.
+//! What was done to the backend before it was opened counts as one more mutation. An earlier server that was killed, for
+//! example, need not have synced what it wrote. A client that reads that and flushes must be able to rely on it.
+//!
+//! Two orders keep a page from counting as durable too early. A completed run enters its pages into the list of unstable pages
+//! under the same lock under which it takes its generation, so no sync counts the generation without its pages. And pages turn
+//! clean before the sync counts as done, so a FLUSH that finds nothing to sync finds clean pages.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,53 +1,61 @@
-//! The page cache's add lock, after bcachefs' pagecache add lock, in ranges: what adds data to a
-//! range and what shoots it down exclude each other; adders share, and so do blockers.
+//! The page cache's add lock, after bcachefs' pagecache add lock, in ranges.
 //!
-//! Two who don't overlap don't wait for each other. The device is cut into regions of [`REGION_BYTES`], each with a lock of
-//! its own that knows the ranges of those who are in it (see [`region`]): a region is what a request searches and where it meets
-//! others on a mutex, not what it locks. An operation holds one range in one region at a time and goes through its own with
-//! [`AddLock::regions`], so there are no convoys and no order to get wrong. In front stands a gate with three modes: *region*
-//! (the above), *whole* (one lock for a blocker of any range, shared with its like) and
-//! *exclusive*.
+//! An *adder* puts data of a range into the cache: it fills pages from the store, or writes to them. A *blocker* keeps adders
+//! out of a range while the store is changed below it. The two exclude each other where they overlap. Adders share, and so do
+//! blockers.
+//!
+//! The device is cut into *regions* of [`REGION_BYTES`], each with a lock of its own that knows the ranges of its adders and
+//! blockers (see [`region`]). An operation locks its range, not the region. The region only bounds what has to be searched and
+//! which operations meet on a mutex. Operations that don't overlap don't wait for each other, with one exception: a blocker
+//! waits some microseconds for the brief adders of its region, below.
+//!
+//! An operation holds one range in one region at a time. One that is longer goes through its regions one after the other
+//! ([`AddLock::regions`]), so it holds up nobody for long, and no order between regions has to be kept.
+//!
+//! In front of the regions stands a *gate* with three modes (see [`gate`]). *Region* is the above. *Whole* is one lock for a
+//! blocker of any range: it keeps out the adders and the blockers of all regions, and is shared with other wholes. *Exclusive*
+//! keeps out everything else.
 //!
 //! # Cost
-//! An adder that gives its guard back at once, without an await ([`AddLock::try_add_briefly`]: a small write), takes a
-//! compare-and-swap on the thread's own shard of the gate, a lookup, a compare-and-swap on the region, and one more reference to
-//! it, while no blocker is in the region. Dropping the guard undoes the three. All others enter the region's queue under its mutex
-//! and leave it again, some dozens of instructions each, beside the I/O that they hold it for. No allocation once the region is
-//! known and its queue has been as long before.
+//! A *brief* adder gives its guard back without an await ([`AddLock::try_add_briefly`]: a small write). While no blocker is in
+//! the region, the guard takes a compare-and-swap on the thread's own shard of the gate, a lookup, a compare-and-swap on the
+//! region, and one more reference to it. Dropping the guard undoes the three. All other operations enter the region's queue
+//! under its mutex and leave it again. That is some dozens of instructions each, beside the I/O that they hold their guard for.
+//! Nothing is allocated once the region's lock is there and its queue has been as long before.
 //!
 //! # Guards never nest
-//! A holder that asks for another guard may queue behind a waiter that waits for it. Functions that
-//! need the lock take the guard as a parameter. A request checks its range against the device's
-//! size after it is past the gate.
+//! A holder that asks for another guard may queue behind an operation that waits for it. So functions that need the lock take
+//! the guard as a parameter. A request checks its range against the device's size after it is past the gate, because a resize
+//! holds the gate.
 //!
 //! # Fairness
-//! At the gate phases alternate (see [`gate`]). In a region everyone waits for the opponents that overlap it and came
-//! before it, and nobody overtakes: endless adders let a blocker in, and the other way round. The bound is in [`region`].
+//! At the gate, phases of region operations and of the other two modes alternate (see [`gate`]). In a region every operation
+//! waits for the opponents that overlap it and came before it, and nothing overtakes. So endless adders let a blocker in, and
+//! the other way round. The bound is in [`region`].
 //!
 //! # Wait-for graph
-//! | wait | held meanwhile | ended by | bound |
+//! | what waits, and where | held meanwhile | ended by | bound |
 //! | --- | --- | --- | --- |
-//! | region operation at its gate shard | nothing | whole and exclusive holders | the rest of their phase, and theirs who queued before |
-//! | region operation at its region | one gate shard, a place in the region's queue | opponents that overlap it and have an earlier place | the phases before it in the queue |
-//! | blocker for brief adders of its region | one gate shard, a place in the queue | those who were in before it | a small write |
-//! | whole or exclusive at the turnstile | nothing | those before it, in order | each one's entry (whole) or hold (exclusive) |
-//! | exclusive at `wholes` | turnstile | whole holders | the slowest of them |
-//! | whole or exclusive at the shards | turnstile, `wholes`, some shards | region operations past the gate | the slowest: its wait at its region, and its hold |
+//! | region operation at its shard of the gate | nothing | whole and exclusive holders | the rest of their phase, and the phases of those that queued before |
+//! | region operation at its region | its shard of the gate, its place in the region's queue | opponents that overlap it and have an earlier place | the phases before it in the queue |
+//! | blocker at its region, for brief adders | its shard of the gate, its place in the queue | the brief adders that were in before it | a small write |
+//! | whole or exclusive at the turnstile | nothing | those before it, in order | the entry of each whole, the hold of each exclusive |
+//! | exclusive at `wholes` | the turnstile | whole holders | the slowest of them |
+//! | whole or exclusive at the shards | the turnstile, `wholes`, some shards | region operations past the gate, wholes inside it | the slowest: its wait at its region, and its hold |
 //!
-//! Edges go only downwards in: holders of a guard → nothing of this lock; places in a region → earlier places there; shards → those
-//! past the gate; `wholes` → whole holders; turnstile → all of these. No
-//! cycle. Every edge into work that holds a guard ends when that work does, which is I/O with a
-//! deadline.
+//! There is no cycle. Take what can be held in this order: a guard; a place in a region's queue, with the shard that was passed
+//! for it; shards on the way to a whole or an exclusive; `wholes`; the turnstile. An operation that waits for one of these
+//! holds only what stands after it, or, in a region's queue, a later place. A holder of a guard waits for nothing of this lock:
+//! what it waits for, the store in the end, is in [`page_cache`](crate::page_cache).
 //!
 //! # Cancel safety
-//! Every await is of a cancel safe future; what was gained before it is in a guard, so a dropped
-//! future gives it back. A place in a region's queue is in a guard from the moment on at which it is taken.
+//! Every await is of a cancel safe future. What was gained before it is in a guard, so a dropped future gives it back. A place
+//! in a region's queue is in a guard from the moment at which it is taken.
 //!
 //! # Memory
-//! There are [`LOCKS`] locks, whatever the size of the device: regions share them, neighbours hardly ever. Two regions that share
-//! one share its mutex and its count of brief adders; their ranges don't overlap.
-//! Each is made when it is first used and stays, with a queue as long as it needs and a little when it is empty, see
-//! [`AddLock::bytes`].
+//! There are [`LOCKS`] locks, whatever the size of the device. Regions share them, neighbours hardly ever. Two regions that
+//! share a lock share its mutex and its count of brief adders; their ranges don't overlap. Each lock is made when it is first
+//! used, and stays. Its queue grows as it must and shrinks to a little when it is empty, see [`AddLock::bytes`].
 
 mod gate;
 mod guard;
@@ -230,7 +238,7 @@ impl AddLock {
         self.try_region(range, Side::Add).map(AddGuard::new)
     }
 
-    /// As [`try_add`](Self::try_add), for who gives the guard back without an await, and quickly: until then blockers of all
+    /// As [`try_add`](Self::try_add), for a guard that is given back without an await, and quickly: until then blockers of all
     /// the region wait.
     ///
     /// # Panics
@@ -433,8 +441,8 @@ fn region_number(range: &Range<u64>) -> u64 {
     number
 }
 
-/// The lock of a region. Neighbours within [`LOCKS`] regions have different ones; the upper bits are folded in, so that what
-/// file systems put at every so many gigabytes doesn't meet in one.
+/// The lock of a region. The regions of one block of [`LOCKS`] that is aligned to as many have different ones. The upper bits are
+/// folded in, so that what file systems put at every so many gigabytes doesn't meet in one.
 #[expect(clippy::cast_possible_truncation, reason = "masked to a few bits")]
 const fn lock_number(region: u64) -> usize {
     let mut folded = region;

@@ -9,8 +9,8 @@
 //! the task that carries out its part at the moment: a request that is dropped gives its range up as soon as nothing of it is
 //! under way any more.
 //!
-//! **Invariant**: no two guards that have been waited for overlap. A guard waits for those only that came before it, so waits have
-//! no cycle. Who has a guard waits for block guards, a turn at the quota and the store, and for nothing else: no client, no memory.
+//! **Invariant**: no two guards that have been waited for overlap. A guard waits only for guards that came before it, so waits have
+//! no cycle. A holder of a guard waits for block guards, a turn at the quota and the store, and for nothing else: no client, no memory.
 //!
 //! All changes of a cache meet here under one mutex, which is why what is done under it must not grow with their number: see
 //! [`range_queue`](crate::primitives::range_queue). Each is its like's opponent.

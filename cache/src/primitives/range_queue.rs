@@ -1,30 +1,30 @@
-//! Ranges in the order of their arrival: who overlaps whom, who came first, who waits for whom.
+//! Ranges in the order of their arrival: which overlap, which came first, which waits for which.
 //!
-//! What [`AddLock`](crate::add_lock) and [`RangeLock`](crate::primitives::range_lock) have in common. It is plain data, to be kept behind a
-//! mutex: it knows no atomics and never waits.
+//! It is what [`AddLock`](crate::add_lock) and [`RangeLock`](crate::primitives::range_lock) have in common. It is plain data behind a mutex
+//! of its owner: it knows no atomics and never waits.
 //!
 //! # The rule
-//! Everyone enters with a range, a [`Side`] and the next *ticket*, and stays until it leaves. It has its range when no
-//! opponent that overlaps it and has a smaller ticket is left. Which side opposes is for the owner of the queue to say.
+//! A request enters with a range, a [`Side`] and the next *ticket*, and stays until it leaves. It has its range when no
+//! *opponent* that overlaps it and has a smaller ticket is left. The owner of the queue says which side opposes.
 //!
-//! - There is no state of "waiting" or "holding" to keep true: both are to be waited for by who comes later, and who leaves
-//!   while it waits does what who leaves a hold does. So a future that is dropped leaves no trace, and nothing is ever granted
-//!   to one that isn't polled again.
-//! - Who waits looks for the *latest* of those before it and has itself woken when that one leaves; then it looks again. One
-//!   entry a waiter, however many are before it: those that pile up over one page form a chain, each behind the one before,
-//!   and a departure wakes the next and not all.
-//! - Tickets only grow, and everyone waits for smaller ones alone: waits have no cycle.
+//! - A request in the queue has no state of "waiting" or "holding" that would have to be kept true. Later opponents wait for it
+//!   in both cases, and it leaves in the same way. So a future that is dropped leaves no trace, and nothing is ever granted to
+//!   a future that isn't polled again.
+//! - A request that has to wait looks for the *latest* opponent before it, and is woken when that one leaves. Then it looks
+//!   again. That is one entry for each waiter, however many are before it. Requests that pile up over one page form a chain,
+//!   each behind the one before, and a departure wakes the next and not all.
+//! - Tickets only grow, and a request waits for smaller ones alone: waits have no cycle.
 //!
 //! # Cost
-//! All of it under the owner's mutex, so it must be little for whoever comes by, whatever others have piled up.
+//! All of it is done under the owner's mutex. So it must be little for the next request, whatever others have piled up.
 //!
-//! - The first [`SLOTS`] ranges lie in an array with a bit each: entering and leaving is a few instructions without a search, a
-//!   look compares with those of the other side. A disk's queue is not deeper.
-//! - What comes on top goes into a balanced tree for each side (see [`tree`]): entering, leaving and a look that nothing
-//!   overlaps take O(log n), a look that k overlap O(k log n) at worst.
+//! - The first [`SLOTS`] ranges lie in an array with a bit each. Entering and leaving is a few instructions without a search,
+//!   and a look compares with the ranges of the other side. A disk's queue is not deeper.
+//! - What comes on top goes into a balanced tree for each side (see [`tree`]). Entering, leaving and a look at a range that
+//!   nothing overlaps take O(log n). A look at a range that k overlap takes O(k log n) at worst.
 //!
 //! # Memory
-//! The array grows with those who are there and keeps room for [`SLOTS_KEPT`] when they have gone; trees and waiters go when
+//! The array grows with the requests in it and keeps room for [`SLOTS_KEPT`] when they have gone. Trees and waiters go when
 //! they are empty. [`RangeQueue::kept_bytes`] is what stays.
 
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ const SLOTS_KEPT: usize = 32;
 /// A number that is no one's ticket: for whoever waits for something that has no place in the queue.
 pub(crate) const NO_TICKET: u64 = 0;
 
-/// No one's ticket either: for who waits for nothing.
+/// No one's ticket either: for a place that waits for nothing.
 const NOBODY: u64 = u64::MAX;
 
 /// The queue; see the module's documentation.

@@ -46,7 +46,7 @@ pub struct StoreOptions {
 pub struct OpenStore {
     /// The store.
     pub backend: Arc<dyn Backend>,
-    /// What its user should know about it, for the start: one line each.
+    /// What its user should know about it: one line each. The server logs them as warnings when it starts, with the SOURCE in front.
     pub remarks: Vec<String>,
 }
 

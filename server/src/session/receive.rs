@@ -1,17 +1,19 @@
 //! WRITE: receiving payloads.
 //!
-//! A small payload that lies complete in the input buffer is copied into the cache at once. A larger one goes, slice by
-//! slice, into private page frames: first what the buffer holds already, the rest straight from the socket. No lock
-//! is held while the client sends, and a client that dies in the middle leaves only frames to be freed. Up to a few slices
-//! of one WRITE are being stored while the next one is received; nothing of it is answered before all are.
+//! A small payload that lies complete in the input buffer is copied into the cache at once. A larger one goes, slice by slice,
+//! into private page frames: first what the buffer holds already, the rest straight from the socket. No lock is held while the
+//! client sends, and a client that dies in the middle leaves only frames to be freed. A few slices of one WRITE may be with the
+//! cache while the next one is received. The WRITE is answered when all of them are stored.
 //!
 //! # Memory is for what has arrived
-//! Frames for a slice that is still in the socket are taken only if they are there at once, out of a part of the cache that is set
-//! aside for that. Otherwise its data gathers in the input buffer, which the connection has anyway, and frames
-//! are taken, and waited for, for as much as lies there ([`GATHERED_BYTES`]). So who waits for memory waits for the store, and clients
-//! that announce much and send little hold up nobody; while others are refused they are let go (see [`watch`](super::watch)).
+//! Frames for a slice that is still in the socket come out of a part of the cache that is set aside for that, and only if they
+//! are there at once. Otherwise the data gathers in the input buffer, which the connection has anyway. Frames are then taken,
+//! and waited for, for as much as lies there ([`GATHERED_BYTES`]). So a WRITE that waits for memory waits for the store and not
+//! for a client. Clients that announce much and send little hold up nobody: while other WRITEs are refused frames ahead of
+//! their data, such clients are disconnected (see [`watch`](super::watch)).
 //!
-//! A refused WRITE's payload is thrown away as it comes, which takes no memory. So is the rest of one that has failed.
+//! A refused WRITE's payload is thrown away as it comes, which takes no memory. So is the rest of a payload of which a part has
+//! failed.
 
 use std::io;
 use std::mem;

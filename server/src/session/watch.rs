@@ -1,16 +1,18 @@
 //! Time limits of a connection, watched by a coarse tick: no request arms a timer or reads a clock for them.
 //!
-//! At each tick the watch looks at what moved since the last one. A limit is therefore kept to within one tick, a quarter
-//! of the limit at most. A connection that is quiet, keeps nothing for its client and has no idle limit has no timer running at all.
+//! At each tick the watch looks at what moved since the last one. A tick is a quarter of the shortest limit at most, and a
+//! limit is kept to within one tick. No timer runs at all for a connection that is quiet, keeps no memory for its client and
+//! has no idle limit.
 //!
 //! # A byte a second
-//! Going on a little must not be enough to keep for ever what others want. So what counts is the pace:
+//! A client that goes on a little at a time must not keep for ever what others want. So its pace counts: at least
 //! [`PACE_BYTES_MIN`](crate::limits::PACE_BYTES_MIN), averaged over [`PACE_WINDOW`](crate::limits::PACE_WINDOW).
 //!
-//! - Memory that is kept for a WRITE whose data is still to come, and memory that replies pin: a client that keeps up less is let go if
-//!   somebody was refused such memory meanwhile, or waited for it. If nobody was, it may be as slow as it likes.
-//! - The idle limit: a tick counts as idle in which no request was answered or worked on and less than that pace was
-//!   received, be it in the middle of a request.
+//! - Memory may be kept for a WRITE whose data is still to come, and replies that are not sent yet pin memory. A client that is
+//!   slower than the pace with either is disconnected, if another request was refused such memory meanwhile or waited for it.
+//!   If none was, the client may be as slow as it likes.
+//! - The idle limit counts ticks in which no request was answered or worked on and less than that pace was received. Bytes in
+//!   the middle of a request don't count otherwise than others.
 
 use std::mem;
 use std::pin::Pin;

@@ -13,14 +13,14 @@
 //! a region excludes, and is excluded by, both. Two wholes share `wholes` and the shards. An
 //! exclusive holds `wholes` against every whole, and the turnstile against its like.
 //!
-//! **No deadlock.** Whoever enters the shards for *block* is alone in doing so (turnstile), so all
+//! **No deadlock.** Only one at a time enters the shards for *block* (turnstile), so all
 //! shards are asked at once: they drain in parallel, rather than one after the other. What it waits
 //! for there are region holders, who never wait at the gate, and wholes that are inside, who don't
 //! either. An exclusive waits for `wholes` without any shard in its hands, so regions go on
-//! meanwhile. Who waits at the turnstile holds nothing.
+//! meanwhile. A wait at the turnstile holds nothing.
 //!
-//! **Fairness.** The turnstile is first come, first served, and every shard is phase-fair. One who
-//! enters waits for those before it at the turnstile, then for the slowest region holder of the
+//! **Fairness.** The turnstile is first come, first served, and every shard is phase-fair. A whole or
+//! an exclusive waits for those before it at the turnstile, then for the slowest region holder of the
 //! moment. A region that comes meanwhile waits until that one has entered and left, and goes before
 //! any whole that comes later. The phase of a whole, as a shard sees it, begins when that whole has
 //! the shard, and so includes the wait for its other shards.

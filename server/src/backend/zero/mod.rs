@@ -1,0 +1,195 @@
+#![doc = include_str!("README.md")]
+//!
+//! # How
+//! There is a size and nothing else. A mutation has nothing to change, so each is done when it is asked for.
+//!
+//! This store breaks one promise of [`Backend`] on purpose: later reads don't see a completed write. Nothing in Weir relies on
+//! that promise for its own sake; it is handed on to clients, and README.md says to them what they get instead.
+//!
+//! Reading is work all the same, for pages are filled: every few pages it is taken off the budget that the runtime gives a task, so
+//! that a task that asks for much lets others have their turn.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::task::coop::consume_budget as yield_if_due;
+use weir_cache::{
+    Backend, BackendExtent, BackendFuture, Capabilities, Errno, ExtentKind, FrameBuf, FrameRefs,
+    Geometry, ZeroMode,
+};
+
+use crate::backend::scheme::{
+    OpenStore, OpenStoreError, Scheme, StoreOptions, StoreSource, check_size,
+};
+use crate::limits::DEVICE_BYTES_MAX;
+use crate::size::Size;
+use crate::source::SourceError;
+
+/// The page: there is no space that could be given back in smaller pieces.
+const ALLOCATION_UNIT: u32 = 4096;
+
+/// Pages that are filled for one unit of a task's budget, which has 128 of them: a poll comes to some hundred microseconds.
+const PAGES_PER_UNIT: usize = 8;
+
+/// For whoever starts it with data in mind.
+const NOTHING_IS_KEPT: &str =
+    "nothing is kept: what is written reads back while it is cached, and as zeroes afterwards";
+
+/// `zero:SIZE`
+pub static SCHEME: Scheme = Scheme {
+    name: "zero",
+    form: "zero:SIZE",
+    about: "zeroes; what is written is lost (for measuring and trying out)",
+    parse: |rest| {
+        let size = rest
+            .parse()
+            .map_err(|error| SourceError::malformed(&SCHEME, &error))?;
+        Ok(Arc::new(ZeroSource(size)))
+    },
+};
+
+#[derive(Debug)]
+struct ZeroSource(Size);
+
+impl fmt::Display for ZeroSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "zero:{}", self.0)
+    }
+}
+
+impl StoreSource for ZeroSource {
+    fn check(&self, options: &StoreOptions) -> Result<(), OpenStoreError> {
+        Ok(check_size(self, self.0, options)?)
+    }
+
+    fn known_size(&self, _options: &StoreOptions) -> Option<u64> {
+        Some(self.0.0)
+    }
+
+    fn open<'a>(
+        &'a self,
+        options: &'a StoreOptions,
+    ) -> BackendFuture<'a, Result<OpenStore, OpenStoreError>> {
+        Box::pin(async move {
+            self.check(options)?;
+            let mut store = OpenStore::from(ZeroBackend::new(self.0.0));
+            store.remarks.push(NOTHING_IS_KEPT.to_owned());
+            Ok(store)
+        })
+    }
+}
+
+/// A device of zeroes.
+#[derive(Debug)]
+pub struct ZeroBackend {
+    size: AtomicU64,
+}
+
+impl ZeroBackend {
+    /// A device of `size` bytes.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        assert!(size <= DEVICE_BYTES_MAX, "a device of {size} bytes");
+        Self {
+            size: AtomicU64::new(size),
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+}
+
+fn done<'a>() -> BackendFuture<'a, Result<(), Errno>> {
+    Box::pin(async { Ok(()) })
+}
+
+impl Backend for ZeroBackend {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            size: self.size(),
+            allocation_unit: ALLOCATION_UNIT,
+            rotational: false,
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        // Without `zero_keep`: `extents` says that nothing is ever allocated.
+        Capabilities {
+            discard: true,
+            zero_keep: false,
+            zero_punch: true,
+            resize: true,
+            extents: true,
+            shift: false,
+        }
+    }
+
+    fn read(
+        &self,
+        _offset: u64,
+        mut buffer: FrameBuf,
+    ) -> BackendFuture<'_, (FrameBuf, Result<(), Errno>)> {
+        Box::pin(async move {
+            for index in 0..buffer.len() {
+                if index.is_multiple_of(PAGES_PER_UNIT) {
+                    yield_if_due().await;
+                }
+                buffer.page_mut(index).fill(0);
+            }
+            (buffer, Ok(()))
+        })
+    }
+
+    fn write(&self, _offset: u64, _data: FrameRefs) -> BackendFuture<'_, Result<(), Errno>> {
+        done()
+    }
+
+    fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
+        done()
+    }
+
+    fn write_zeroes(
+        &self,
+        _range: Range<u64>,
+        mode: ZeroMode,
+    ) -> BackendFuture<'_, Result<(), Errno>> {
+        match mode {
+            ZeroMode::MayPunch => done(),
+            ZeroMode::KeepAllocated => Box::pin(async { Err(Errno::ENOTSUP) }),
+        }
+    }
+
+    fn discard(&self, _range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
+        done()
+    }
+
+    fn extents(
+        &self,
+        range: Range<u64>,
+        most: usize,
+    ) -> BackendFuture<'_, Result<Vec<BackendExtent>, Errno>> {
+        let range = range.start..range.end.min(self.size());
+        let hole = BackendExtent {
+            range,
+            kind: ExtentKind::Hole,
+        };
+        let found = (most > 0 && !hole.range.is_empty()).then_some(hole);
+        Box::pin(async { Ok(found.into_iter().collect()) })
+    }
+
+    fn resize(&self, size: u64) -> BackendFuture<'_, Result<(), Errno>> {
+        Box::pin(async move {
+            if size > DEVICE_BYTES_MAX {
+                return Err(Errno::EFBIG);
+            }
+            self.size.store(size, Ordering::Release);
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
