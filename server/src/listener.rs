@@ -33,6 +33,9 @@ pub enum Listener {
     Unix(tokio::net::UnixListener, Option<SocketFile>),
 }
 
+/// The longest path that the kernel's `sockaddr_un` holds, with the NUL at its end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 /// Why an address can't be listened on.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the texts say it")]
@@ -56,6 +59,8 @@ pub enum BindError {
         option: &'static str,
         source: io::Error,
     },
+    #[error("can't listen on unix:{}: the path of a Unix socket has {SOCKET_PATH_BYTES_MAX} bytes at most; give a shorter --{option}", path.display())]
+    LongPath { path: PathBuf, option: &'static str },
     #[error("{} is listened on by a live process; stop that, or give another --{option} unix:PATH", path.display())]
     Live { path: PathBuf, option: &'static str },
     #[error("{} is there already and no socket; remove it, or give another --{option} unix:PATH", path.display())]

@@ -123,7 +123,10 @@ fn report(settings: &Settings, exports: &ExportTable) {
             settings.cache_bytes >> 20,
             settings.mode,
         );
-        for remark in remarks::of(size).iter().chain(&export.remarks) {
+        for remark in remarks::of(size, export.cache.quota())
+            .iter()
+            .chain(&export.remarks)
+        {
             tracing::warn!("{}: {remark}", export.source);
         }
     }

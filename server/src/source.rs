@@ -48,7 +48,7 @@ impl SourceError {
 }
 
 /// How a source can be written, such as `a path, file:PATH or memory:SIZE`.
-fn forms() -> String {
+pub(crate) fn forms() -> String {
     let forms: Vec<_> = SCHEMES.iter().map(|scheme| scheme.form).collect();
     let (last, others) = forms.split_last().expect("there are stores");
     format!("a path, {} or {last}", others.join(", "))

@@ -1,5 +1,6 @@
 //! `/v1/device`: an export as a device that can fail.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::wire::{Count, DeviceAction, PowerCutReport};
 use super::{AdminState, ApiError};
 use crate::backend::power_cut::PowerCutBackend;
 use crate::export::Export;
+use crate::size::Size;
 
 /// How often whoever waits for an injected fault is let go during a power cut: some only begin to wait meanwhile.
 const LET_GO_INTERVAL: Duration = Duration::from_millis(5);
@@ -37,23 +39,60 @@ pub(super) async fn act(
 ) -> Result<Response, ApiError> {
     let export = find(&state, &query.needed()?)?;
     let device = state.faults.add_device(&export.name);
-    match action {
+    let done = match action {
         DeviceAction::PowerCut { options } => {
             let options = PowerCutOptions::parse(&options)?;
             let report = cut_power(state, export, device, options).await?;
             return Ok(Json(report).into_response());
         }
-        DeviceAction::Offline => device.set_offline(true),
-        DeviceAction::Online => device.set_offline(false),
-        DeviceAction::Freeze => device.freeze(),
-        DeviceAction::Thaw => device.thaw(),
-        DeviceAction::BadAdd { range } => device
-            .add_bad(words::range(&range)?)
-            .map_err(|error| ApiError::conflict(error.to_string()))?,
-        DeviceAction::BadRm { range } => device.remove_bad(words::range(&range)?),
-        DeviceAction::ReadOnly { on } => device.set_read_only(on),
-    }
+        DeviceAction::Offline => {
+            device.set_offline(true);
+            "offline".to_owned()
+        }
+        DeviceAction::Online => {
+            device.set_offline(false);
+            "online".to_owned()
+        }
+        DeviceAction::Freeze => {
+            device.freeze();
+            "frozen, and its clients wait; `weir device thaw` ends that".to_owned()
+        }
+        DeviceAction::Thaw => {
+            device.thaw();
+            "thawed".to_owned()
+        }
+        DeviceAction::BadAdd { range } => {
+            let bad = inside(&export, &range)?;
+            device
+                .add_bad(bad)
+                .map_err(|error| ApiError::conflict(error.to_string()))?;
+            format!("bad sectors {range}")
+        }
+        DeviceAction::BadRm { range } => {
+            device.remove_bad(words::range(&range)?);
+            format!("good sectors {range}")
+        }
+        DeviceAction::ReadOnly { on } => {
+            device.set_read_only(on);
+            format!("read-only {}", if on { "on" } else { "off" })
+        }
+    };
+    tracing::info!("export {:?}: {done}", export.name);
     Ok(Json(Count { count: 1 }).into_response())
+}
+
+/// The range of those words. One that begins beyond the end is a figure with a wrong unit: no request comes to it.
+fn inside(export: &Export, text: &str) -> Result<Range<u64>, ApiError> {
+    let range = words::range(text)?;
+    let size = export.cache.size();
+    if range.start < size {
+        return Ok(range);
+    }
+    Err(ApiError::bad_request(format!(
+        "`{text}`: lies beyond the end of export {:?}, which has {size} bytes ({}); give a range inside it",
+        export.name,
+        Size(size)
+    )))
 }
 
 /// Cuts the power, in a task: a client that has gone must not leave the device without.

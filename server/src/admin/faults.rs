@@ -43,6 +43,7 @@ pub(super) async fn remove(
     Number(id): Number,
 ) -> Result<Json<Count>, ApiError> {
     state.faults.remove_rule(id)?;
+    tracing::info!("fault rule {id}: removed");
     Ok(Json(Count { count: 1 }))
 }
 
@@ -50,6 +51,7 @@ pub(super) async fn clear(State(state): State<Arc<AdminState>>) -> Json<Count> {
     // A replay is a rule, as the list shows it.
     let replays = usize::from(state.faults.replaying().is_some());
     let count = state.faults.clear_rules() + replays;
+    tracing::info!("fault rules: all {count} removed");
     Json(Count { count })
 }
 

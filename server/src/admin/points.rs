@@ -51,8 +51,9 @@ pub(super) async fn act(
     let count = match action {
         PointAction::Set { query } => {
             let query = weir_faults::Query::parse(&query)?;
-            tracing::info!("fault points: {query}");
-            state.faults.set_query(&query)?
+            let count = state.faults.set_query(&query)?;
+            tracing::info!("fault points: {query} ({count} concerned)");
+            count
         }
         PointAction::Release { query } => state.faults.release(&query)?,
         PointAction::Reset => state.faults.reset_points(),

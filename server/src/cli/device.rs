@@ -39,7 +39,7 @@ enum Action {
         /// The export; "" is the default one
         name: String,
     },
-    /// Makes every request wait, holding nothing
+    /// Makes every request wait, so that clients hang; what they have sent is kept in memory, with a limit
     Freeze {
         /// The export; "" is the default one
         name: String,

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use weir_faults::PointListing;
 
 use super::client::{AdminOptions, query};
+use super::table::counted;
 use crate::admin::wire::{Count, PointAction};
 use crate::error::Error;
 
@@ -59,18 +60,36 @@ impl PointCommand {
             }
             Action::Set { words } => {
                 let query = words.join(" ");
-                (PointAction::Set { query }, "points set")
+                (PointAction::Set { query }, Done::Points("set"))
             }
             Action::Release { words } => {
                 let query = words.join(" ");
-                (PointAction::Release { query }, "released")
+                (PointAction::Release { query }, Done::Waiting)
             }
-            Action::Reset => (PointAction::Reset, "points disarmed"),
+            Action::Reset => (PointAction::Reset, Done::Points("disarmed")),
         };
         self.admin.run(async |client| {
             let count: Count = client.post("/v1/points", &action).await?;
-            Ok(client.show(&count, |count| format!("{} {done}\n", count.count)))
+            Ok(client.show(&count, |count| done.line(count.count)))
         })
+    }
+}
+
+/// What was done, and what the server has counted.
+#[derive(Clone, Copy, Debug)]
+enum Done {
+    /// Points, to which this was done.
+    Points(&'static str),
+    /// Who waited at them, and was let go.
+    Waiting,
+}
+
+impl Done {
+    fn line(self, count: usize) -> String {
+        match self {
+            Self::Points(done) => format!("{} {done}\n", counted(count, "point")),
+            Self::Waiting => format!("{count} released\n"),
+        }
     }
 }
 

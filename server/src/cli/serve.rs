@@ -105,7 +105,7 @@ pub struct ServeOptions {
     #[serde(deserialize_with = "super::deserialize_networks")]
     pub allow: Vec<IpNet>,
 
-    /// Confines the process after its start
+    /// Confines the process after its start; not available in this version, which takes nothing but off
     #[arg(long, value_name = "on|off")]
     pub sandbox: Option<Switch>,
 

@@ -147,6 +147,10 @@ fn refusals_speak_of_the_file() {
             "weir.toml:1: this table needs the key \"source\"; each [[export]] has a name and a source",
         ),
         (
+            "[export]\nname = \"a\"",
+            "weir.toml:1: this must be a list, not one table; an export is written under [[export]]",
+        ),
+        (
             "export = [1]",
             "weir.toml:1: this must be a table, as under [[export]], not 1",
         ),

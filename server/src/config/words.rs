@@ -35,6 +35,11 @@ fn translated(message: &str) -> Option<String> {
         .strip_prefix("invalid type: ")
         .or_else(|| message.strip_prefix("invalid value: "))?;
     let (found, wanted) = rest.split_once(", expected ")?;
+    if (found, wanted) == ("map", "a sequence") {
+        return Some(
+            "this must be a list, not one table; an export is written under [[export]]".to_owned(),
+        );
+    }
     Some(format!(
         "this must be {}, not {}",
         kind(wanted),

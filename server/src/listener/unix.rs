@@ -69,6 +69,10 @@ fn refused(path: &Path, option: &'static str, source: io::Error) -> BindError {
                 folder,
             }
         }
+        _ if SockAddr::unix(path).is_err() => {
+            let path = path.to_owned();
+            BindError::LongPath { path, option }
+        }
         _ => BindError::Bind {
             address,
             option,

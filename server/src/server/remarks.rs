@@ -1,5 +1,7 @@
 //! What a user should know about what was asked for, though nothing forbids it.
 
+use weir_cache::QuotaStats;
+
 use crate::resources::MachineMemory;
 use crate::settings::ExportSettings;
 use crate::size::Size;
@@ -7,12 +9,23 @@ use crate::size::Size;
 /// Below this a size is rather a figure that lacks its unit: no file system is as small.
 const DISK_BYTES_MIN: u64 = 1 << 20;
 
-/// Remarks about an export of that size.
-pub(super) fn of(size: u64) -> Vec<String> {
+/// Remarks about an export of that size, with that quota.
+pub(super) fn of(size: u64, space: Option<QuotaStats>) -> Vec<String> {
     let mut remarks = Vec::new();
     if size < DISK_BYTES_MIN {
         remarks.push(format!(
             "the device has {size} bytes only, less than a file system needs; a size may have a unit, as in 10M or 10G"
+        ));
+    }
+    if let Some(QuotaStats { quota, charged }) = space
+        && charged >= quota
+        && size > quota
+    {
+        remarks.push(format!(
+            "{} are allocated already, and the quota is {}; what needs more gets ENOSPC until a trim has freed some, \
+             or give a larger --quota",
+            Size(charged),
+            Size(quota)
         ));
     }
     remarks
@@ -54,8 +67,21 @@ mod tests {
 
     #[test]
     fn a_size_that_lacks_its_unit_is_pointed_out() {
-        assert!(of(10)[0].contains("10 bytes only"));
-        assert!(of(DISK_BYTES_MIN).is_empty());
+        assert!(of(10, None)[0].contains("10 bytes only"));
+        assert!(of(DISK_BYTES_MIN, None).is_empty());
+    }
+
+    #[test]
+    fn a_quota_that_is_used_up_from_the_start_is_pointed_out() {
+        let of = |quota, charged| of(8 << 20, Some(QuotaStats { quota, charged }));
+        assert!(of(4096, 0).is_empty());
+        let said = of(1 << 20, 4 << 20);
+        assert!(
+            said[0].contains("4M are allocated already, and the quota is 1M"),
+            "{said:?}"
+        );
+        assert!(of(0, 0)[0].contains("the quota is 0"));
+        assert!(of(8 << 20, 8 << 20).is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod admin;
 mod durable;
 mod full_disk;
+mod hints;
 mod logs;
 mod refusals;
 mod resize;

@@ -58,14 +58,20 @@ pub struct FileOptions {
 pub enum OpenFileError {
     #[error("{} doesn't exist; give --size SIZE to create it", path.display())]
     Missing { path: PathBuf },
+    #[error("{} doesn't exist, and its beginning names no kind of source; give {}, or --size SIZE to create a file of that name", path.display(), crate::source::forms())]
+    MissingScheme { path: PathBuf },
     #[error("{} doesn't exist, and no file is created in /dev; check the device's name", path.display())]
     MissingDevice { path: PathBuf },
     #[error("{} doesn't exist, and a read-only export can't create it; leave --read-only out once", path.display())]
     MissingReadOnly { path: PathBuf },
     #[error("{} can't be created: there is no folder {}; make it (mkdir -p), or correct the path", path.display(), folder.display())]
     NoFolder { path: PathBuf, folder: PathBuf },
+    #[error("{} can't be created: {source}; change who may write its folder, or give another path", path.display())]
+    CreateForbidden { path: PathBuf, source: io::Error },
     #[error("{} can't be created: {source}", path.display())]
     Create { path: PathBuf, source: io::Error },
+    #[error("{} can't be opened: {source}; change who may read it, or start Weir as its owner", path.display())]
+    OpenForbidden { path: PathBuf, source: io::Error },
     #[error("{} can't be opened: {source}", path.display())]
     Open { path: PathBuf, source: io::Error },
     #[error("{} can't be opened for writing: {source}; add --read-only, or change who may write it", path.display())]
@@ -216,13 +222,23 @@ fn examine_missing(path: &Path, options: &FileOptions) -> Result<(), OpenFileErr
         return Err(OpenFileError::MissingReadOnly { path });
     }
     if options.size.is_none() {
-        return Err(OpenFileError::Missing { path });
+        return Err(match looks_like_a_scheme(&path) {
+            true => OpenFileError::MissingScheme { path },
+            false => OpenFileError::Missing { path },
+        });
     }
     let creatable = folder.and_then(|folder| {
         let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
         faccessat(AT_FDCWD, &folder, wanted, AtFlags::AT_EACCESS).map_err(io::Error::from)
     });
-    creatable.map_err(|source| OpenFileError::Create { path, source })
+    creatable.map_err(|source| cannot_create(path, source))
+}
+
+/// Whether whoever wrote `memroy:1G` may have meant no file.
+fn looks_like_a_scheme(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.split_once(':')
+        .is_some_and(|(name, _)| !name.contains('/'))
 }
 
 fn open_existing(path: &Path, metadata: &Metadata, writable: bool) -> Result<File, OpenFileError> {
@@ -280,7 +296,15 @@ fn cannot_open(path: &Path, source: io::Error, writable: bool) -> OpenFileError 
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if writable => {
             OpenFileError::OpenForWriting { path, source }
         }
+        io::ErrorKind::PermissionDenied => OpenFileError::OpenForbidden { path, source },
         _ => OpenFileError::Open { path, source },
+    }
+}
+
+fn cannot_create(path: PathBuf, source: io::Error) -> OpenFileError {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => OpenFileError::CreateForbidden { path, source },
+        _ => OpenFileError::Create { path, source },
     }
 }
 
@@ -298,7 +322,7 @@ fn create(path: &Path, options: &FileOptions) -> Result<File, OpenFileError> {
         .open(&path)
     {
         Ok(file) => file,
-        Err(source) => return Err(OpenFileError::Create { path, source }),
+        Err(source) => return Err(cannot_create(path, source)),
     };
     let durable = file
         .set_len(size)
