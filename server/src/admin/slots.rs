@@ -43,7 +43,7 @@ pub(super) const PASSING_MAX: usize = 64;
 
 /// How long nobody else gets the place of one that has become idle: time for a client that is about to ask. Short, as so many
 /// places in this time are all that a crowd that asks nothing leaves to others.
-const ASKING_TIME: Duration = Duration::from_millis(10);
+const ASKING_TIME: Duration = Duration::from_millis(25);
 
 /// Requests of one kind that wait: more than people and scripts have at a time.
 pub(super) const WAITING_MAX: usize = 32;
