@@ -11,7 +11,8 @@
 //!
 //! # Who ends a wait
 //! What holds a payload: the end of its rule or freeze, or that of its connection. Clients that have room for a payload and
-//! send it too slowly, or take their data too slowly, while others wait are let go by their session's watch.
+//! send it too slowly, or take their data too slowly, while others wait are let go by their session's watch: all of it has to be
+//! through in [`ROOM_TIME_MAX`](crate::limits::ROOM_TIME_MAX).
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,5 +1,6 @@
 //! The port on a real socket, with clients that hang on to it.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -132,7 +133,11 @@ async fn a_crowd_that_asks_at_the_same_moment_is_answered() {
     let ask = "GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut crowd = Vec::new();
     for _ in 0..4 * PASSING_MAX {
-        crowd.push(port.client(ask).await);
+        // Not by way of the runtime, which would serve the first before the next comes.
+        let mut client = std::os::unix::net::UnixStream::connect(&port.socket).unwrap();
+        client.write_all(ask.as_bytes()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        crowd.push(UnixStream::from_std(client).unwrap());
     }
     for client in &mut crowd {
         assert_eq!(status(client).await, 200);
