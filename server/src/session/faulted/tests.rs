@@ -59,7 +59,7 @@ async fn others_have_their_turn_after_each_slice() {
 #[tokio::test]
 async fn damage_is_the_same_whatever_thread_does_it() {
     for length in [100, SLICE_BYTES + 1] {
-        let data: Vec<u8> = (0..length).map(|at| at as u8).collect();
+        let data: Vec<u8> = (0..=250).cycle().take(length).collect();
         for damage in [Damage::Bits(9), Damage::Zero, Damage::Random] {
             let mut expected = data.clone();
             damage.apply(5, &mut expected);
