@@ -13,7 +13,8 @@
 //!
 //! # What ends a wait
 //! A payload is kept until its rule or freeze ends, or its connection does. A client that sends too slowly what room is kept
-//! for, or takes its replies too slowly, is disconnected by the watch of its session while others wait.
+//! for, or takes its replies too slowly, is disconnected by the watch of its session while others wait: all of it has to be
+//! through in [`ROOM_TIME_MAX`](crate::limits::ROOM_TIME_MAX).
 
 use std::future::Future;
 use std::pin::Pin;

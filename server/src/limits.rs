@@ -31,10 +31,20 @@ pub const HELD_BYTES_MAX: usize = 128 << 20;
 pub const PACE_BYTES_MIN: u64 = 16 << 10;
 /// Over what time that is averaged: longer than a network needs to send lost packets again a few times.
 pub const PACE_WINDOW: Duration = Duration::from_secs(5);
+/// In what time a client has to send, or to take, all of what fault rules keep for it outside the cache, if others wait for that room:
+/// it may be half of what there is. What common requests keep is through by then at the least pace, too.
+pub const ROOM_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Replies of one connection that wait to be sent, apart from pages of the cache: headers, short data, block status. The replies
 /// to sixteen thousand writes, or to all short reads that a turn takes; one more reply is always let in.
 pub const REPLY_BYTES_MAX: usize = 512 << 10;
+
+/// The most that a connection pins of the cache's pages with replies that wait. Enough to keep a socket busy.
+pub const PINNED_BYTES_MAX: usize = 4 << 20;
+/// No connection may pin more than this part of the cache's pages with replies that its client doesn't read.
+pub const PINNED_SHARE: usize = 16;
+/// Even over the smallest cache some replies may wait.
+pub const PINNED_BYTES_MIN: usize = 64 << 10;
 
 /// Extents of one context in the answer to a BLOCK_STATUS. The protocol lets a client ask on where an answer ends, and a request
 /// over a file in small pieces is to keep nobody else waiting: this many take the store about ten milliseconds.

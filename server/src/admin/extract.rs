@@ -3,7 +3,9 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +19,11 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        // `Json::from_bytes` doesn't look. What a web page can post without asking first is of other types.
+        if !is_json(request.headers()) {
+            let text = "a body needs the header Content-Type: application/json";
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+        }
         let bytes = match Bytes::from_request(request, state).await {
             Ok(bytes) => bytes,
             Err(refusal) => return Err(ApiError::new(refusal.status(), refusal.body_text())),
@@ -26,6 +33,15 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
             Err(refusal) => Err(ApiError::new(refusal.status(), refusal.body_text())),
         }
     }
+}
+
+/// Whether the header says so, whatever parameters it has.
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let kind = value.and_then(|value| value.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// What stands behind the question mark.

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::guard::Guard;
 use super::place::Surroundings;
-use super::slots::{SlotHandle, Slots};
+use super::slots::{SlotHandle, Slots, Watched};
 use super::token::{Token, TokenError};
 use super::{AdminState, ApiError, BODY_BYTES_MAX, router};
 use crate::cli::socket_mode::SocketMode;
@@ -213,7 +213,9 @@ async fn accept_loop(listener: Listener, router: Router, stop: CancellationToken
             }
         };
         let (router, over) = (router.clone(), stop.clone());
-        let slot = slots.enter();
+        let Some(slot) = stop.run_until_cancelled(slots.enter()).await else {
+            return;
+        };
         tokio::spawn(async move {
             let answering = stream.answer(router, slot.handle());
             let answering = slot.close().run_until_cancelled(answering);
@@ -291,6 +293,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = TowerToHyperService::new(router);
+    let stream = Watched::new(stream, slot.clone());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(slot.clone());
         router.call(request)

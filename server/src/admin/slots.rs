@@ -3,16 +3,27 @@
 //! A port that is needed most when something is wrong must not be shut by clients that hang on to it. So nobody waits to be let
 //! in, and what is bounded is bounded by kind:
 //!
-//! - **Who asks nothing now**, has asked half a question, or takes an answer slowly is *idle*. Of these there are
-//!   [`IDLE_MAX`]; the next connection takes the place of the one that has been idle for longest.
 //! - **Who waits** for something that may never come (events, a pause, a store) keeps its connection for as long as that takes. Of
 //!   each kind there are [`WAITING_MAX`]; the next request of that kind is refused with words, and all others go on. What
 //!   ends a wait (a rule removed, a device thawed, a point released) is of no such kind.
+//! - **All others** are [`PASSING_MAX`] together. Whose request is being worked on keeps its connection, which doesn't take long.
+//!   Who asks nothing now, has asked half a question, or takes an answer slowly is *idle*: the next connection takes the place
+//!   of the one that has been idle for longest.
 //!
-//! The first keeps the descriptors of this port within [`DESCRIPTORS_MAX`]; the server sets so many aside.
+//! # Who comes in a crowd
+//! A hundred scripts may ask at the same moment, all honest. So nobody is idle before this process has looked for what it
+//! sent and found nothing, or has found no room for its answer; and from then on its place is safe for [`ASKING_TIME`]. While
+//! there is no place to be had, the next waits: in the kernel's queue, first come first served. Those who only hang on cost it
+//! that time and no more, and no byte that they send makes it longer.
+//!
+//! The bounds keep the descriptors of this port within [`DESCRIPTORS_MAX`]; the server sets so many aside.
 
 use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -20,18 +31,25 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ApiError;
 
-/// Idle connections: many scripts, and a small share of a process' descriptors.
-pub(super) const IDLE_MAX: usize = 64;
+/// Connections that wait for nothing: many scripts, and a small share of a process' descriptors.
+pub(super) const PASSING_MAX: usize = 64;
+
+/// How long nobody else gets the place of one that has become idle: time for a client that is about to ask. Short, as so many
+/// places in this time are all that a crowd that asks nothing leaves to others.
+const ASKING_TIME: Duration = Duration::from_millis(25);
 
 /// Requests of one kind that wait: more than people and scripts have at a time.
 pub(super) const WAITING_MAX: usize = 32;
 
 /// Descriptors of all connections together, and one that is accepted before another is closed for it.
-pub(crate) const DESCRIPTORS_MAX: usize = IDLE_MAX + WAITING_KINDS * WAITING_MAX + 1;
+pub(crate) const DESCRIPTORS_MAX: usize = PASSING_MAX + WAITING_KINDS * WAITING_MAX + 1;
 
 const WAITING_KINDS: usize = 3;
 
@@ -71,7 +89,11 @@ impl Waiting {
 
 /// The connections that are open.
 #[derive(Debug, Default)]
-pub(super) struct Slots(Mutex<Inner>);
+pub(super) struct Slots {
+    inner: Mutex<Inner>,
+    /// A place may be had. One task waits for that, the one that accepts.
+    room: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -84,9 +106,20 @@ struct Inner {
 
 #[derive(Debug)]
 struct Connection {
-    /// Since when it is idle, by the clock; none while it waits.
-    idle_since: Option<u64>,
+    doing: Doing,
     close: CancellationToken,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Doing {
+    /// It has come or was answered just now: what it does will be seen when the socket is next looked at.
+    Fresh,
+    /// Nothing that is known of, since `at`; `clock` tells who has been so for longer.
+    Idle { clock: u64, at: Instant },
+    /// Its request is being worked on.
+    Asking,
+    /// Its request waits.
+    Waiting,
 }
 
 impl Inner {
@@ -95,50 +128,84 @@ impl Inner {
         self.clock
     }
 
-    fn idle(&self) -> usize {
-        let idle = |connection: &&Connection| connection.idle_since.is_some();
-        self.open.values().filter(idle).count()
+    fn passing(&self) -> usize {
+        let waits = |connection: &&Connection| matches!(connection.doing, Doing::Waiting);
+        self.open.len() - self.open.values().filter(waits).count()
     }
 
-    /// Closes the connection that has been idle for longest.
-    fn close_oldest(&mut self) {
-        let idle = self
-            .open
-            .iter()
-            .filter_map(|(id, connection)| Some((connection.idle_since?, *id)));
-        if let Some((_, id)) = idle.min()
-            && let Some(connection) = self.open.remove(&id)
-        {
+    /// The connection that has been idle for longest, and since when.
+    fn oldest(&self) -> Option<(u64, Instant)> {
+        let idle = self.open.iter().filter_map(|(id, connection)| {
+            let Doing::Idle { clock, at } = connection.doing else {
+                return None;
+            };
+            Some((clock, *id, at))
+        });
+        idle.min_by_key(|(clock, ..)| *clock)
+            .map(|(_, id, at)| (id, at))
+    }
+
+    fn close(&mut self, id: u64) {
+        if let Some(connection) = self.open.remove(&id) {
             connection.close.cancel();
         }
+    }
+
+    /// Makes room for one more; otherwise says when there may be some, if that is known.
+    fn make_room(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        while self.passing() >= PASSING_MAX {
+            let (id, since) = self.oldest().ok_or(None)?;
+            let until = since + ASKING_TIME;
+            if now < until {
+                return Err(Some(until));
+            }
+            self.close(id);
+        }
+        Ok(())
     }
 }
 
 impl Slots {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection, idle as yet; at the cost of the oldest idle one if there are enough.
-    pub(super) fn enter(self: &Arc<Self>) -> Slot {
-        let mut inner = self.lock();
-        while inner.idle() >= IDLE_MAX {
-            inner.close_oldest();
+    /// A place for a new connection, at the cost of the oldest idle one if there are enough. Cancel safe.
+    pub(super) async fn enter(self: &Arc<Self>) -> Slot {
+        loop {
+            let room = self.room.notified();
+            let until = match self.try_enter() {
+                Ok(slot) => return slot,
+                Err(until) => until,
+            };
+            match until {
+                // Whoever leaves sooner is noticed, too.
+                Some(until) => drop(tokio::time::timeout_at(until, room).await),
+                None => room.await,
+            }
         }
+    }
+
+    fn try_enter(self: &Arc<Self>) -> Result<Slot, Option<Instant>> {
+        let mut inner = self.lock();
+        inner.make_room(Instant::now())?;
         let id = inner.tick();
         let close = CancellationToken::new();
         let connection = Connection {
-            idle_since: Some(id),
+            doing: Doing::Fresh,
             close: close.clone(),
         };
         inner.open.insert(id, connection);
         let slots = Arc::clone(self);
-        Slot { slots, id, close }
+        Ok(Slot { slots, id, close })
     }
 
     /// Gives a descriptor back if there is an idle connection.
     pub(super) fn close_oldest(&self) {
-        self.lock().close_oldest();
+        let mut inner = self.lock();
+        if let Some((id, _)) = inner.oldest() {
+            inner.close(id);
+        }
     }
 }
 
@@ -166,6 +233,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.slots.lock().open.remove(&self.id);
+        self.slots.room.notify_one();
     }
 }
 
@@ -177,13 +245,16 @@ pub(super) struct SlotHandle {
 }
 
 impl SlotHandle {
-    /// It has just asked something: others have been idle for longer.
-    fn touch(&self) {
-        let mut inner = self.slots.lock();
-        let now = inner.tick();
-        if let Some(connection) = inner.open.get_mut(&self.id) {
-            connection.idle_since = Some(now);
+    fn set(&self, doing: Doing) {
+        if let Some(connection) = self.slots.lock().open.get_mut(&self.id) {
+            connection.doing = doing;
         }
+    }
+
+    /// Keeps the connection while its request is worked on.
+    fn work(&self) -> Works {
+        self.set(Doing::Asking);
+        Works(self.clone())
     }
 
     /// Keeps the connection while a request waits, if there is room for one of its kind.
@@ -193,14 +264,107 @@ impl SlotHandle {
             return None;
         }
         // One that was closed meanwhile is about to end, with this request.
-        inner.open.get_mut(&self.id)?.idle_since = None;
+        inner.open.get_mut(&self.id)?.doing = Doing::Waiting;
         inner.waiting[waiting as usize] += 1;
+        drop(inner);
+        self.slots.room.notify_one();
         let handle = self.clone();
         Some(Waits { handle, waiting })
     }
+
+    /// Nothing is asked any more.
+    fn rest(&self) {
+        self.set(Doing::Fresh);
+        self.slots.room.notify_one();
+    }
+
+    /// The client has sent nothing more, or doesn't take its answer.
+    fn is_awaited(&self) {
+        let mut inner = self.slots.lock();
+        let clock = inner.tick();
+        if let Some(connection) = inner.open.get_mut(&self.id)
+            && matches!(connection.doing, Doing::Fresh)
+        {
+            let at = Instant::now();
+            connection.doing = Doing::Idle { clock, at };
+            drop(inner);
+            self.slots.room.notify_one();
+        }
+    }
 }
 
-/// A request that waits. Dropping it makes its connection an idle one.
+/// A connection's socket, which tells its place when it waits for the client.
+pub(super) struct Watched<S> {
+    stream: S,
+    slot: SlotHandle,
+}
+
+impl<S> Watched<S> {
+    pub(super) fn new(stream: S, slot: SlotHandle) -> Self {
+        Self { stream, slot }
+    }
+
+    fn note<T>(&self, outcome: Poll<T>) -> Poll<T> {
+        if outcome.is_pending() {
+            self.slot.is_awaited();
+        }
+        outcome
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut self.stream).poll_read(task, buffer);
+        self.note(outcome)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(task, bytes);
+        self.note(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(task, slices);
+        self.note(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(task)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(task)
+    }
+}
+
+/// A request that is worked on, until it is answered.
+struct Works(SlotHandle);
+
+impl Drop for Works {
+    fn drop(&mut self) {
+        self.0.rest();
+    }
+}
+
+/// A request that waits, until it is answered.
 struct Waits {
     handle: SlotHandle,
     waiting: Waiting,
@@ -209,7 +373,7 @@ struct Waits {
 impl Drop for Waits {
     fn drop(&mut self) {
         self.handle.slots.lock().waiting[self.waiting as usize] -= 1;
-        self.handle.touch();
+        self.handle.rest();
     }
 }
 
@@ -219,8 +383,8 @@ pub(super) async fn admit(request: Request, next: Next) -> Response {
         // Not by a socket.
         return next.run(request).await;
     };
-    handle.touch();
     let Some(waiting) = Waiting::of(&request) else {
+        let _works = handle.work();
         return next.run(request).await;
     };
     let Some(waits) = handle.wait(waiting) else {

@@ -13,8 +13,8 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use weir_cache::PageCache;
-use weir_faults::{Action, Decision, Device, Errno, FaultContext};
+use weir_cache::{PageCache, SLICE_BYTES};
+use weir_faults::{Action, Damage, Decision, Device, Errno, FaultContext};
 use weir_protocol::{ChunkFlags, Command, CommandFlags, MetaContextSet, NbdError, Request};
 
 use super::reply::Head;
@@ -316,7 +316,7 @@ async fn act(
     if request.command == Command::WRITE {
         data.truncate(changed.length as usize);
         if let Some((damage, seed)) = damage {
-            damage.apply(seed, &mut data);
+            data = damaged(damage, seed, data).await;
         }
     }
     let mut outcome = apply(work, &changed, &data).await?;
@@ -330,9 +330,23 @@ async fn act(
     if request.command == Command::READ
         && let Some((damage, seed)) = damage
     {
-        damage.apply(seed, &mut outcome.bytes);
+        outcome.bytes = damaged(damage, seed, outcome.bytes).await;
     }
     Ok(outcome)
+}
+
+/// Damages `data`: beside the threads that serve clients where it is long.
+async fn damaged(damage: Damage, seed: u64, mut data: Vec<u8>) -> Vec<u8> {
+    let is_short = data.len() <= SLICE_BYTES;
+    let apply = move || {
+        damage.apply(seed, &mut data);
+        data
+    };
+    if is_short {
+        return apply();
+    }
+    let work = tokio::task::spawn_blocking(apply);
+    work.await.expect("a panic aborts the process")
 }
 
 /// Carries a request out; returns what goes into its reply.
@@ -365,6 +379,8 @@ async fn read(work: &Work, request: &Request) -> Result<Vec<u8>, Errno> {
         data.resize(start + slice, 0);
         pages.copy_to(&mut data[start..]);
         at += slice as u64;
+        // What is in the cache is read without waiting: others are to have their turn after each slice.
+        tokio::task::yield_now().await;
     }
     Ok(data)
 }
@@ -378,6 +394,11 @@ async fn write(work: &Work, request: &Request, data: &[u8]) -> Result<(), Errno>
         work.cache.write(&work.faults, payload).await?;
         at += slice as u64;
         left = &left[slice..];
+        // As for reads.
+        tokio::task::yield_now().await;
     }
     slow::persist_if_asked(&work.cache, &work.faults, request).await
 }
+
+#[cfg(test)]
+mod tests;

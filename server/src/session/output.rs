@@ -25,7 +25,7 @@ use weir_cache::{FramePool, FrameRefs, PAGE_SIZE};
 
 use super::socket::Socket;
 use crate::held::HeldBytes;
-use crate::limits::REPLY_BYTES_MAX;
+use crate::limits::{PINNED_BYTES_MAX, PINNED_BYTES_MIN, PINNED_SHARE, REPLY_BYTES_MAX};
 
 /// The most slices that one `writev` takes (UIO_MAXIOV).
 const SLICES_MAX: usize = 1024;
@@ -136,9 +136,8 @@ impl Queue {
     /// What is kept until it is sent: the byte buffer, buffers of their own, and what says where everything is.
     #[inline]
     fn buffered(&self) -> usize {
-        self.bytes.len() - self.bytes_sent
-            + self.own_bytes
-            + self.segments.len() * size_of::<Segment>()
+        let list = self.segments.len() * size_of::<Segment>();
+        self.bytes.len() - self.bytes_sent + self.own_bytes + list
     }
 
     /// Appends a header or any other short run of bytes.
@@ -330,12 +329,10 @@ impl Queue {
 
     /// Gives back pages at the front that aren't sent.
     fn drop_skipped(&mut self) {
-        while let Some(Segment {
-            place: Place::Skipped,
-            length,
-        }) = self.segments.front()
+        while let Some(front) = self.segments.front()
+            && front.place == Place::Skipped
         {
-            self.pages.advance(*length);
+            self.pages.advance(front.length);
             self.segments.pop_front();
         }
     }
@@ -389,13 +386,6 @@ pub(super) struct Output {
     pinned_max: usize,
 }
 
-/// The most that a connection pins of the cache's pages with replies that wait. Enough to keep a socket busy.
-const PINNED_BYTES_MAX: usize = 4 << 20;
-/// No connection may pin more than this part of the cache's pages with replies that its client doesn't read.
-const PINNED_SHARE: usize = 16;
-/// Even over the smallest cache some replies may wait.
-const PINNED_BYTES_MIN: usize = 64 << 10;
-
 impl Output {
     pub(super) fn new(pool: &Arc<FramePool>) -> Self {
         let share = pool.frames() as usize / PINNED_SHARE * PAGE_SIZE;
@@ -419,7 +409,7 @@ impl Output {
         }
     }
 
-    /// Where the pieces of the streamed reply go, for which others may be held.
+    /// Where the streamed reply goes.
     pub(super) fn stream_queue(&mut self) -> &mut Queue {
         &mut self.sending
     }
@@ -448,10 +438,20 @@ impl Output {
         self.sending.pending() > 0
     }
 
+    /// Bytes of pages that wait.
+    pub(super) fn pinned(&self) -> usize {
+        self.sending.pinned() + self.held.pinned()
+    }
+
+    /// Bytes that wait in buffers of their own.
+    pub(super) fn own_bytes(&self) -> usize {
+        self.sending.own_bytes + self.held.own_bytes
+    }
+
     /// Whether so much is kept that no further request is to be taken.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
-        self.sending.pinned() + self.held.pinned() >= self.pinned_max
+        self.pinned() >= self.pinned_max
             || self.sending.buffered() + self.held.buffered() >= REPLY_BYTES_MAX
     }
 

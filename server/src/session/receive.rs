@@ -137,6 +137,14 @@ impl Receive {
         }
     }
 
+    /// How much of that lies outside the cache.
+    pub(super) fn room_ahead(&self) -> usize {
+        match &self.stage {
+            Stage::Collecting(_) => self.held_ahead(),
+            _ => 0,
+        }
+    }
+
     /// There is room for what a fault rule wants.
     fn collect(&mut self, held: HeldBytes) {
         if let Stage::Crowded(_, mut collector) = mem::replace(&mut self.stage, Stage::Draining) {

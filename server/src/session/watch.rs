@@ -10,7 +10,10 @@
 //!
 //! - Memory may be kept for a WRITE whose data is still to come, and replies that are not sent yet pin memory. A client that is
 //!   slower than the pace with either is disconnected, if another request was refused such memory meanwhile or waited for it.
-//!   If none was, the client may be as slow as it likes.
+//!   If none was, the client may be as slow as it likes. It must be memory of the same kind: a client that keeps pages of the
+//!   cache is in the way of nobody who waits for room of the fault rules, nor the other way round.
+//! - What fault rules keep for one request may be half of all that there is, so it has an end. It has to be through in
+//!   [`ROOM_TIME_MAX`](crate::limits::ROOM_TIME_MAX), and the pace is what that takes if it is more.
 //! - The idle limit counts ticks in which no request was answered or worked on and less than that pace was received. Bytes in
 //!   the middle of a request don't count otherwise than others.
 
@@ -24,7 +27,7 @@ use tokio::time::{Instant, Sleep};
 use super::end::End;
 use super::receive::Receive;
 use super::transmission::Transmission;
-use crate::limits::{PACE_BYTES_MIN, PACE_WINDOW, Timeouts};
+use crate::limits::{PACE_BYTES_MIN, PACE_WINDOW, ROOM_TIME_MAX, Timeouts};
 
 /// The longest tick: how soon a quiet connection gives its buffers back.
 const TICK_MAX: Duration = Duration::from_secs(1);
@@ -49,13 +52,17 @@ pub(super) struct Activity {
     pub(super) busy: bool,
     /// Requests answered so far.
     pub(super) requests: u64,
-    /// Whether requests wait for memory such as replies pin.
+    /// Whether requests wait for memory such as its replies keep.
     pub(super) short: bool,
+    /// Bytes that its replies keep outside the cache.
+    pub(super) room: usize,
     /// Whether memory is kept for what the client is to send.
     pub(super) ahead: bool,
     /// Whether requests wait for such memory.
     pub(super) short_ahead: bool,
-    /// How often others had to do without such memory so far.
+    /// Bytes that are kept for it outside the cache.
+    pub(super) room_ahead: usize,
+    /// How often others had to do without such memory in the cache so far.
     pub(super) refusals: u64,
 }
 
@@ -85,11 +92,21 @@ struct Pace {
     age: Duration,
     bytes: u64,
     wanted: bool,
+    /// What it should have done.
+    due: u64,
 }
 
 impl Pace {
     /// A tick in which the client did `bytes`; says whether it is too slow for those who want the memory.
-    fn judge(&mut self, keeps: bool, bytes: u64, wanted: bool, tick: Duration) -> bool {
+    /// `room` is how much is kept outside the cache.
+    fn judge(
+        &mut self,
+        keeps: bool,
+        bytes: u64,
+        wanted: bool,
+        room: usize,
+        tick: Duration,
+    ) -> bool {
         if !keeps {
             *self = Self::default();
             return false;
@@ -97,11 +114,12 @@ impl Pace {
         self.kept += tick;
         self.age += tick;
         self.bytes += bytes;
+        self.due += in_time(pace_min(room), tick);
         self.wanted |= wanted;
         if self.age < PACE_WINDOW {
             return false;
         }
-        let hoards = self.wanted && is_slow(self.bytes, self.age);
+        let hoards = self.wanted && self.bytes < self.due;
         *self = Self {
             kept: self.kept,
             ..Self::default()
@@ -110,9 +128,15 @@ impl Pace {
     }
 }
 
-/// Whether `bytes` are too little for so much time.
-fn is_slow(bytes: u64, time: Duration) -> bool {
-    u128::from(bytes) * 1000 < u128::from(PACE_BYTES_MIN) * time.as_millis()
+/// The least that counts as going on, in bytes a second, for whom so much is kept outside the cache.
+fn pace_min(room: usize) -> u64 {
+    PACE_BYTES_MIN.max(room as u64 / ROOM_TIME_MAX.as_secs())
+}
+
+/// How many bytes that is in so much time, which is no longer than a few ticks.
+fn in_time(pace: u64, time: Duration) -> u64 {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    pace.saturating_mul(millis) / 1000
 }
 
 /// Watches one connection.
@@ -201,7 +225,8 @@ impl Watch {
         let refused = now.refusals != mem::replace(&mut self.refusals, now.refusals);
         let stalled = now.pending && sent == 0;
         let quiet = !now.pending && !now.busy && received == 0;
-        let idle = !now.pending && !now.busy && !answered && is_slow(received, self.tick);
+        let idle =
+            !now.pending && !now.busy && !answered && received < in_time(PACE_BYTES_MIN, self.tick);
         self.stalled = if stalled {
             self.stalled + self.tick
         } else {
@@ -212,9 +237,13 @@ impl Watch {
         } else {
             Duration::ZERO
         };
-        let wanted = now.short_ahead || refused;
-        let hoards_ahead = self.sending.judge(now.ahead, received, wanted, self.tick);
-        let hoards = self.taking.judge(now.pending, sent, now.short, self.tick);
+        let wanted = now.short_ahead || (refused && now.room_ahead == 0);
+        let hoards_ahead =
+            self.sending
+                .judge(now.ahead, received, wanted, now.room_ahead, self.tick);
+        let hoards = self
+            .taking
+            .judge(now.pending, sent, now.short, now.room, self.tick);
         if self.stalled >= self.stalled_max {
             Tick::Stalled
         } else if hoards || now.short && self.stalled >= HOARDING_TICKS * self.tick {
@@ -242,7 +271,12 @@ impl Transmission<'_> {
             sent: self.output.sent(),
             requests: self.connection.counts().requests(),
             pending: self.output.can_send(),
-            short: self.cache.pool().is_short() || self.held.replies().is_short(),
+            short: {
+                let pins = self.output.pinned() > 0 || !self.sliced_reads.is_empty();
+                pins && self.cache.pool().is_short()
+                    || self.output.own_bytes() > 0 && self.held.replies().is_short()
+            },
+            room: self.output.own_bytes(),
             busy: !self.slow.is_empty()
                 || !self.sliced_reads.is_empty()
                 || self
@@ -250,7 +284,11 @@ impl Transmission<'_> {
                     .as_ref()
                     .is_some_and(|receive| !receive.wants_input()),
             ahead: held_ahead(self.receiving.as_ref()) > 0,
-            short_ahead: self.cache.pool().is_short() || self.held.payloads().is_short(),
+            short_ahead: match room_ahead(self.receiving.as_ref()) {
+                0 => self.cache.pool().is_short(),
+                _ => self.held.payloads().is_short(),
+            },
+            room_ahead: room_ahead(self.receiving.as_ref()),
             refusals: self.cache.payloads_refused(),
         }) {
             match tick {
@@ -279,7 +317,7 @@ impl Transmission<'_> {
             "closing a connection: {} bytes were kept for a WRITE for {:?}, of which the client sent less than {} a second while others wanted them",
             held_ahead(self.receiving.as_ref()),
             self.watch.kept_ahead(),
-            PACE_BYTES_MIN,
+            pace_min(room_ahead(self.receiving.as_ref())),
         );
         End::HoardingAhead
     }
@@ -288,6 +326,11 @@ impl Transmission<'_> {
 /// Bytes of memory that are kept for what the client is to send.
 fn held_ahead(receiving: Option<&Receive>) -> usize {
     receiving.map_or(0, Receive::held_ahead)
+}
+
+/// How much of that lies outside the cache.
+fn room_ahead(receiving: Option<&Receive>) -> usize {
+    receiving.map_or(0, Receive::room_ahead)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The port on a real socket, with clients that hang on to it.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -118,11 +119,75 @@ async fn clients_that_hang_on_shut_nobody_out() {
         "GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ] {
         let mut hanging = Vec::new();
-        for _ in 0..3 * IDLE_MAX {
+        for _ in 0..3 * PASSING_MAX {
             hanging.push(port.client(half).await);
         }
         port.assert_answering().await;
     }
+}
+
+/// All of them have asked before any is answered.
+#[tokio::test]
+async fn a_crowd_that_asks_at_the_same_moment_is_answered() {
+    let port = Port::new().await;
+    let ask = "GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut crowd = Vec::new();
+    for _ in 0..4 * PASSING_MAX {
+        // Not by way of the runtime, which would serve the first before the next comes.
+        let mut client = std::os::unix::net::UnixStream::connect(&port.socket).unwrap();
+        client.write_all(ask.as_bytes()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        crowd.push(UnixStream::from_std(client).unwrap());
+    }
+    for client in &mut crowd {
+        assert_eq!(status(client).await, 200);
+    }
+}
+
+/// Bytes of a question that never ends make no place safer.
+#[tokio::test]
+async fn who_asks_a_byte_at_a_time_shuts_nobody_out() {
+    let port = Port::new().await;
+    let mut slow = Vec::new();
+    for _ in 0..2 * PASSING_MAX {
+        slow.push(port.client("GET /v1/status HTTP/1.1\r\nHost: ").await);
+    }
+    let trickling = async {
+        loop {
+            for client in &mut slow {
+                // Some have been closed.
+                let _ = client.write_all(b"l").await;
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = port.assert_answering() => {}
+        () = trickling => {}
+    }
+}
+
+/// What a request does to the server is not cut short by those who come meanwhile.
+#[tokio::test(start_paused = true)]
+async fn whose_request_is_worked_on_keeps_its_place() {
+    let slots = Arc::new(Slots::default());
+    let asking = slots.enter().await;
+    let works = asking.handle().work();
+    let mut others = Vec::new();
+    for _ in 0..2 * PASSING_MAX {
+        let other = slots.enter().await;
+        other.handle().is_awaited();
+        others.push(other);
+    }
+    assert!(!asking.close().is_cancelled());
+    drop(works);
+    asking.handle().is_awaited();
+    for _ in 0..PASSING_MAX {
+        let other = slots.enter().await;
+        other.handle().is_awaited();
+        others.push(other);
+    }
+    assert!(asking.close().is_cancelled());
 }
 
 /// Also where nobody else comes.
@@ -152,7 +217,7 @@ async fn the_one_that_is_idle_for_longest_goes_first() {
     let mut used = port.client(ask).await;
     assert_eq!(status(&mut used).await, 200);
     let mut others = Vec::new();
-    for _ in 2..IDLE_MAX {
+    for _ in 2..PASSING_MAX {
         let mut other = port.client(ask).await;
         assert_eq!(status(&mut other).await, 200);
         others.push(other);
@@ -190,7 +255,7 @@ async fn followers_of_events_have_a_budget_of_their_own() {
     assert_eq!(port.ask("GET /v1/events", "").await, 503);
     // They take nobody's place, and nobody theirs.
     let mut idle = Vec::new();
-    for _ in 0..2 * IDLE_MAX {
+    for _ in 0..2 * PASSING_MAX {
         idle.push(port.client("").await);
     }
     assert_eq!(port.ask("GET /v1/status", "").await, 200);

@@ -340,3 +340,121 @@ async fn who_takes_none_of_its_data_is_let_go_if_others_want_the_room() {
     assert_eq!(client.read(1, 0, 4096).await, [0; 4096]);
     assert!(begun.elapsed() < crate::limits::WRITE_TIMEOUT / 4);
 }
+
+/// More than the slowest pace, and far too little for what is kept.
+const TRICKLE: usize = 24 << 10;
+const MOST: u32 = 64 << 20;
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_much_room_has_to_send_it_in_time_if_others_want_the_room() {
+    let server = large();
+    server
+        .context
+        .faults
+        .add_rule("write delay=1ms")
+        .expect("good");
+    let mut slow = Vec::new();
+    for _ in 0..HELD_BYTES_MAX / MOST as usize {
+        let mut client = server.client(false).await;
+        client.request(request(Command::WRITE, 1, 0, MOST)).await;
+        slow.push(client);
+    }
+    idle().await;
+    let mut client = server.client(false).await;
+    let trickling = async {
+        loop {
+            for client in &mut slow {
+                let _ = client.socket.write_all(&[7; TRICKLE]).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        error = client.write(1, 0, &[7; 100_000]) => assert_eq!(error, 0),
+        () = trickling => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_much_room_has_to_take_it_in_time_if_others_want_the_room() {
+    let server = large();
+    server
+        .context
+        .faults
+        .add_rule("read delay=1ms")
+        .expect("good");
+    let mut slow = Vec::new();
+    for _ in 0..HELD_BYTES_MAX / MOST as usize {
+        let mut client = server.client(false).await;
+        client.request(request(Command::READ, 1, 0, MOST)).await;
+        slow.push(client);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut client = server.client(false).await;
+    let trickling = async {
+        let mut bytes = vec![0; 256 << 10];
+        loop {
+            for client in &mut slow {
+                // What the socket holds comes and goes in larger pieces.
+                let _ = client.socket.try_read(&mut bytes);
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        data = client.read(1, 0, 4096) => assert_eq!(data, [0; 4096]),
+        () = trickling => {}
+    }
+}
+
+/// Room that a hang keeps isn't the doing of those who are slow with something else.
+#[tokio::test(start_paused = true)]
+async fn who_keeps_nothing_of_what_others_wait_for_is_not_let_go() {
+    let server = large();
+    let rule = "write offset=0..4M hang";
+    server.context.faults.add_rule(rule).expect("good");
+    let mut half = server.client(false).await;
+    half.request(request(Command::WRITE, 1, 8 << 20, LENGTH))
+        .await;
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(Eager::new(&server, writes(PIPELINED)).await);
+    }
+    push_all(&mut crowd).await;
+    assert_eq!(server.held(), HELD_BYTES_MAX);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    half.send(&vec![3; LENGTH as usize]).await;
+    assert_eq!(half.reply().await, (0, 1));
+}
+
+/// As above, for data on its way to clients.
+#[tokio::test(start_paused = true)]
+async fn who_pauses_while_others_wait_for_room_of_a_rule_is_not_let_go() {
+    let server = large();
+    let rule = "read offset=0..4096 delay=1ms";
+    server.context.faults.add_rule(rule).expect("good");
+    let mut pausing = server.client(false).await;
+    pausing
+        .request(request(Command::READ, 1, 8 << 20, LENGTH))
+        .await;
+    let mut others = Vec::new();
+    for _ in 0..=HELD_BYTES_MAX / MOST as usize {
+        let mut client = server.client(false).await;
+        client.request(request(Command::READ, 1, 0, MOST)).await;
+        others.push(client);
+    }
+    let mut bytes = vec![0; 256 << 10];
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        for client in &mut others {
+            for _ in 0..4 {
+                let _ = client.socket.try_read(&mut bytes);
+                idle().await;
+            }
+        }
+    }
+    assert_eq!(server.held(), HELD_BYTES_MAX, "others wait no more");
+    assert!(!pausing.session.is_finished());
+    assert_eq!(pausing.reply().await, (0, 1));
+    pausing.take(LENGTH as usize).await;
+}

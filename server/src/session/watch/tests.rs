@@ -13,6 +13,8 @@ const STILL: Activity = Activity {
     short: false,
     ahead: false,
     short_ahead: false,
+    room: 0,
+    room_ahead: 0,
     refusals: 0,
     requests: 3,
     received: 9,
