@@ -121,12 +121,12 @@ impl PageCache {
         if let Some(head) = head {
             self.write(context, head).await?;
         }
-        if let Some((start, data)) = whole {
-            let blocked = start..start + data.bytes() as u64;
+        if let Some(whole) = whole {
+            let blocked = whole.start..whole.start + whole.data.bytes() as u64;
             let place = Arc::new(self.changes.lock(pages_of(&blocked)).await);
             let guard = self.add_lock.block(blocked.clone()).await;
             let submitted = self.generations.submitted();
-            let change = Change::Write(data);
+            let change = Change::Write(whole);
             self.spawn_change(
                 context,
                 &place,

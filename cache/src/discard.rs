@@ -30,13 +30,14 @@ use weir_faults::{Errno, FaultContext, pause_point};
 use crate::add_lock::{AddLock, BlockGuard, REGION_BYTES};
 use crate::backend::{Capabilities, ZeroMode};
 use crate::flush::{Promise, Submitted};
-use crate::frame::{FrameRefs, PAGE_BYTES};
+use crate::frame::PAGE_BYTES;
 use crate::options::{
     CacheMode, WHOLE_REGIONS, WHOLE_SLICE_BYTES, WHOLE_SLICE_GROWTH, WHOLE_SLICE_QUICK,
 };
 use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::pages::{FILLING, HELD, PRESENT, UNCLEAN};
+use crate::payload::WholePages;
 use crate::range_lock::RangeGuard;
 use crate::space::Turn;
 use crate::writeback::{Evidence, OperationKind};
@@ -46,8 +47,8 @@ use crate::writeback::{Evidence, OperationKind};
 pub(crate) enum Change {
     Discard,
     Zero(ZeroMode),
-    /// A direct write of whole pages.
-    Write(FrameRefs),
+    /// A direct write.
+    Write(WholePages),
 }
 
 impl Change {
@@ -356,7 +357,10 @@ impl PageCache {
         let result = match change {
             Change::Discard => self.backend.trim(context, range).await,
             Change::Zero(mode) => self.backend.zero(context, range, mode).await,
-            Change::Write(data) => self.backend.write(context, range.start, data).await,
+            Change::Write(pages) => {
+                let WholePages { data, _budget, .. } = pages;
+                self.backend.write(context, range.start, data).await
+            }
         };
         result.and(pause_point!(context, "cache:discard:complete", [EIO]).await)
     }

@@ -26,7 +26,7 @@
 //! | wait | holding | ended by |
 //! | --- | --- | --- |
 //! | for memory (`reserve`, `payload`) | frames already gathered; no guard, no page lock | frames freed by readers, reclaim, writeback; the queue is first come first served |
-//! | for the budget of payloads that have arrived | nothing | others that have arrived, which wait for memory, the throttle, guards and the backend. Nobody waits for the budget of those that are to come |
+//! | for the budget of payloads that have arrived | nothing | others that have arrived, which wait for memory, the throttle, guards, changes before them and the backend. Nobody waits for the budget of those that are to come |
 //! | for the throttle | the payload's frames | writeback; an error after [`STALL_LIMIT`](crate::options::STALL_LIMIT) without progress |
 //! | for an add guard | frames | blockers that overlap it and came before it, which wait for writeback and the backend, or for adders before them |
 //! | of a change for those of the same pages that came before it | nothing, or a direct write's payload | these, which wait for guards, turns and the backend |
