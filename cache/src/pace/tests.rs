@@ -1,8 +1,11 @@
 //! How much is done between two turns of the others, whatever a client or an operator asks for.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use tokio::task::yield_now;
 use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
 
@@ -218,4 +221,51 @@ async fn a_prefetch_of_what_is_cached_lets_others_go_on() {
     let turns = turns.load(Ordering::Relaxed);
     let polls = usize::try_from(PAGES).unwrap() / STEPS_PER_POLL;
     assert!(turns >= polls, "{turns} turns of others");
+}
+
+/// A request that others wait for is in the same task as long ones.
+#[tokio::test(start_paused = true)]
+async fn what_others_wait_for_goes_on_beside_long_work_of_its_own_task() {
+    const WALKS: usize = 64;
+    const MISSED: std::ops::Range<u64> = 0..1 << 20;
+    let bench = Bench::new();
+    bench.read_all().await;
+    bench.cache.trim(&bench.context, MISSED).await.unwrap();
+    let walked = Arc::new(AtomicUsize::new(0));
+    let misses = bench.cache.stats().misses;
+    let session = tokio::spawn({
+        let (cache, context, walked) = (
+            Arc::clone(&bench.cache),
+            bench.context.clone(),
+            Arc::clone(&walked),
+        );
+        async move {
+            let mut requests: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>> =
+                FuturesUnordered::new();
+            for i in 0..WALKS {
+                // In the middle: neither those that are woken first nor those that are woken last are before it.
+                if i == WALKS / 2 {
+                    let (cache, context) = (Arc::clone(&cache), context.clone());
+                    requests.push(Box::pin(async move {
+                        read(&cache, &context, MISSED).await.unwrap();
+                    }));
+                }
+                let (cache, walked) = (Arc::clone(&cache), Arc::clone(&walked));
+                requests.push(Box::pin(async move {
+                    cache.residency(0..cache.size(), usize::MAX).await;
+                    walked.fetch_add(1, Ordering::Relaxed);
+                }));
+            }
+            while requests.next().await.is_some() {}
+        }
+    });
+    while bench.cache.stats().misses == misses {
+        assert!(!session.is_finished(), "nothing was missed");
+        yield_now().await;
+    }
+    // It joins the fill that the other task carries.
+    read(&bench.cache, &bench.context, MISSED).await.unwrap();
+    let walked = walked.load(Ordering::Relaxed);
+    assert!(walked < WALKS / 4, "{walked} long requests went first");
+    session.await.unwrap();
 }
