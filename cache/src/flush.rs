@@ -18,7 +18,8 @@
 //!
 //! # Failure
 //! After a failed sync nothing that completed before the sync returned is known to be durable. All unstable pages are dirty
-//! again and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.)
+//! again and will be written anew. That is done in turns, and under the turn to sync: who has read the store past the cache
+//! meanwhile waits for it ([`PageCache::failed_sync_settled`]). (A kernel forgets them; see the fsync discussions of 2018.)
 //!
 //! A FLUSH fails exactly when something that it covers is not durable: its own runs failed, or the sync that was to cover them
 //! did. A run, a blocker or a sync of another request may fail meanwhile and make pages dirty again that this FLUSH covers.
@@ -61,7 +62,7 @@ use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::{PageCache, pages_of};
 use crate::pages::OLDEST_EPOCH;
 use crate::writeback::{Evidence, OperationKind, Seen, Tries, Watch};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The generation of all that others did to the backend before it was opened.
 const BEFORE_US: u64 = 1;
@@ -77,6 +78,8 @@ pub(crate) struct Generations {
     synced: AtomicU64,
     /// One sync at a time.
     turn: FairMutex<()>,
+    /// A sync has failed, and what it was to cover isn't all dirty again.
+    failing: AtomicBool,
     ledger: Mutex<Ledger>,
 }
 
@@ -132,6 +135,7 @@ impl Default for Generations {
             completed: AtomicU64::new(BEFORE_US),
             synced: AtomicU64::new(0),
             turn: FairMutex::new(()),
+            failing: AtomicBool::new(false),
             ledger: Mutex::default(),
         }
     }
@@ -380,6 +384,8 @@ impl PageCache {
             Ok(()) => self.backend.flush(context).await,
             Err(errno) => Err(errno),
         };
+        let failing = &self.generations.failing;
+        failing.store(result.is_err(), Ordering::SeqCst);
         let result = result.and(pause_point!(context, "cache:sync:complete", [EIO]).await);
         self.counters.syncs.add(1);
         self.writeback.troubles.synced(result);
@@ -412,8 +418,17 @@ impl PageCache {
                 }
             }
         }
+        failing.store(false, Ordering::SeqCst);
         self.pool.wake_waiter();
         result
+    }
+
+    /// Waits until those who watch pages know of a sync that has failed, if one has. What it was to cover becomes dirty again in
+    /// turns, and the store may have forgotten it all by then: who reads the store past the cache asks this afterwards.
+    pub(crate) async fn failed_sync_settled(&self) {
+        if self.generations.failing.load(Ordering::SeqCst) {
+            drop(self.generations.turn.lock().await);
+        }
     }
 
     /// Turns unstable pages clean, or dirty again; returns those that are unwritten then, each with the epoch since which it is.

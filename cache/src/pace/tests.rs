@@ -269,3 +269,40 @@ async fn what_others_wait_for_goes_on_beside_long_work_of_its_own_task() {
     assert!(walked < WALKS / 4, "{walked} long requests went first");
     session.await.unwrap();
 }
+
+/// What a failed sync was to cover is not all dirty again at once, and the store has forgotten it.
+#[tokio::test(start_paused = true)]
+async fn a_direct_read_waits_until_a_failed_sync_is_settled() {
+    const LAST: u64 = 64 * PAGE_BYTES;
+    let bench = Bench::new();
+    bench.write_all().await;
+    bench
+        .faults
+        .set_points("class cache:flush:sync error EIO")
+        .unwrap();
+    bench.cache.flush(&bench.context).await.unwrap_err();
+    bench.faults.set_points("reset").unwrap();
+    bench.backend.behave(Behaviour {
+        failures_per_mille: [("sync", 1000)].into(),
+        forgets: true,
+        ..Behaviour::default()
+    });
+    let (cache, context) = (Arc::clone(&bench.cache), bench.context.clone());
+    let sync = tokio::spawn(async move { cache.sync(&context).await });
+    while bench.cache.stats().unstable_pages == PAGES {
+        yield_now().await;
+    }
+    assert!(bench.cache.stats().unstable_pages > 0, "all at once");
+    let data = bench
+        .cache
+        .read_direct(&bench.context, bench.size() - LAST, 64 * PAGE_SIZE)
+        .await
+        .unwrap();
+    let mut bytes = vec![0; 64 * PAGE_SIZE];
+    data.copy_to(&mut bytes);
+    assert!(
+        bytes.iter().all(|byte| *byte == 7),
+        "what was written is not read"
+    );
+    sync.await.unwrap().unwrap_err();
+}
