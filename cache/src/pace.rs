@@ -10,16 +10,22 @@
 //! all work of this task that asks has to wait for the next poll, and so has everything that waits for the runtime's sockets,
 //! semaphores and locks. One poll comes to [`STEPS_PER_POLL`], whatever makes them.
 //!
+//! Those in one task take turns, too. A budget that one of them uses up is used up for all, and the one that is polled first the
+//! next time has it again. So a single walk over everything could starve its neighbours, and some of these carry transfers that
+//! other clients wait for. After [`STEPS_AT_ONCE`] a walk therefore gets in line behind the others of its task.
+//!
 //! # What may be held
 //! A loop gives up its turn without anything that others need to go on: no page lock, no epoch. It may keep guards, since
 //! whatever waits for a guard waits for the whole work, however it is cut. Other threads run beside such a loop in any case, so
 //! a turn in the middle shows nothing that couldn't be seen before.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 /// Steps that cost a task one unit of its budget.
 const STEPS_PER_UNIT: usize = 64;
 
 /// Steps of one poll of a task: tokio gives it 128 units. Some hundreds of microseconds.
-#[cfg(test)]
 const STEPS_PER_POLL: usize = 128 * STEPS_PER_UNIT;
 
 /// Steps that are made without asking: some tens of microseconds.
@@ -29,6 +35,10 @@ pub(crate) const STEPS_AT_ONCE: usize = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     steps: usize,
+    /// Steps since the neighbours in the task had their turn.
+    since_neighbours: usize,
+    /// Steps since the runtime had its turn.
+    since_runtime: usize,
 }
 
 impl Pace {
@@ -37,10 +47,41 @@ impl Pace {
     pub(crate) async fn ask(&mut self, steps: usize) {
         self.steps += steps;
         while self.steps >= STEPS_PER_UNIT {
+            self.take_turns().await;
             self.steps -= STEPS_PER_UNIT;
+            self.since_neighbours += STEPS_PER_UNIT;
             tokio::task::coop::consume_budget().await;
         }
     }
+
+    /// Lets the neighbours go on if it is time, and the runtime, which looks for what has come from outside.
+    async fn take_turns(&mut self) {
+        if self.since_neighbours < STEPS_AT_ONCE {
+            return;
+        }
+        self.since_runtime += std::mem::take(&mut self.since_neighbours);
+        if self.since_runtime < STEPS_PER_POLL {
+            return let_neighbours_go_on().await;
+        }
+        self.since_runtime = 0;
+        // A turn of the neighbours, too. Whoever only wakes itself keeps the runtime busy.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Goes to the end of the task's own queue: by a waker that is woken at once. Those that the runtime wakes when it has had its turn,
+/// as after [`yield_now`](tokio::task::yield_now) or without a budget, come in an order in which some are last again and again.
+async fn let_neighbours_go_on() {
+    let mut gone_on = false;
+    poll_fn(|task| {
+        if gone_on {
+            return Poll::Ready(());
+        }
+        gone_on = true;
+        task.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]

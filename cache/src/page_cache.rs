@@ -39,7 +39,7 @@
 //! | what waits, and for what | holding | ended by |
 //! | --- | --- | --- |
 //! | a request for memory (`reserve`, `payload`) | frames already gathered; no guard, no page lock | frames freed by readers, reclaim, writeback; the queue is first come first served |
-//! | a payload that has arrived for its share of memory | nothing | other payloads that have arrived. They wait for memory, the throttle, guards and the backend. A payload that is still to come has a share of its own, and nothing waits for that |
+//! | a payload that has arrived for its share of memory | nothing | other payloads that have arrived. They wait for memory, the throttle, guards, changes before them and the backend. A payload that is still to come has a share of its own, and nothing waits for that |
 //! | a write for the throttle | the payload's frames | writeback; an error after [`STALL_LIMIT`](crate::options::STALL_LIMIT) without progress |
 //! | an adder for its guard | frames | blockers that overlap it and came before it. They wait for writeback, the backend, or adders before them |
 //! | a change for its place: for earlier changes of the same pages | nothing, or a direct write's payload | these changes. They wait for guards, turns and the backend |

@@ -10,7 +10,9 @@
 //!
 //! # Failure
 //! After a failed sync nothing that completed before the sync returned is known to be durable. All unstable pages are dirty
-//! again and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.)
+//! again and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.) That is done in turns, and under
+//! the turn to sync: a request that has read the store past the cache meanwhile waits for it
+//! ([`PageCache::failed_sync_settled`]).
 //!
 //! A FLUSH fails when something that it covers can't be made durable: its own run or its own sync failed, or the power was cut.
 //! A run, a change or a sync of another request may fail meanwhile and make pages dirty again that this FLUSH covers. Then the
@@ -169,6 +171,7 @@ impl PageCache {
             Ok(()) => self.backend.flush(context).await,
             Err(errno) => Err(errno),
         };
+        self.generations.set_failing(result.is_err());
         let result = result.and(pause_point!(context, "cache:sync:complete", [EIO]).await);
         self.counters.syncs.add(1);
         self.writeback.troubles.synced(result);
@@ -201,8 +204,17 @@ impl PageCache {
                 }
             }
         }
+        self.generations.set_failing(false);
         self.pool.wake_waiter();
         result
+    }
+
+    /// Waits until requests that watch pages know of a sync that has failed, if one has. What it was to cover becomes dirty again
+    /// in turns, and the store may have forgotten it all by then: whatever reads the store past the cache asks this afterwards.
+    pub(crate) async fn failed_sync_settled(&self) {
+        if self.generations.is_failing() {
+            drop(self.generations.turn().await);
+        }
     }
 
     /// Turns unstable pages clean, or dirty again; returns those that are unwritten then, each with the epoch since which it is.

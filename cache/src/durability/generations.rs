@@ -19,7 +19,7 @@
 //! clean before the sync counts as done, so a FLUSH that finds nothing to sync finds clean pages.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::{Mutex as FairMutex, MutexGuard as Turn};
@@ -41,6 +41,8 @@ pub(crate) struct Generations {
     synced: AtomicU64,
     /// One sync at a time.
     turn: FairMutex<()>,
+    /// A sync has failed, and what it was to cover isn't all dirty again.
+    failing: AtomicBool,
     ledger: Mutex<Ledger>,
 }
 
@@ -96,6 +98,7 @@ impl Default for Generations {
             completed: AtomicU64::new(BEFORE_US),
             synced: AtomicU64::new(0),
             turn: FairMutex::new(()),
+            failing: AtomicBool::new(false),
             ledger: Mutex::default(),
         }
     }
@@ -141,6 +144,16 @@ impl Generations {
     /// A sync has covered the mutations up to this one, and their pages are settled.
     pub(super) fn synced_to(&self, generation: u64) {
         self.synced.store(generation, Ordering::SeqCst);
+    }
+
+    /// Says whether a sync has failed whose pages are not all dirty again yet.
+    pub(super) fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::SeqCst);
+    }
+
+    /// Whether a sync has failed whose pages are not all dirty again yet. They are when the turn is free.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::SeqCst)
     }
 
     /// The turn to sync. Cancel safe.

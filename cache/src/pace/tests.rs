@@ -1,12 +1,16 @@
 //! How much is done between two turns of the others, whatever a client or an operator asks for.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::task::yield_now;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::task::{JoinHandle, yield_now};
 use weir_faults::{Errno, FaultContext, Faults, RequestKinds};
 
 use super::*;
+use crate::backend::ExtentKind;
 use crate::frame::{PAGE_BYTES, PAGE_SIZE};
 use crate::options::CacheOptions;
 use crate::page_cache::PageCache;
@@ -218,4 +222,105 @@ async fn a_prefetch_of_what_is_cached_lets_others_go_on() {
     let turns = turns.load(Ordering::Relaxed);
     let polls = usize::try_from(PAGES).unwrap() / STEPS_PER_POLL;
     assert!(turns >= polls, "{turns} turns of others");
+}
+
+/// A request that others wait for is in the same task as long ones.
+#[tokio::test(start_paused = true)]
+async fn what_others_wait_for_goes_on_beside_long_work_of_its_own_task() {
+    const WALKS: usize = 64;
+    const MISSED: std::ops::Range<u64> = 0..1 << 20;
+    let bench = Bench::new();
+    bench.read_all().await;
+    bench.cache.trim(&bench.context, MISSED).await.unwrap();
+    let walked = Arc::new(AtomicUsize::new(0));
+    let misses = bench.cache.stats().misses;
+    let session = tokio::spawn({
+        let (cache, context, walked) = (
+            Arc::clone(&bench.cache),
+            bench.context.clone(),
+            Arc::clone(&walked),
+        );
+        async move {
+            let mut requests: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>> =
+                FuturesUnordered::new();
+            for i in 0..WALKS {
+                // In the middle: neither those that are woken first nor those that are woken last are before it.
+                if i == WALKS / 2 {
+                    let (cache, context) = (Arc::clone(&cache), context.clone());
+                    requests.push(Box::pin(async move {
+                        read(&cache, &context, MISSED).await.unwrap();
+                    }));
+                }
+                let (cache, walked) = (Arc::clone(&cache), Arc::clone(&walked));
+                requests.push(Box::pin(async move {
+                    cache.residency(0..cache.size(), usize::MAX).await;
+                    walked.fetch_add(1, Ordering::Relaxed);
+                }));
+            }
+            while requests.next().await.is_some() {}
+        }
+    });
+    while bench.cache.stats().misses == misses {
+        assert!(!session.is_finished(), "nothing was missed");
+        yield_now().await;
+    }
+    // It joins the fill that the other task carries.
+    read(&bench.cache, &bench.context, MISSED).await.unwrap();
+    let walked = walked.load(Ordering::Relaxed);
+    assert!(walked < WALKS / 4, "{walked} long requests went first");
+    session.await.unwrap();
+}
+
+/// All pages are written and not synced, and a sync fails: as soon as some of them are dirty again, and not all. The store has
+/// forgotten half of them.
+async fn fail_a_sync(bench: &Bench) -> JoinHandle<Result<(), Errno>> {
+    bench.write_all().await;
+    bench
+        .faults
+        .set_points("class cache:flush:sync error EIO")
+        .unwrap();
+    bench.cache.flush(&bench.context).await.unwrap_err();
+    bench.faults.set_points("reset").unwrap();
+    bench.backend.behave(Behaviour {
+        failures_per_mille: [("sync", 1000)].into(),
+        forgets: true,
+        ..Behaviour::default()
+    });
+    let (cache, context) = (Arc::clone(&bench.cache), bench.context.clone());
+    let sync = tokio::spawn(async move { cache.sync(&context).await });
+    while bench.cache.stats().unstable_pages == PAGES {
+        yield_now().await;
+    }
+    assert!(bench.cache.stats().unstable_pages > 0, "all at once");
+    sync
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_direct_read_waits_until_a_failed_sync_is_settled() {
+    const LAST: usize = 64 * PAGE_SIZE;
+    let bench = Bench::new();
+    let sync = fail_a_sync(&bench).await;
+    let start = bench.size() - LAST as u64;
+    let data = bench.cache.read_direct(&bench.context, start, LAST).await;
+    let mut bytes = vec![0; LAST];
+    data.unwrap().copy_to(&mut bytes);
+    assert!(
+        bytes.iter().all(|byte| *byte == 7),
+        "what was written is not read"
+    );
+    sync.await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_for_holes_waits_until_a_failed_sync_is_settled() {
+    let bench = Bench::new();
+    let sync = fail_a_sync(&bench).await;
+    let last = bench.size() - 64 * PAGE_BYTES..bench.size();
+    let found = bench.cache.allocation(&bench.context, last, 64).await;
+    let found = found.unwrap();
+    assert!(
+        found.iter().all(|extent| extent.kind == ExtentKind::Data),
+        "what was written is told as a hole: {found:?}"
+    );
+    sync.await.unwrap().unwrap_err();
 }

@@ -394,3 +394,13 @@ async fn nothing_shows_behind_the_end_that_a_shrink_made() {
     assert_eq!(page[100..], [0; PAGE_SIZE - 100]);
     race.check_quiescent().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_device_of_no_bytes_can_be_flushed_and_dropped() {
+    let race = Race::new(2, 7);
+    done(race.read(0..2 * PAGE)).await;
+    race.cache.resize(0).await.unwrap();
+    race.cache.drop_clean().await.unwrap();
+    race.cache.lose_power(async |_| ()).await;
+    race.check_quiescent().await;
+}

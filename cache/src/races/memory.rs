@@ -284,3 +284,42 @@ async fn memory_for_data_to_come_is_not_taken_from_what_has_arrived() {
     drop((arrived, ahead));
     race.check_quiescent().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn direct_writes_that_the_store_keeps_leave_memory_for_others() {
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        mode: crate::options::CacheMode::None,
+        ..CacheOptions::default()
+    };
+    let race = Race::with(4096 * PAGE, 7, &options);
+    race.faults.set_points("class backend:write pause").unwrap();
+    let length = race.cache.slice_at(0, u64::MAX);
+    let slice = length as u64;
+    let many = race.cache.stats().frames * PAGE / slice + 1;
+    let writers: Vec<_> = (0..many)
+        .map(|i| {
+            let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::WRITE));
+            tokio::spawn(async move {
+                let mut payload = cache.payload(i * slice, length).await;
+                payload.copy_from(&vec![9; length]);
+                cache.write_direct(&context, payload).await
+            })
+        })
+        .collect();
+    idle().await;
+    let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::READ));
+    let read = tokio::spawn(async move {
+        let read = cache.read_direct(&context, 4095 * PAGE, PAGE_SIZE).await;
+        read.map(drop)
+    });
+    others_have_run().await;
+    let finished = read.is_finished();
+    race.faults.reset_points();
+    for writer in writers {
+        done(writer).await;
+    }
+    done(read).await;
+    race.check_quiescent().await;
+    assert!(finished, "a read waited for memory that direct writes have");
+}

@@ -13,7 +13,8 @@
 //! runs at the same time may be seen in part, even within a page: the store's atomicity is all that there is then. What was
 //! read while the store was resized or shifted is thrown away: it may be of neither shape, zeroes past an end that the cache
 //! doesn't know yet. So is what was read over a power cut, which may have lost it, and what was read while a page of it became dirty
-//! again by a failure: the store may have forgotten it.
+//! again by a failure: the store may have forgotten it. What a failed sync was to cover becomes dirty again in turns, so a direct
+//! read waits for the last of them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -80,6 +81,7 @@ impl PageCache {
                 .settle(context, &pages, u64::MAX, &watch, &mut tries)
                 .await?;
             let buffer = self.read_store(context, &pages).await?;
+            self.failed_sync_settled().await;
             // Else the store may have forgotten some of it meanwhile: what a failed sync was to cover, for one.
             if watch.seen() == settled {
                 return Ok(buffer.into_refs(within(offset), length));
@@ -121,12 +123,12 @@ impl PageCache {
         if let Some(head) = head {
             self.write(context, head).await?;
         }
-        if let Some((start, data)) = whole {
-            let blocked = start..start + data.bytes() as u64;
+        if let Some(whole) = whole {
+            let blocked = whole.start..whole.start + whole.data.bytes() as u64;
             let place = Arc::new(self.changes.lock(pages_of(&blocked)).await);
             let guard = self.add_lock.block(blocked.clone()).await;
             let submitted = self.generations.submitted();
-            let change = Change::Write(data);
+            let change = Change::Write(whole);
             self.spawn_change(
                 context,
                 &place,

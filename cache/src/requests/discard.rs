@@ -31,7 +31,7 @@ use crate::add_lock::{AddLock, BlockGuard, REGION_BYTES};
 use crate::backend::{Capabilities, ZeroMode};
 use crate::durability::generations::{Promise, Submitted};
 use crate::durability::writeback::{Evidence, OperationKind};
-use crate::frame::{FrameRefs, PAGE_BYTES};
+use crate::frame::PAGE_BYTES;
 use crate::options::{
     CacheMode, WHOLE_REGIONS, WHOLE_SLICE_BYTES, WHOLE_SLICE_GROWTH, WHOLE_SLICE_QUICK,
 };
@@ -40,14 +40,15 @@ use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::pages::{FILLING, HELD, PRESENT, UNCLEAN};
 use crate::pressure::quota::Turn;
 use crate::primitives::range_lock::RangeGuard;
+use crate::requests::payload::WholePages;
 
 /// What the backend is to do with the blocked range.
 #[derive(Debug)]
 pub(crate) enum Change {
     Discard,
     Zero(ZeroMode),
-    /// A direct write of whole pages.
-    Write(FrameRefs),
+    /// A direct write.
+    Write(WholePages),
 }
 
 impl Change {
@@ -356,7 +357,10 @@ impl PageCache {
         let result = match change {
             Change::Discard => self.backend.trim(context, range).await,
             Change::Zero(mode) => self.backend.zero(context, range, mode).await,
-            Change::Write(data) => self.backend.write(context, range.start, data).await,
+            Change::Write(pages) => {
+                let WholePages { data, _budget, .. } = pages;
+                self.backend.write(context, range.start, data).await
+            }
         };
         result.and(pause_point!(context, "cache:discard:complete", [EIO]).await)
     }

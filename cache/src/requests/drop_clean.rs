@@ -20,6 +20,9 @@ impl PageCache {
         self.flush(&self.background.within(RequestKinds::DROP))
             .await?;
         let pages = 0..self.size().div_ceil(PAGE_BYTES);
+        if pages.is_empty() {
+            return Ok(());
+        }
         let guard = self.add_lock.block_whole(bytes_of(&pages)).await;
         self.drop_clean_pages(&guard, &pages).await;
         drop(guard);

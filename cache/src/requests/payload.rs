@@ -8,7 +8,8 @@
 //! they have announced. So a payload is one of two kinds:
 //!
 //! - It has *arrived*: all of its data lies in the caller's buffer, and nothing but the store stands between it and its end. It
-//!   waits in turn for its budget ([`PageCache::payload`]), which nobody holds but others like it.
+//!   waits in turn for its budget ([`PageCache::payload`]), which nobody holds but others like it. A direct write keeps its share
+//!   until the store is done with it.
 //! - It is taken *ahead* of its data, to receive this without a copy ([`PageCache::try_payload_ahead`]). How long it lasts is up to the
 //!   client; so its budget is tried and never waited for. Who is refused receives into a buffer of its own, and comes
 //!   again with what has arrived.
@@ -38,8 +39,18 @@ pub struct Payload {
     /// The end of the device if the slice reaches it inside its last page: the rest of that page is zero, always.
     zero_tail: bool,
     /// Its share of the payload budget; the edges of a direct write go without.
-    #[expect(dead_code, reason = "held, not read")]
     budget: Option<OwnedSemaphorePermit>,
+}
+
+/// The whole pages of a direct write.
+#[derive(Debug)]
+pub(crate) struct WholePages {
+    /// Where they go.
+    pub(crate) start: u64,
+    pub(crate) data: FrameRefs,
+    /// Their share of the payload budget, until the store is done with them: a store that keeps direct writes would otherwise
+    /// come to keep all of the memory.
+    pub(crate) _budget: Option<OwnedSemaphorePermit>,
 }
 
 impl Payload {
@@ -130,8 +141,8 @@ impl Payload {
     }
 
     /// Takes it apart for a direct write: the partial head and tail as payloads of their own, and between them whole pages,
-    /// with the offset at which they go. The device's short last page is an edge, too: the device may grow meanwhile.
-    pub(crate) fn split_edges(mut self) -> (Option<Self>, Option<(u64, FrameRefs)>, Option<Self>) {
+    /// with the budget. The device's short last page is an edge, too: the device may grow meanwhile.
+    pub(crate) fn split_edges(mut self) -> (Option<Self>, Option<WholePages>, Option<Self>) {
         let range = self.range();
         let tail_partial = within(range.end) != 0;
         let head_partial = self.lead() != 0;
@@ -167,7 +178,12 @@ impl Payload {
         let head = head_partial.then(|| edge(range.start, start, head));
         let tail = tail_partial.then(|| edge(end, range.end, tail));
         let length = usize::try_from(end - start).expect("at most a slice");
-        (head, Some((start, whole.into_refs(0, length))), tail)
+        let whole = WholePages {
+            start,
+            data: whole.into_refs(0, length),
+            _budget: self.budget,
+        };
+        (head, Some(whole), tail)
     }
 
     /// Under an add guard: where the device has grown since the slice was prepared, its last page isn't zero past the slice.

@@ -27,15 +27,34 @@ impl PageCache {
     /// Cancel safe.
     ///
     /// # Errors
-    /// What the backend said.
+    /// What the backend said; `EIO` when syncs fail again and again meanwhile.
     pub async fn allocation(
         self: &Arc<Self>,
         context: &FaultContext,
         range: Range<u64>,
         most: usize,
     ) -> Result<Vec<BackendExtent>, Errno> {
+        for _ in 0..LOOKS {
+            let submitted = self.generations.submitted();
+            self.failed_sync_settled().await;
+            let found = self.look_at_allocation(context, &range, most).await?;
+            // Else the store may have forgotten that it had allocated what is dirty again.
+            self.failed_sync_settled().await;
+            if !self.generations.failed_since(submitted) {
+                return Ok(found);
+            }
+        }
+        Err(Errno::EIO)
+    }
+
+    async fn look_at_allocation(
+        &self,
+        context: &FaultContext,
+        range: &Range<u64>,
+        most: usize,
+    ) -> Result<Vec<BackendExtent>, Errno> {
         // The overlay first: a page that is written back and cleaned between the two looks would otherwise be in neither.
-        let overlay = self.unwritten_ranges(&range, most).await;
+        let overlay = self.unwritten_ranges(range, most).await;
         pause_point!(context, "cache:status:overlay", [EIO]).await?;
         // The overlay may have stopped early; nothing past it may be told as a hole.
         let end = overlay.known_to;
@@ -154,6 +173,9 @@ impl PageCache {
 fn looked_at(pages: &Range<u64>) -> usize {
     usize::try_from(pages.end - pages.start).map_or(STEPS_AT_ONCE, |pages| pages.min(STEPS_AT_ONCE))
 }
+
+/// How often a range is looked at because syncs have failed meanwhile: a FLUSH, too, hears of the second failure.
+const LOOKS: usize = 2;
 
 /// Extents that the backend is asked for at a time: searching a file for holes takes some microseconds each.
 const EXTENTS_PER_LOOK: usize = 256;
