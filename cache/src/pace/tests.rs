@@ -202,11 +202,8 @@ async fn a_search_for_memory_among_dirty_pages_lets_others_go_on() {
     assert_eq!(evicted, frames);
 }
 
-/// Walks over what is there already wait for nothing.
-#[tokio::test(start_paused = true)]
-async fn a_prefetch_of_what_is_cached_lets_others_go_on() {
-    let bench = Bench::new();
-    bench.read_all().await;
+/// Does `work` that goes over all pages; says that others had their turns, as often as that takes polls.
+async fn with_turns_of_others(work: impl Future<Output = ()>) {
     let turns = Arc::new(AtomicUsize::new(0));
     let neighbour = tokio::spawn({
         let turns = Arc::clone(&turns);
@@ -217,7 +214,7 @@ async fn a_prefetch_of_what_is_cached_lets_others_go_on() {
             }
         }
     });
-    bench.cache.prefetch(&bench.context, 0..bench.size()).await;
+    work.await;
     neighbour.abort();
     let turns = turns.load(Ordering::Relaxed);
     let polls = usize::try_from(PAGES).unwrap() / STEPS_PER_POLL;
@@ -323,4 +320,20 @@ async fn a_look_for_holes_waits_until_a_failed_sync_is_settled() {
         "what was written is told as a hole: {found:?}"
     );
     sync.await.unwrap().unwrap_err();
+}
+
+/// Walks over what is there already wait for nothing.
+#[tokio::test(start_paused = true)]
+async fn a_prefetch_of_what_is_cached_lets_others_go_on() {
+    let bench = Bench::new();
+    bench.read_all().await;
+    with_turns_of_others(bench.cache.prefetch(&bench.context, 0..bench.size())).await;
+}
+
+/// A session's requests are all in one task: each of them is short, together they aren't.
+#[tokio::test(start_paused = true)]
+async fn reads_of_what_is_cached_let_others_go_on() {
+    let bench = Bench::new();
+    bench.read_all().await;
+    with_turns_of_others(bench.read_all()).await;
 }

@@ -40,3 +40,19 @@ async fn who_gives_up_waiting_is_in_nobodys_way() {
     drop(next);
     assert!(!room.is_short());
 }
+
+/// Payloads wait for rules and data waits for clients: neither is in the other's way.
+#[test]
+fn payloads_and_data_have_a_room_each() {
+    let held = HeldMemory::default();
+    for (full, other) in [
+        (held.payloads(), held.replies()),
+        (held.replies(), held.payloads()),
+    ] {
+        let all = full.try_take(HELD_BYTES_MAX).expect("it is empty");
+        assert!(full.try_take(1).is_none());
+        drop(other.try_take(HELD_BYTES_MAX).expect("it is another"));
+        drop(all);
+    }
+    assert_eq!(held.bytes(), 0);
+}

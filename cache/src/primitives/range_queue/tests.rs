@@ -1,6 +1,7 @@
 //! The queue against a list, with few in it and with more than its slots hold.
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Wake;
@@ -8,16 +9,17 @@ use std::task::Wake;
 use proptest::prelude::*;
 
 use super::*;
+use crate::testing::interleave;
 
-/// Notes its number when it is woken.
+/// Notes its number, behind those that were woken before.
 struct Bell {
     number: u64,
-    rung: Arc<Mutex<BTreeSet<u64>>>,
+    rung: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.rung.lock().unwrap().insert(self.number);
+        self.rung.lock().unwrap().push(self.number);
     }
 }
 
@@ -44,7 +46,7 @@ struct Both {
     queue: RangeQueue,
     list: Vec<Listed>,
     arrived: u64,
-    rung: Arc<Mutex<BTreeSet<u64>>>,
+    rung: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Both {
@@ -84,11 +86,12 @@ impl Both {
     fn leave(&mut self, index: usize) {
         let gone = self.list.remove(index);
         leave(&mut self.queue, gone.place, &gone.range);
-        let mut waited = BTreeSet::new();
+        // They come first who came first.
+        let mut waited = Vec::new();
         for other in &mut self.list {
             if other.ahead == Some(gone.number) {
                 other.ahead = None;
-                waited.insert(other.number);
+                waited.push(other.number);
             }
         }
         assert_eq!(std::mem::take(&mut *self.rung.lock().unwrap()), waited);
@@ -175,6 +178,43 @@ fn sorted_arrivals_keep_the_tree_flat() {
     }
 }
 
+/// A look leaves out what ends too early, and what came before the one that it has found: it grows with the depth of the tree.
+#[test]
+fn a_look_leaves_out_what_can_not_be_it() {
+    const CROWD: u64 = 2000;
+    let apart = |i| 2 * i..2 * i + 1;
+    let beyond = 2 * CROWD..2 * CROWD + 1;
+    let nested = |i| i..2 * CROWD;
+    // Each start once, in no order.
+    let scrambled = |i| i * 7919 % CROWD..2 * CROWD;
+    let last = 2 * CROWD - 1..2 * CROWD;
+    let cases: [(&dyn Fn(u64) -> Range<u64>, _, _); 3] = [
+        (&apart, beyond, NO_TICKET),
+        (&nested, last.clone(), CROWD),
+        (&scrambled, last, CROWD),
+    ];
+    for (case, (range_of, looked_for, latest)) in cases.into_iter().enumerate() {
+        let mut tree = RangeTree::default();
+        for i in 0..CROWD {
+            let range = range_of(i);
+            let ticket = i + 1;
+            tree.insert(Entry { range, ticket });
+        }
+        let looks = Rc::new(Cell::new(0));
+        let count = Rc::clone(&looks);
+        interleave::set("tree:looked", move || count.set(count.get() + 1));
+        let found = tree.latest(&looked_for, u64::MAX, NO_TICKET);
+        interleave::clear();
+        assert_eq!(found, latest, "{case}");
+        // Two children a level, and no tree of so many has more than 16 levels.
+        assert!(
+            (1..=32).contains(&looks.get()),
+            "{case}: {} looks",
+            looks.get()
+        );
+    }
+}
+
 /// Everyone who waits has asked one to wake it, and a departure wakes one of a pile.
 #[test]
 fn a_pile_is_a_chain() {
@@ -238,7 +278,7 @@ fn a_place_is_left_once() {
 /// A future that has moved to another task is woken there.
 #[test]
 fn the_last_waker_is_the_one_that_counts() {
-    let rung = Arc::new(Mutex::new(BTreeSet::new()));
+    let rung = Arc::new(Mutex::new(Vec::new()));
     let bell = |number| {
         let rung = Arc::clone(&rung);
         Waker::from(Arc::new(Bell { number, rung }))
@@ -251,6 +291,6 @@ fn the_last_waker_is_the_one_that_counts() {
         queue.wait(&mut second, ahead, &bell(number)).wake();
     }
     leave(&mut queue, first, &(0..1));
-    assert_eq!(*rung.lock().unwrap(), BTreeSet::from([2]));
+    assert_eq!(*rung.lock().unwrap(), [2]);
     leave(&mut queue, second, &(0..1));
 }

@@ -105,6 +105,8 @@ impl RangeTree {
         let Some(node) = self.nodes.get(root as usize) else {
             return latest;
         };
+        #[cfg(all(test, not(loom)))]
+        crate::testing::interleave::at("tree:looked");
         if node.end_max <= range.start || node.ticket_min >= before || node.ticket_max <= latest {
             return latest;
         }

@@ -184,6 +184,18 @@ async fn nothing_works_without_power_and_older_syncs_cover_nothing() {
 }
 
 #[tokio::test]
+async fn a_write_past_the_end_is_refused_at_once() {
+    let setup = setup(PAGE_BYTES);
+    setup.bench.write(0, &page_of(1)).await.unwrap();
+    for offset in [512, PAGE_BYTES, u64::MAX - 511] {
+        let refused = setup.bench.write(offset, &page_of(2)).await;
+        assert_eq!(refused, Err(Errno::ENOSPC), "{offset}");
+    }
+    setup.bench.sync().await.unwrap();
+    assert_eq!(setup.page(0).await, page_of(1));
+}
+
+#[tokio::test]
 async fn extents_show_what_is_not_synced() {
     let setup = setup(SIZE);
     setup.bench.write(PAGE_BYTES, &page_of(1)).await.unwrap();

@@ -1,5 +1,6 @@
 use weir_cache::PAGE_BYTES;
 use weir_cache::spy::assert_everything_arrives;
+use weir_faults::{FaultContext, PowerCutOptions};
 
 use super::super::MemoryBackend;
 use super::super::testing::{Bench, pattern};
@@ -9,15 +10,19 @@ const PAGES: usize = 8;
 const SIZE: u64 = PAGES as u64 * PAGE_BYTES;
 
 fn setup(rules: &[&str]) -> (Faults, Bench) {
-    let faults = Faults::new();
-    faults.add_device("db");
+    let (faults, bench) = over(Arc::new(MemoryBackend::new(SIZE)), None);
     for rule in rules {
         faults
             .add_rule(rule)
             .unwrap_or_else(|error| panic!("{error}"));
     }
-    let store = Arc::new(MemoryBackend::new(SIZE));
-    let backend = RuledBackend::new(store, None, "db", &faults).unwrap();
+    (faults, bench)
+}
+
+fn over(store: Arc<dyn Backend>, power: Option<Arc<PowerCutBackend>>) -> (Faults, Bench) {
+    let faults = Faults::new();
+    faults.add_device("db");
+    let backend = RuledBackend::new(store, power, "db", &faults).unwrap();
     (faults, Bench::new(backend))
 }
 
@@ -61,6 +66,15 @@ async fn errors_with_and_without_effect() {
     assert_eq!(bench.discard(0..SIZE).await, Err(Errno::ENOMEM));
     assert_eq!(bench.extents(0..SIZE, 1).await, Err(Errno::ENOMEM));
     assert!(faults.newest_event() >= 5);
+    // It was done, and fails all the same.
+    faults.clear_rules();
+    faults.add_rule("any at=backend error=EIO after").unwrap();
+    assert_eq!(bench.read(0, 1).await, Err(Errno::EIO));
+    assert_eq!(bench.extents(0..SIZE, 1).await, Err(Errno::EIO));
+    assert_eq!(bench.sync().await, Err(Errno::EIO));
+    assert_eq!(bench.discard(0..PAGE_BYTES).await, Err(Errno::EIO));
+    faults.clear_rules();
+    assert_eq!(bench.read(0, 1).await.unwrap(), vec![0; PAGE_SIZE]);
 }
 
 #[tokio::test]
@@ -73,6 +87,15 @@ async fn a_rule_on_requests_is_not_about_the_backend() {
 #[tokio::test]
 async fn lost_writes_keep_what_was_there() {
     assert_eq!(written_under("write at=backend lose").await, whole(1));
+}
+
+#[tokio::test]
+async fn lost_trims_keep_what_was_there() {
+    let (faults, bench) = setup(&[]);
+    bench.write(0, &whole(1)).await.unwrap();
+    faults.add_rule("trim at=backend lose").unwrap();
+    bench.discard(0..SIZE).await.unwrap();
+    assert_eq!(bench.read(0, PAGES).await.unwrap(), whole(1));
 }
 
 #[tokio::test]
@@ -108,6 +131,41 @@ async fn exactly_so_many_bits_are_damaged() {
     assert_eq!(differing(&read, &whole(1)), 5);
     faults.clear_rules();
     assert_eq!(bench.read(0, PAGES).await.unwrap(), whole(1));
+}
+
+/// The last page may reach past the end of the device, where damage would be lost.
+#[tokio::test]
+async fn only_what_the_device_has_is_damaged() {
+    const BITS: u32 = 100;
+    let (faults, bench) = over(Arc::new(MemoryBackend::new(PAGE_BYTES + 512)), None);
+    faults.add_rule("read at=backend corrupt=bits:100").unwrap();
+    let read = bench.read(PAGE_BYTES, 1).await.unwrap();
+    let damaged: u32 = read[..512].iter().map(|byte| byte.count_ones()).sum();
+    assert_eq!(damaged, BITS);
+}
+
+/// What waits for a rule while the power is cut is of the time before the cut, and has no effect any more.
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_ends_what_waits_for_a_rule() {
+    let store = Arc::new(MemoryBackend::new(SIZE));
+    let power = Arc::new(PowerCutBackend::new(store, FaultContext::disarmed()).unwrap());
+    let (faults, bench) = over(Arc::clone(&power) as _, Some(Arc::clone(&power)));
+    faults.add_rule("write at=backend hang").unwrap();
+    let cut = async {
+        while faults.newest_event() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(power.switch_off());
+        let options = PowerCutOptions::parse("").unwrap();
+        power.cut(options, Vec::new()).await;
+        power.switch_on();
+        faults.clear_rules();
+    };
+    let data = whole(1);
+    let (outcome, ()) = tokio::join!(bench.write(0, &data), cut);
+    assert_eq!(outcome, Err(Errno::EIO));
+    let found = bench.read(0, PAGES).await.unwrap();
+    assert_eq!(found, vec![0; PAGES * PAGE_SIZE]);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! WRITEs of which the client sends only a part: what they keep others waiting for.
 
+use weir_cache::PAGE_SIZE;
+
 use super::*;
 use crate::limits::{PACE_BYTES_MIN, PACE_WINDOW};
 
@@ -103,6 +105,70 @@ async fn what_gathers_keeps_no_memory() {
     let _half = half_senders(&server, 64).await;
     assert_eq!(server.cache.pool().free_frames(), free);
     drop(ahead);
+}
+
+/// Others wait in turn for what this takes: it is for as much as lies there, though the client has announced more.
+#[tokio::test(start_paused = true)]
+async fn what_gathers_takes_memory_for_what_has_arrived() {
+    let server = Server::new();
+    let ahead: Vec<_> = std::iter::from_fn(|| server.cache.try_payload_ahead(0, 1)).collect();
+    let free = server.cache.pool().free_frames();
+    let mut client = server.client(false).await;
+    client.request(request(Command::WRITE, 1, 0, 1 << 20)).await;
+    client.send(&[7; 100_000]).await;
+    idle().await;
+    let taken = free - server.cache.pool().free_frames();
+    let arrived = 100_000 / PAGE_SIZE;
+    assert!(
+        taken > 0 && taken as usize <= arrived,
+        "{taken} frames for {arrived} pages"
+    );
+    drop(ahead);
+}
+
+/// Of a payload of whole pages no part of a page goes to the cache: nothing is read from the store for it.
+#[tokio::test(start_paused = true)]
+async fn what_gathers_is_cut_between_pages() {
+    for mode in MODES {
+        let server = Server::with(&Setup {
+            mode,
+            ..Setup::default()
+        });
+        let ahead: Vec<_> = std::iter::from_fn(|| server.cache.try_payload_ahead(0, 1)).collect();
+        let points = "class backend:read error EIO";
+        server.context.faults.set_points(points).expect("good");
+        let mut client = server.client(false).await;
+        client.request(request(Command::WRITE, 1, 0, 1 << 20)).await;
+        for part in pattern(0, 1 << 20).chunks(77_777) {
+            client.send(part).await;
+            idle().await;
+        }
+        assert_eq!(client.reply().await, (0, 1), "{mode:?}");
+        drop(ahead);
+    }
+}
+
+/// The client doesn't know of it yet: all that it sends of that WRITE is thrown away, whatever it was received into.
+#[tokio::test(start_paused = true)]
+async fn a_slice_that_fails_takes_the_one_that_comes_along() {
+    const SLICE: usize = 1 << 20;
+    let server = Server::with(&Setup {
+        mode: CacheMode::None,
+        ..Setup::default()
+    });
+    let points = "class backend:write error EIO";
+    server.context.faults.set_points(points).expect("good");
+    let mut client = server.client(false).await;
+    let data = pattern(0, 3 * SLICE);
+    client.request(request(Command::WRITE, 1, 0, 3 << 20)).await;
+    for part in [&data[..SLICE + 5000], &data[SLICE + 5000..]] {
+        client.send(part).await;
+        idle().await;
+    }
+    assert_eq!(client.reply().await, (5, 1));
+    server.context.faults.reset_points();
+    assert_eq!(client.write(2, 0, &data).await, 0);
+    assert!(client.read(3, 0, 3 << 20).await == data);
 }
 
 /// Sends `bytes_a_second` of a WRITE, while others are refused memory or not; says whether it is let go within a minute.

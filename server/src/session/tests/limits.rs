@@ -97,3 +97,27 @@ async fn nothing_is_taken_from_a_client_that_takes_no_replies() {
         idle().await;
     }
 }
+
+/// A WRITE as large as can be has memory of a few slices at a time.
+#[tokio::test(start_paused = true)]
+async fn no_more_slices_of_a_write_are_stored_at_a_time_than_four() {
+    const SLICES: usize = 8;
+    let server = Server::with(&Setup {
+        mode: CacheMode::None,
+        ..Setup::default()
+    });
+    let faults = &server.context.faults;
+    let pause = "class backend:write pause";
+    faults.set_points(pause).expect("a good query");
+    let mut client = server.client(false).await;
+    let look = async {
+        idle().await;
+        let stopped = faults.paused("class backend:write").await;
+        faults.reset_points();
+        stopped.expect("a good query")
+    };
+    let data = pattern(0, SLICES << 20);
+    let (error, stopped) = tokio::join!(client.write(1, 0, &data), look);
+    assert_eq!((error, stopped), (0, 4));
+    assert!(client.read(2, 0, 8 << 20).await == data);
+}

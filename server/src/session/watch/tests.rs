@@ -87,6 +87,22 @@ async fn a_client_that_takes_nothing_is_let_go_when_memory_is_short() {
     assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Hoarding);
 }
 
+/// Who takes nothing at all isn't given the time that a slow one has.
+#[tokio::test]
+async fn who_takes_nothing_while_memory_is_short_is_let_go_soon() {
+    let mut watch = watch(None, 60);
+    let short = Activity {
+        pending: true,
+        short: true,
+        ..STILL
+    };
+    assert_eq!(watch.judge(short), Tick::Nothing);
+    for _ in 1..HOARDING_TICKS {
+        assert_eq!(watch.judge(short), Tick::Nothing);
+    }
+    assert_eq!(watch.judge(short), Tick::Hoarding);
+}
+
 /// Ticks of a watch until it says something else than that nothing is to be done, or the connection quiet; at most a minute.
 fn judged(watch: &mut Watch, mut now: Activity, next: impl Fn(&mut Activity)) -> Option<Tick> {
     watch.judge(now);
@@ -147,17 +163,48 @@ async fn who_sends_too_little_of_what_memory_is_kept_for_is_let_go_if_others_wan
 
 #[tokio::test]
 async fn one_refusal_in_a_while_is_enough() {
+    // Wherever in the window it is.
+    for phase in 0..PACE_WINDOW.as_secs() {
+        let mut watch = watch(None, 60);
+        let mut now = Activity {
+            ahead: true,
+            ..STILL
+        };
+        let mut ticks = 0;
+        while watch.judge(now) != Tick::HoardingAhead {
+            now.refusals += u64::from(ticks % PACE_WINDOW.as_secs() == phase);
+            ticks += 1;
+            assert!(ticks < 60, "it is never let go");
+        }
+    }
+}
+
+/// What it did before it gave the memory back is no matter.
+#[tokio::test]
+async fn memory_that_is_kept_anew_is_judged_anew() {
     let mut watch = watch(None, 60);
-    let mut now = Activity {
+    let tick = watch.tick;
+    let mut ahead = Activity {
         ahead: true,
         ..STILL
     };
-    let mut ticks = 0;
-    while watch.judge(now) != Tick::HoardingAhead {
-        now.refusals += u64::from(ticks % 4 == 1);
-        ticks += 1;
-        assert!(ticks < 60, "it is never let go");
+    let mut judge = |watch: &mut Watch, keeps| {
+        ahead.ahead = keeps;
+        ahead.refusals += 1;
+        watch.judge(ahead)
+    };
+    let ticks = PACE_WINDOW.as_millis() / tick.as_millis() - 1;
+    for _ in 0..2 {
+        for _ in 0..ticks {
+            assert_ne!(judge(&mut watch, true), Tick::HoardingAhead);
+        }
+        assert_ne!(judge(&mut watch, false), Tick::HoardingAhead);
+        assert_eq!(watch.kept_ahead(), Duration::ZERO);
     }
+    for _ in 0..ticks {
+        assert_ne!(judge(&mut watch, true), Tick::HoardingAhead);
+    }
+    assert_eq!(judge(&mut watch, true), Tick::HoardingAhead);
 }
 
 /// A network that stands still for a while is no hoarder.
