@@ -58,6 +58,7 @@ pub use crate::{
         CacheMode, CacheOptions, DEFAULT_CACHE_BYTES, MIN_CACHE_BYTES, SLICE_BYTES, WRITEBACK_RUNS,
     },
     page_cache::{CloseError, OpenError, PageCache},
+    pressure::memory::MemoryLine,
     pressure::quota::QuotaStats,
     requests::payload::Payload,
     requests::status::ResidencyExtent,

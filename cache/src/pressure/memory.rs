@@ -9,6 +9,12 @@
 //! nothing can't starve the readers. Half of it is for payloads whose data is still to come, so that they can't starve those
 //! whose data is there either; [`payload`](crate::requests::payload) says who waits for which.
 //!
+//! # Lines
+//! A client may have hundreds of requests under way. If each of them took a place in the queue of its own, the client whose
+//! requests came first would have the memory for as long as it likes to take for its replies, and a neighbour with one request would
+//! wait behind all of them. So the requests of one client stand in a [`MemoryLine`], and only the first of a line stands in the
+//! queue: whoever waits has at most one request of each other client before it.
+//!
 //! # Metadata
 //! What is kept beside the pages counts within the cache's size: the nodes of the radix tree, the locks of the regions, the bits
 //! of the quota. For every page's worth of it one frame is withheld.
@@ -39,6 +45,10 @@ pub(crate) enum Budget {
     /// Of those that are received straight into their frames. Its holders wait for clients, so nobody waits for it.
     Ahead,
 }
+
+/// Where the requests of one client wait for memory, one behind the other. Only the first of them has a place in the queue.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryLine(Arc<FairMutex<()>>);
 
 /// Who waits for memory, and what is set aside.
 #[derive(Debug)]
@@ -100,6 +110,21 @@ impl PageCache {
                 wait.freed().await;
             }
         }
+    }
+
+    /// As [`PageCache::reserve`], after the requests before it in `line`, if it is in one.
+    pub(crate) async fn reserve_in(&self, line: Option<&MemoryLine>, frames: usize) -> FrameBuf {
+        let Some(line) = line else {
+            return self.reserve(frames).await;
+        };
+        let mut buffer = FrameBuf::new(Arc::clone(&self.pool));
+        if self.try_reserve(frames, &mut buffer) {
+            return buffer;
+        }
+        drop(buffer);
+        // Held across awaits on purpose: it is the line. Its holder waits for memory only, with no guard.
+        let _first = line.0.lock().await;
+        self.reserve(frames).await
     }
 
     /// As [`PageCache::reserve`], but does without rather than wait; `buffer` may have grown in vain.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::add_lock::REGION_BYTES;
 use crate::options::Limits;
+use crate::pressure::memory::MemoryLine;
 use crate::testing::interleave;
 use crate::testing::sparse::SparseBackend;
 
@@ -322,4 +323,63 @@ async fn direct_writes_that_the_store_keeps_leave_memory_for_others() {
     done(read).await;
     race.check_quiescent().await;
     assert!(finished, "a read waited for memory that direct writes have");
+}
+
+/// A client whose requests came first, and that takes its replies one at a time, has not all of the memory before others get some.
+#[tokio::test(start_paused = true)]
+async fn a_client_with_one_request_waits_for_one_of_each_other() {
+    const HOGS: u64 = 100;
+    let race = Race::new(2048, 7);
+    let free = usize::try_from(race.cache.stats().free_frames).unwrap();
+    let hoard = race.cache.reserve(free - 1).await;
+    // Replies that were read are kept here, until the client takes them.
+    let (replies, mut taken) = tokio::sync::mpsc::channel(1);
+    let line = MemoryLine::default();
+    let mut hogs = Vec::new();
+    for i in 0..HOGS {
+        let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::READ));
+        let (line, replies) = (line.clone(), replies.clone());
+        hogs.push(tokio::spawn(async move {
+            let pages = cache
+                .read_in(Some(&line), &context, i * PAGE, PAGE_SIZE)
+                .await;
+            replies.send(pages.unwrap()).await.unwrap();
+        }));
+    }
+    while race.cache.stats().memory_waits == 0 {
+        tokio::task::yield_now().await;
+    }
+    let neighbour = {
+        let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::READ));
+        tokio::spawn(async move {
+            let own = MemoryLine::default();
+            cache
+                .read_in(Some(&own), &context, 1000 * PAGE, PAGE_SIZE)
+                .await
+                .map(drop)
+        })
+    };
+    let mut before = 0;
+    while !neighbour.is_finished() {
+        // The clock stands still: this lets everything happen that can.
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        if !neighbour.is_finished() {
+            drop(taken.recv().await.expect("the hogs are not through"));
+            before += 1;
+        }
+    }
+    assert!(
+        before <= 3,
+        "{before} requests of the other client went first"
+    );
+    neighbour.await.unwrap().unwrap();
+    drop(replies);
+    while let Some(pages) = taken.recv().await {
+        drop(pages);
+    }
+    for hog in hogs {
+        hog.await.unwrap();
+    }
+    drop(hoard);
+    race.check_quiescent().await;
 }

@@ -25,6 +25,7 @@ use weir_faults::{Errno, FaultContext};
 use crate::durability::writeback::Tries;
 use crate::frame::{FrameBuf, FrameRefs, PAGE_BYTES};
 use crate::page_cache::{PageCache, bytes_of, pages_of};
+use crate::pressure::memory::MemoryLine;
 use crate::requests::discard::Change;
 use crate::requests::payload::{Payload, within};
 
@@ -46,10 +47,24 @@ impl PageCache {
         offset: u64,
         length: usize,
     ) -> Result<FrameRefs, Errno> {
+        self.read_direct_in(None, context, offset, length).await
+    }
+
+    /// As [`PageCache::read_direct`], for a client whose requests wait for memory in `line`.
+    ///
+    /// # Errors
+    /// As [`PageCache::read_direct`].
+    pub async fn read_direct_in(
+        self: &Arc<Self>,
+        line: Option<&MemoryLine>,
+        context: &FaultContext,
+        offset: u64,
+        length: usize,
+    ) -> Result<FrameRefs, Errno> {
         loop {
             let shape = self.shape.load(Ordering::SeqCst);
             let powered = self.powered();
-            let read = self.read_behind(context, offset, length).await;
+            let read = self.read_behind(line, context, offset, length).await;
             let same_shape = shape.is_multiple_of(2) && self.shape.load(Ordering::SeqCst) == shape;
             if same_shape && self.still_powered(powered).is_ok() {
                 return read;
@@ -64,6 +79,7 @@ impl PageCache {
     /// Reads the store without a lock.
     async fn read_behind(
         self: &Arc<Self>,
+        line: Option<&MemoryLine>,
         context: &FaultContext,
         offset: u64,
         length: usize,
@@ -80,7 +96,7 @@ impl PageCache {
             let settled = self
                 .settle(context, &pages, u64::MAX, &watch, &mut tries)
                 .await?;
-            let buffer = self.read_store(context, &pages).await?;
+            let buffer = self.read_store(line, context, &pages).await?;
             self.failed_sync_settled().await;
             // Else the store may have forgotten some of it meanwhile: what a failed sync was to cover, for one.
             if watch.seen() == settled {
@@ -94,11 +110,12 @@ impl PageCache {
     /// Reads whole pages into private frames.
     async fn read_store(
         self: &Arc<Self>,
+        line: Option<&MemoryLine>,
         context: &FaultContext,
         pages: &Range<u64>,
     ) -> Result<FrameBuf, Errno> {
         let frames = usize::try_from(pages.end - pages.start).expect("at most a slice");
-        let buffer = self.reserve(frames).await;
+        let buffer = self.reserve_in(line, frames).await;
         let (cache, context, start) = (Arc::clone(self), context.clone(), pages.start * PAGE_BYTES);
         // A task of its own: the transfer must not lose its buffer half-way.
         let task = self

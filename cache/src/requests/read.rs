@@ -19,6 +19,7 @@ use crate::options::SLICE_BYTES;
 use crate::pace::Pace;
 use crate::page_cache::{PageCache, bytes_of, page_of, pages_of};
 use crate::pages::{FILLING, PRESENT};
+use crate::pressure::memory::MemoryLine;
 use crate::requests::fill::{Fill, FillPurpose, PlannedFills};
 use crate::transfer::carry;
 
@@ -88,6 +89,20 @@ impl PageCache {
         offset: u64,
         length: usize,
     ) -> Result<FrameRefs, Errno> {
+        self.read_in(None, context, offset, length).await
+    }
+
+    /// As [`PageCache::read`], for a client whose requests wait for memory in `line`.
+    ///
+    /// # Errors
+    /// As [`PageCache::read`].
+    pub async fn read_in(
+        self: &Arc<Self>,
+        line: Option<&MemoryLine>,
+        context: &FaultContext,
+        offset: u64,
+        length: usize,
+    ) -> Result<FrameRefs, Errno> {
         assert!(
             length > 0 && length <= SLICE_BYTES,
             "a read of {length} bytes"
@@ -102,7 +117,7 @@ impl PageCache {
         }
         let mut joined_left = JOINED_RETRIES;
         loop {
-            let reserved = self.reserve(frames).await;
+            let reserved = self.reserve_in(line, frames).await;
             Pace::default().ask(pages.clone().count()).await;
             let guard = Arc::new(self.add_lock.add(bytes_of(&pages)).await);
             if range.end > self.size() {

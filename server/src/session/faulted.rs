@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use weir_cache::{PageCache, SLICE_BYTES};
+use weir_cache::{MemoryLine, PageCache, SLICE_BYTES};
 use weir_faults::{Action, Damage, Decision, Device, Errno, FaultContext};
 use weir_protocol::{ChunkFlags, Command, CommandFlags, MetaContextSet, NbdError, Request};
 
@@ -135,6 +135,7 @@ impl Transmission<'_> {
             device: self.device.clone(),
             contexts: self.limits.meta_contexts,
             held: Arc::clone(&self.held),
+            line: self.memory_line.clone(),
         };
         self.slow.push(carry_out(work, ticket, collector));
     }
@@ -235,6 +236,7 @@ struct Work {
     device: Option<Device>,
     contexts: MetaContextSet,
     held: Arc<HeldMemory>,
+    line: MemoryLine,
 }
 
 /// Waits as decided, then does to the request what the decision says.
@@ -374,7 +376,10 @@ async fn read(work: &Work, request: &Request) -> Result<Vec<u8>, Errno> {
     let mut at = range.start;
     while at < range.end {
         let slice = work.cache.slice_at(at, range.end - at);
-        let pages = work.cache.read(&work.faults, at, slice).await?;
+        let pages = work
+            .cache
+            .read_in(Some(&work.line), &work.faults, at, slice)
+            .await?;
         let start = data.len();
         data.resize(start + slice, 0);
         pages.copy_to(&mut data[start..]);

@@ -31,7 +31,7 @@ use super::Ticket;
 use super::end::End;
 use super::output::{COPIED_BYTES_MAX, Queue};
 use super::reply::{Framing, Head};
-use super::slow::{self, PartFuture, Slice, wire_error};
+use super::slow::{self, PartFuture, Reader, Slice, wire_error};
 use super::transmission::Transmission;
 
 /// Slices of a streamed READ that are being read, or kept until its header goes out: one on its way while the next ones come from the
@@ -95,17 +95,22 @@ impl Transmission<'_> {
         let whole = self.cache.slice_at(ticket.request.offset, length as u64) == length;
         if whole {
             self.slow_bytes += length;
-            self.slow.push(slow::read(
-                self.cache.clone(),
-                self.contexts.read().clone(),
-                ticket,
-            ));
+            self.slow.push(slow::read(self.reader(), ticket));
             return;
         }
         let framing = Framing::of(&ticket.request, self.limits.reply_style);
         let kept = FrameRefs::new(self.cache.pool().clone());
         self.sliced_reads
             .push_back(SlicedRead::new(ticket, framing, kept));
+    }
+
+    /// What its READs are carried out with.
+    fn reader(&self) -> Reader {
+        Reader {
+            cache: self.cache.clone(),
+            context: self.contexts.read().clone(),
+            line: self.memory_line.clone(),
+        }
     }
 
     /// Answers from the cache if all of it is there.
@@ -206,8 +211,7 @@ impl Transmission<'_> {
             }
         }
         stream.slices.push_back(slow::read_slice(
-            self.cache.clone(),
-            self.contexts.read().clone(),
+            self.reader(),
             stream.ticket.request,
             at,
             length,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use weir_cache::{FrameRefs, PageCache, ZeroMode};
+use weir_cache::{FrameRefs, MemoryLine, PageCache, ZeroMode};
 use weir_faults::{
     Device, Errno, FaultContext, Faults, RequestKinds, error_injectable, pause_point,
 };
@@ -100,19 +100,29 @@ impl FaultContexts {
     }
 }
 
+/// What the READs of a connection are carried out with.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    pub(super) cache: Arc<PageCache>,
+    pub(super) context: FaultContext,
+    /// Where they wait for memory, so that they are in nobody else's way with more than one of them.
+    pub(super) line: MemoryLine,
+}
+
 /// A READ of one slice that isn't in the cache.
-pub(super) fn read(cache: Arc<PageCache>, context: FaultContext, ticket: Ticket) -> SlowFuture {
+pub(super) fn read(reader: Reader, ticket: Ticket) -> SlowFuture {
     Box::pin(async move {
         let Request { offset, length, .. } = ticket.request;
-        let slice = read_there(&cache, &context, &ticket.request, offset, length as usize).await;
+        let slice = reader
+            .read_there(&ticket.request, offset, length as usize)
+            .await;
         Finished::Read(ticket, slice.map(|slice| slice.pages).map_err(wire_error))
     })
 }
 
 /// One slice of a larger READ, unless it is made to fail.
 pub(super) fn read_slice(
-    cache: Arc<PageCache>,
-    context: FaultContext,
+    reader: Reader,
     request: Request,
     offset: u64,
     length: usize,
@@ -120,54 +130,61 @@ pub(super) fn read_slice(
 ) -> PartFuture<Slice> {
     Box::pin(async move {
         injected?;
-        read_there(&cache, &context, &request, offset, length).await
+        reader.read_there(&request, offset, length).await
     })
 }
 
-/// As [`read_part`], but what lies beyond the end of a device that has become smaller is missing instead of an error.
-async fn read_there(
-    cache: &Arc<PageCache>,
-    context: &FaultContext,
-    request: &Request,
-    offset: u64,
-    length: usize,
-) -> Result<Slice, Errno> {
-    let mut there = length;
-    let mut shape_changes = 0;
-    while there > 0 {
-        match read_part(cache, context, request, offset, there).await {
-            Ok(pages) => {
-                let missing = length - there;
-                return Ok(Slice { pages, missing });
+impl Reader {
+    /// As [`Self::read_part`], but what lies beyond the end of a device that has become smaller is missing instead of an error.
+    async fn read_there(
+        &self,
+        request: &Request,
+        offset: u64,
+        length: usize,
+    ) -> Result<Slice, Errno> {
+        let mut there = length;
+        let mut shape_changes = 0;
+        while there > 0 {
+            match self.read_part(request, offset, there).await {
+                Ok(pages) => {
+                    let missing = length - there;
+                    return Ok(Slice { pages, missing });
+                }
+                Err(Errno::EINVAL) if shape_changes < SHAPE_CHANGES_MAX => {
+                    // It may have been made larger again; what lay beyond the end in between is zeroes then.
+                    shape_changes += 1;
+                    let room = self.cache.size().saturating_sub(offset);
+                    there = usize::try_from(room).map_or(length, |room| room.min(length));
+                }
+                Err(errno) => return Err(errno),
             }
-            Err(Errno::EINVAL) if shape_changes < SHAPE_CHANGES_MAX => {
-                // It may have been made larger again; what lay beyond the end in between is zeroes then.
-                shape_changes += 1;
-                let room = cache.size().saturating_sub(offset);
-                there = usize::try_from(room).map_or(length, |room| room.min(length));
-            }
-            Err(errno) => return Err(errno),
         }
+        Ok(Slice {
+            pages: FrameRefs::new(self.cache.pool().clone()),
+            missing: length,
+        })
     }
-    Ok(Slice {
-        pages: FrameRefs::new(cache.pool().clone()),
-        missing: length,
-    })
-}
 
-/// A slice of `request` through the cache, or past it if the request is large enough for that.
-#[error_injectable(ctx = context, errors(EIO, ENOMEM))]
-async fn read_part(
-    cache: &Arc<PageCache>,
-    context: &FaultContext,
-    request: &Request,
-    offset: u64,
-    length: usize,
-) -> Result<FrameRefs, Errno> {
-    if cache.is_direct(request.length.into()) {
-        cache.read_direct(context, offset, length).await
-    } else {
-        cache.read(context, offset, length).await
+    /// A slice of `request` through the cache, or past it if the request is large enough for that.
+    #[error_injectable(ctx = self.context, errors(EIO, ENOMEM))]
+    pub(super) async fn read_part(
+        &self,
+        request: &Request,
+        offset: u64,
+        length: usize,
+    ) -> Result<FrameRefs, Errno> {
+        let Self {
+            cache,
+            context,
+            line,
+        } = self;
+        if cache.is_direct(request.length.into()) {
+            cache
+                .read_direct_in(Some(line), context, offset, length)
+                .await
+        } else {
+            cache.read_in(Some(line), context, offset, length).await
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use weir_cache::PageCache;
 use weir_cache::error_seq::ErrorCursor;
+use weir_cache::{MemoryLine, PageCache};
 use weir_faults::{Device, Screen, fault_point};
 use weir_protocol::ExportLimits;
 use weir_protocol::constants::MAX_PAYLOAD;
@@ -97,6 +97,8 @@ pub(super) struct Transmission<'a> {
     pub(super) slow: Pending,
     /// Bytes that these will return, and payloads that wait for a fault rule.
     pub(super) slow_bytes: usize,
+    /// Where its READs wait for memory, one behind the other.
+    pub(super) memory_line: MemoryLine,
     /// READs larger than a slice; the first one is under way.
     pub(super) sliced_reads: VecDeque<SlicedRead>,
     pub(super) phase: Phase,
@@ -144,6 +146,7 @@ impl<'a> Transmission<'a> {
             large_payloads: false,
             slow: Pending::default(),
             slow_bytes: 0,
+            memory_line: MemoryLine::default(),
             sliced_reads: VecDeque::new(),
             phase: Phase::Open,
             hangup: Hangup::new(stream),

@@ -38,6 +38,7 @@ async fn others_have_their_turn_after_each_slice() {
         device: None,
         contexts: MetaContextSet::default(),
         held: Arc::default(),
+        line: MemoryLine::default(),
     };
     let request = Request {
         flags: CommandFlags::EMPTY,
