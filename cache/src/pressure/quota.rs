@@ -42,6 +42,7 @@ use crate::frame::PAGE_BYTES;
 use crate::lg_lock::LgLock;
 use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::PageCache;
+use crate::requests::status::LOOKS;
 
 mod turns;
 mod units;
@@ -403,6 +404,49 @@ impl PageCache {
         }
     }
 
+    /// The units of `range` of which a page is not clean, and those that the backend has allocated: two runs, each in order.
+    async fn kept_units(
+        &self,
+        space: &Quota,
+        range: &Range<u64>,
+    ) -> Result<Vec<Range<u64>>, Errno> {
+        for _ in 0..LOOKS {
+            let submitted = self.generations.submitted();
+            self.failed_sync_settled().await;
+            let kept = self.look_for_kept_units(space, range).await?;
+            // Else a sync has failed, and the store may have forgotten that it had allocated what is dirty again.
+            self.failed_sync_settled().await;
+            if !self.generations.failed_since(submitted) {
+                return Ok(kept);
+            }
+        }
+        Err(Errno::EIO)
+    }
+
+    async fn look_for_kept_units(
+        &self,
+        space: &Quota,
+        range: &Range<u64>,
+    ) -> Result<Vec<Range<u64>>, Errno> {
+        // The cache first: a page that is written back between the two looks is found by the second.
+        let unwritten = self.unwritten_ranges(range, usize::MAX).await.ranges;
+        let mut kept: Vec<_> = unwritten.iter().map(|bytes| space.touched(bytes)).collect();
+        let mut at = range.start;
+        while at < range.end {
+            let found = self
+                .backend
+                .status(&self.background, at..range.end, EXTENTS_PER_LOOK)
+                .await?;
+            let Some(last) = found.last() else { break };
+            at = last.range.end.max(at + 1);
+            let data = found
+                .iter()
+                .filter(|extent| extent.kind != ExtentKind::Hole);
+            kept.extend(data.map(|extent| space.touched(&extent.range)));
+        }
+        Ok(kept)
+    }
+
     /// Charges each unit that `range` touches exactly if a page of it is not clean or the backend has it allocated. The guard
     /// keeps writes out of these units; writeback may run: a page that it cleans is allocated then.
     pub(crate) async fn reconcile(
@@ -421,27 +465,7 @@ impl PageCache {
         let end = (units.end * space.unit_bytes).min(self.size());
         let range = start..end.max(start);
         guard.assert_covers(range.clone());
-        // The cache first: a page that is written back between the two looks is found by the second.
-        let mut kept: Vec<_> = self
-            .unwritten_ranges(&range, usize::MAX)
-            .await
-            .ranges
-            .iter()
-            .map(|bytes| space.touched(bytes))
-            .collect();
-        let mut at = range.start;
-        while at < range.end {
-            let found = self
-                .backend
-                .status(&self.background, at..range.end, EXTENTS_PER_LOOK)
-                .await?;
-            let Some(last) = found.last() else { break };
-            at = last.range.end.max(at + 1);
-            let data = found
-                .iter()
-                .filter(|extent| extent.kind != ExtentKind::Hole);
-            kept.extend(data.map(|extent| space.touched(&extent.range)));
-        }
+        let mut kept = self.kept_units(space, &range).await?;
         pause_point!(self.background, "cache:space:count", [EIO]).await?;
         // Stable, as there are two runs in order.
         kept.sort_by_key(|units| units.start);

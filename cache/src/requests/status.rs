@@ -175,7 +175,7 @@ fn looked_at(pages: &Range<u64>) -> usize {
 }
 
 /// How often a range is looked at because syncs have failed meanwhile: a FLUSH, too, hears of the second failure.
-const LOOKS: usize = 2;
+pub(crate) const LOOKS: usize = 2;
 
 /// Extents that the backend is asked for at a time: searching a file for holes takes some microseconds each.
 const EXTENTS_PER_LOOK: usize = 256;

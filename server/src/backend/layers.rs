@@ -51,3 +51,6 @@ impl Layers {
         Ok(Self { top, power_cut })
     }
 }
+
+#[cfg(test)]
+mod tests;
