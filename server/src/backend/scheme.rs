@@ -105,21 +105,61 @@ pub enum SizeRefused {
     Unusable(String),
 }
 
-/// Checks the size of a store whose SOURCE says it, as `memory:SIZE` does.
-///
-/// # Errors
-/// Why it can't be served.
-pub fn check_size(
-    source: &dyn StoreSource,
+/// A SOURCE that says its size and nothing else, such as `memory:SIZE`.
+#[derive(Debug)]
+pub struct SizedSource {
+    scheme: &'static Scheme,
     size: Size,
-    options: &StoreOptions,
-) -> Result<(), SizeRefused> {
-    let source_text = source.to_string();
-    if let Some(asked) = options.size.filter(|asked| *asked != size) {
-        return Err(SizeRefused::Contradiction { source_text, asked });
+    /// Makes the store of so many bytes, of which there is at least one and at most [`DEVICE_BYTES_MAX`].
+    make: fn(u64) -> OpenStore,
+}
+
+impl SizedSource {
+    /// Understands what stands behind the colon.
+    ///
+    /// # Errors
+    /// What is no size.
+    pub fn parse(
+        scheme: &'static Scheme,
+        rest: &str,
+        make: fn(u64) -> OpenStore,
+    ) -> Result<Arc<dyn StoreSource>, SourceError> {
+        let size = rest
+            .parse()
+            .map_err(|error| SourceError::malformed(scheme, &error))?;
+        Ok(Arc::new(Self { scheme, size, make }))
     }
-    if size.0 == 0 || size.0 > DEVICE_BYTES_MAX {
-        return Err(SizeRefused::Unusable(source_text));
+}
+
+impl fmt::Display for SizedSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.scheme.name, self.size)
     }
-    Ok(())
+}
+
+impl StoreSource for SizedSource {
+    fn check(&self, options: &StoreOptions) -> Result<(), OpenStoreError> {
+        let source_text = self.to_string();
+        if let Some(asked) = options.size.filter(|asked| *asked != self.size) {
+            return Err(SizeRefused::Contradiction { source_text, asked }.into());
+        }
+        if self.size.0 == 0 || self.size.0 > DEVICE_BYTES_MAX {
+            return Err(SizeRefused::Unusable(source_text).into());
+        }
+        Ok(())
+    }
+
+    fn known_size(&self, _options: &StoreOptions) -> Option<u64> {
+        Some(self.size.0)
+    }
+
+    fn open<'a>(
+        &'a self,
+        options: &'a StoreOptions,
+    ) -> BackendFuture<'a, Result<OpenStore, OpenStoreError>> {
+        Box::pin(async move {
+            self.check(options)?;
+            Ok((self.make)(self.size.0))
+        })
+    }
 }

@@ -9,9 +9,7 @@
 //! Reading is work all the same, for pages are filled: every few pages it is taken off the budget that the runtime gives a task, so
 //! that a task that asks for much lets others have their turn.
 
-use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::task::coop::consume_budget as yield_if_due;
@@ -20,12 +18,8 @@ use weir_cache::{
     Geometry, ZeroMode,
 };
 
-use crate::backend::scheme::{
-    OpenStore, OpenStoreError, Scheme, StoreOptions, StoreSource, check_size,
-};
+use crate::backend::scheme::{OpenStore, Scheme, SizedSource};
 use crate::limits::DEVICE_BYTES_MAX;
-use crate::size::Size;
-use crate::source::SourceError;
 
 /// The page: there is no space that could be given back in smaller pieces.
 const ALLOCATION_UNIT: u32 = 4096;
@@ -43,43 +37,13 @@ pub static SCHEME: Scheme = Scheme {
     form: "zero:SIZE",
     about: "zeroes; what is written is lost (for measuring and trying out)",
     parse: |rest| {
-        let size = rest
-            .parse()
-            .map_err(|error| SourceError::malformed(&SCHEME, &error))?;
-        Ok(Arc::new(ZeroSource(size)))
+        SizedSource::parse(&SCHEME, rest, |size| {
+            let mut store = OpenStore::from(ZeroBackend::new(size));
+            store.remarks.push(NOTHING_IS_KEPT.to_owned());
+            store
+        })
     },
 };
-
-#[derive(Debug)]
-struct ZeroSource(Size);
-
-impl fmt::Display for ZeroSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "zero:{}", self.0)
-    }
-}
-
-impl StoreSource for ZeroSource {
-    fn check(&self, options: &StoreOptions) -> Result<(), OpenStoreError> {
-        Ok(check_size(self, self.0, options)?)
-    }
-
-    fn known_size(&self, _options: &StoreOptions) -> Option<u64> {
-        Some(self.0.0)
-    }
-
-    fn open<'a>(
-        &'a self,
-        options: &'a StoreOptions,
-    ) -> BackendFuture<'a, Result<OpenStore, OpenStoreError>> {
-        Box::pin(async move {
-            self.check(options)?;
-            let mut store = OpenStore::from(ZeroBackend::new(self.0.0));
-            store.remarks.push(NOTHING_IS_KEPT.to_owned());
-            Ok(store)
-        })
-    }
-}
 
 /// A device of zeroes.
 #[derive(Debug)]

@@ -1,10 +1,14 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use weir_cache::{CacheMode, CacheOptions, PAGE_BYTES, PAGE_SIZE, PageCache};
 use weir_faults::{FaultContext, Faults};
 
 use super::*;
 use crate::backend::file::Engine;
+use crate::backend::scheme::StoreOptions;
 use crate::backend::testing::{Bench, Step, pattern, run_model, steps};
+use crate::size::Size;
 use crate::source::Source;
 
 /// The smallest cache.
