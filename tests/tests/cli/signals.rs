@@ -147,7 +147,7 @@ fn usr1_tells_the_log_what_is_served_dirty_and_connected() {
     let mut client = server.client();
     client.write(0, &bytes(1, 3 * 4096)).expect("a write");
     server.signal(Signal::SIGUSR1);
-    wait_for_log(&server, "state: 1 connections");
+    wait_for_log(&server, "state: 1 connection");
     let log = server.log();
     let export = log
         .lines()
