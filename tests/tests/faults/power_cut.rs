@@ -393,7 +393,7 @@ fn injected_waits_end_and_other_exports_go_on() {
     client.send(CMD_READ, 0, 0, 512, &[]);
     client.send(CMD_FLUSH, 0, 0, 0, &[]);
     let said = rig.ok("device power-cut \"\"");
-    assert!(said.contains("1 connections closed"), "{said}");
+    assert!(said.contains("1 connection closed"), "{said}");
     client.socket().expect_closed();
     rig.clear();
     rig.ok("point reset");
