@@ -59,7 +59,7 @@ impl RuledBackend {
             length,
         };
         let decision = self.faults.decide_backend(&view)?;
-        // The order matters: a cut that comes after this look ends the wait, although the decision was made before it.
+        // The order matters: a cut that comes after this look ends the wait, because the decision was made before it.
         let begun = self.incarnation();
         Some(Decided { decision, begun })
     }

@@ -1,10 +1,9 @@
 //! Every error at every point outside the cache, one at a time, while a client is at work.
 //!
 //! The registry says which points there are. The cache's model sweeps those of the cache, and this module sweeps all others.
-//! Both sweep what the store is asked, with the stores that they have. So a new point is in one of the two by itself. Each
-//! point must have fired: a point that the load never reaches is untested. Whatever fails in the middle, nothing aborts and
-//! nothing hangs. A request that fails reports that error. What was answered and flushed is there: afterwards, in the file, and
-//! after a power cut.
+//! Both sweep what the store is asked, so each new point is in one of the two by itself. Each point must have fired. Whatever
+//! fails in the middle, nothing aborts and nothing hangs, and a request that fails reports that error. What was answered and
+//! flushed is there: afterwards, in the file, and after a power cut.
 //!
 //! `WEIR_POINTS_SEED=N` sets the first seed, and `WEIR_POINTS_SEEDS=N` the number of seeds.
 
