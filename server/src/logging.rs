@@ -1,6 +1,6 @@
 //! Logs, on standard error.
 //!
-//! # Nobody waits for the log
+//! # No thread waits for the log
 //! A reader of standard error may stop reading, and a pipe or a terminal that is full makes a write wait for ever. So a thread
 //! that logs only leaves a line in a [`Queue`] with a bound, and one other thread writes. A line that doesn't fit is dropped
 //! and counted. The count appears in the log once the log is read again, in `weir status` and in the metrics. At the end the

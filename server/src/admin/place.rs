@@ -3,14 +3,14 @@
 //! | order | folder | |
 //! | --- | --- | --- |
 //! | 1 | `$RUNTIME_DIRECTORY` | made by the service manager |
-//! | 2 | `$XDG_RUNTIME_DIR/weir` | of whoever is logged in |
+//! | 2 | `$XDG_RUNTIME_DIR/weir` | of the user that is logged in |
 //! | 3 | `/run/weir` | root's |
 //! | 4 | `/tmp/weir-UID` | anybody's |
 //!
 //! A server takes the first folder that it can have. Commands look in all of them, in this order, and take the first sockets
 //! that they find. The socket is called `admin.sock`; a server that finds a live one there takes the name `admin-PID.sock`.
 //!
-//! # Who is trusted
+//! # Which folders are trusted
 //! A user that may write a folder can put a socket there, which would answer commands and be told their token. So a server uses
 //! no folder of another user, and a command looks into none. Folders in `/run` are the exception, because only root makes any
 //! there: a service's folder belongs to the service's user. Every user can make folders in `/tmp`, so a folder there must also

@@ -10,7 +10,7 @@
 //!   worked on, which doesn't take long. A connection is *idle* if it asks nothing now, has asked half a question, or takes an
 //!   answer slowly. The next connection takes the place of the one that has been idle for longest.
 //!
-//! # Who comes in a crowd
+//! # Crowds
 //! A hundred scripts may ask at the same moment, all honest. So a connection is only idle once this process has looked for
 //! input and found none, or has found no room for its answer. From then on its place is safe for [`ASKING_TIME`]. While there
 //! is no free place, the next connection waits in the kernel's queue, first come first served. Connections that only hang on

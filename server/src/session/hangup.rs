@@ -41,7 +41,7 @@ pub(super) struct Hangup<'a> {
 
 #[derive(Debug)]
 struct News {
-    /// `ended` wants to be polled.
+    /// `ended` needs to be polled.
     there: AtomicBool,
     session: AtomicWaker,
 }

@@ -69,7 +69,7 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn the_first_that_there_is() {
     let mut machine = Machine::new();
-    // The user isn't root here, for whom /run/weir comes before /tmp.
+    // The user isn't root here: for root /run/weir comes before /tmp.
     let everyone = |machine: &Machine| {
         let places = machine.around.places().into_iter();
         places.map(|place| place.folder).collect::<Vec<_>>()

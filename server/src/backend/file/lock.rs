@@ -14,7 +14,7 @@
 //! takes its own, then asks whether it could have a write lock on the bytes with which others contradict them. Of two programs
 //! that do so at once, at least one sees the other.
 //!
-//! | | uses | lets nobody else |
+//! | | uses | lets no other program |
 //! | --- | --- | --- |
 //! | a writable export | read, write, resize | write, resize |
 //! | a read-only export | read | write, resize |

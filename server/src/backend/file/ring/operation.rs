@@ -44,7 +44,7 @@ pub(super) enum Memory {
 /// the kernel may look at later, a list, lies on the heap and stays where it is.
 pub(super) struct Vectors(pub(super) SmallVec<[libc::iovec; 1]>);
 
-// SAFETY: the pointers lead into frames that the operation owns beside them and that nobody touches meanwhile (a FrameBuf's are
+// SAFETY: the pointers lead into frames that the operation owns beside them and that nothing touches meanwhile (a FrameBuf's are
 // private, a FrameRefs' are immutable); which thread hands them to the kernel makes no difference.
 unsafe impl Send for Vectors {}
 
