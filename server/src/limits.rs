@@ -75,7 +75,8 @@ pub const SEND_BUFFER_BYTES: usize = 512 << 10;
 /// enough not to be noticed when a connection ends.
 pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// When a silent TCP peer is first probed: a peer that vanished is noticed in about two minutes.
+/// When a silent TCP peer is first probed. With the interval and the number of probes below, a peer that vanished is noticed in
+/// about two minutes.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// See [`KEEPALIVE_IDLE`].
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);

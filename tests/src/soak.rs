@@ -45,7 +45,7 @@ enum Needs {
     Nothing,
     /// The program.
     Weir,
-    /// The program, and the programs in [`KERNEL_PROGRAMS`].
+    /// The program, and the programs in `KERNEL_PROGRAMS`.
     Kernel,
 }
 

@@ -9,9 +9,8 @@
 //! Every user of this machine can reach loopback as well. A Unix socket is open to its owner alone, by its mode, unless it
 //! comes from the service manager with another mode.
 //!
-//! So a request that changes something takes a bearer token everywhere but on such a socket; without a token on the server it
-//! is refused. Where other machines can reach the port, every request takes a token; elsewhere, every request takes one if the
-//! server has one.
+//! If the server has a bearer token, every request takes it. Where other machines can reach the port, the server must have one.
+//! Without one, requests that change something are refused everywhere but on a socket that is open to its owner alone.
 
 use std::net::IpAddr;
 use std::sync::Arc;

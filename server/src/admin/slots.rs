@@ -1,7 +1,7 @@
 //! The connections to the admin port, and which of them makes room for the next.
 //!
 //! The port is needed most when something is wrong, so clients that hang on to it must not be able to shut it. So no connection
-//! has to wait to be let in, and each kind has a bound of its own:
+//! waits long to be let in, and each kind has a bound of its own:
 //!
 //! - **A request that waits** for something that may never come (events, a pause, a store) keeps its connection for as long as
 //!   that takes. Of each kind there are at most [`WAITING_MAX`]. The next request of that kind is refused with words, and all

@@ -142,7 +142,8 @@ impl Transmission<'_> {
         if request.command != Command::FLUSH && !request.flags.contains(CommandFlags::FUA) {
             return outcome;
         }
-        // A failure that says nothing of the store's (no space, not supported) is no news of a loss either.
+        // An error other than EIO (no space, not supported) doesn't tell the client of a loss, so the loss is kept for a later
+        // request.
         if outcome.is_err_and(|error| error != NbdError::IO) && request.command != Command::FLUSH {
             return outcome;
         }

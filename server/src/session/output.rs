@@ -9,7 +9,7 @@
 //! A client that doesn't read must not make the server keep more than a set amount of memory for it. So the count is not of the
 //! bytes that wait to be sent but of the memory that they hold: a reference pins a whole page, however little of it is sent. A
 //! few bytes are therefore copied instead of referenced ([`COPIED_BYTES_MAX`]). The byte buffer, which lies outside the cache,
-//! has a bound of its own, [`REPLY_BYTES_MAX`]. Data that fault rules have changed is in buffers of its own, and counts for the
+//! has a bound of its own, [`REPLY_BYTES_MAX`]. Data that fault rules have handled is in buffers of its own, and counts for the
 //! whole export as well ([`held`](crate::held)) until it is sent.
 //!
 //! [`Output`] adds what streamed replies need. A simple reply's data must follow its header with nothing between them, but a

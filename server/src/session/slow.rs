@@ -35,7 +35,7 @@ pub(super) struct Slice {
     pub(super) missing: usize,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(super) enum Finished {
     /// An operation that returns nothing.
@@ -48,7 +48,7 @@ pub(super) enum Finished {
     Faulted(Box<Faulted>),
 }
 
-/// What the protocol says of an error of the cache.
+/// The protocol's error for an error of the cache.
 pub(super) fn wire_error(errno: Errno) -> NbdError {
     NbdError::from_os(errno.0)
 }

@@ -34,8 +34,8 @@ use crate::limits::{PACE_BYTES_MIN, PACE_WINDOW, ROOM_TIME_MAX, Timeouts};
 const TICK_MAX: Duration = Duration::from_secs(1);
 /// The shortest tick, for limits so short that a quarter of them would be nothing.
 const TICK_MIN: Duration = Duration::from_millis(5);
-/// A client that takes nothing of its replies for so many ticks, while others wait for memory, is let go: the memory that slow
-/// clients pin must not be missing elsewhere for as long as the write limit.
+/// A client that takes nothing of its replies for so many ticks, while others wait for memory, is let go: others must not lack
+/// the memory that it pins for as long as the write limit.
 const HOARDING_TICKS: u32 = 2;
 /// A limit is checked this often while it runs.
 const TICKS_PER_LIMIT: u32 = 4;
