@@ -118,8 +118,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over; `configured` says whether there is a configuration file, which HUP then reloads. Needs a
-    /// runtime.
+    /// Takes the signals over; `configured` says whether there is a configuration file, which HUP then asks to read again. Needs
+    /// a runtime.
     ///
     /// # Errors
     /// The system's refusal.
