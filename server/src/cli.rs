@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Words that can't be parsed end the program with 2 before anything was touched; whatever is found wrong later ends it
-//! with 1 ([`crate::error`]). Subcommands that talk to a running server's admin port get modules of their own here.
+//! Arguments that can't be parsed end the program with 2 before anything was touched. Errors that are found later end it with 1
+//! ([`crate::error`]). Subcommands that talk to a running server's admin port get modules of their own here.
 
 use std::process::ExitCode;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
 //! The commands of NBD in one table: what they are called here, and which faults they meet.
 //!
 //! A command's row is its number on the wire, so that finding it costs an index. What is kept per command (counters, fault
-//! contexts) is an array with a cell per row. A command that joins gets a row here; what it does is in `session::slow`.
+//! contexts) is an array with a cell per row. A new command gets a row here; what it does is in `session::slow`.
 
 use weir_faults::RequestKind;
 use weir_protocol::Command;
@@ -11,7 +11,7 @@ use weir_protocol::Command;
 pub struct CommandRow {
     /// Its name in the API and the metrics: that of its kind, if it has one.
     pub name: &'static str,
-    /// What fault rules and points know it as. DISC has no reply that could fail, and unknown ones only fail.
+    /// The name by which fault rules and points know it. DISC has no reply that could fail, and unknown commands always fail.
     pub kind: Option<RequestKind>,
 }
 
@@ -28,7 +28,7 @@ impl CommandRow {
     }
 }
 
-/// How many rows the table has: one per command from 0 on, and one for all that are unknown.
+/// How many rows the table has: one per command from 0 on, and one for all unknown commands.
 pub const COMMAND_ROWS: usize = 9;
 
 /// The table.
@@ -56,7 +56,7 @@ pub const fn row_of(command: Command) -> usize {
     }
 }
 
-/// What fault rules and points know a command as.
+/// The name by which fault rules and points know a command.
 #[inline]
 pub fn kind_of(command: Command) -> Option<RequestKind> {
     COMMANDS[row_of(command)].kind

@@ -37,7 +37,7 @@ pub enum ConfigError {
 /// What the file says.
 ///
 /// # Errors
-/// A file that can't be read, or with the line at which it isn't understood.
+/// The file can't be read, or isn't understood; then the error names the line.
 pub fn read(path: &Path) -> Result<ServeOptions, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
@@ -57,14 +57,14 @@ fn parse(path: &Path, text: &str) -> Result<ServeOptions, ConfigError> {
         return Err(refusal(unknown.span.start, message));
     }
     deserialized(text).map_err(|error| {
-        // An error is one line; the parser's may be several.
+        // The error must be one line; the parser's may be several.
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
         let at = error.span().map_or(0, |span| span.start);
         refusal(at, words::plain(&message))
     })
 }
 
-/// The structures of the command line, each read from the same text: nested, their errors would have no places.
+/// The structures of the command line, each read from the same text: nested structures would lose the places of errors.
 fn deserialized(text: &str) -> Result<ServeOptions, toml::de::Error> {
     #[derive(Deserialize)]
     struct Exports {
@@ -80,7 +80,7 @@ fn deserialized(text: &str) -> Result<ServeOptions, toml::de::Error> {
     Ok(options)
 }
 
-/// `error` with its line, if it is about something that stands in the file at `path`.
+/// `error` with its line, if it is about something in the file at `path`.
 #[must_use]
 pub fn located(path: &Path, error: Error) -> Error {
     let text = std::fs::read_to_string(path).unwrap_or_default();

@@ -1,9 +1,9 @@
 //! The connections that are open, for the admin port and for statistics.
 //!
-//! A session counts in plain variables and publishes them once per batch into its own [`Connection`], whose counters have
-//! one writer: a relaxed load and store each, no locked instruction, no line shared with another session. Whoever
-//! reads sums them up. When a connection ends its counts are added to the totals of its export under the table's lock,
-//! so that a reader under the same lock sees every request exactly once.
+//! A session counts in plain variables and publishes them once per batch into its own [`Connection`], whose counters have one
+//! writer: a relaxed load and store each, no locked instruction, no line shared with another session. A reader sums them up.
+//! When a connection ends, its counts are added to the totals of its export under the table's lock, so that a reader under the
+//! same lock sees every request exactly once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,9 +27,9 @@ pub struct Connection {
     /// The export's name, once the handshake has chosen one.
     export: OnceLock<String>,
     counters: Counters,
-    /// Wakes the session up: it was killed or the server is shutting down.
+    /// Wakes the session up: it was killed, or the server is shutting down.
     stop: CancellationToken,
-    /// Cancelled (before `stop`) when it is to stop without another word.
+    /// Cancelled (before `stop`) when the session is to stop without another word.
     kill: CancellationToken,
 }
 
@@ -54,7 +54,7 @@ impl Connection {
         self.kill.is_cancelled()
     }
 
-    /// Cancelled when it is to stop at once. Apart from [`Self::stop`], as a kill may follow a shutdown.
+    /// Cancelled when the session is to stop at once. Separate from [`Self::stop`], because a kill may follow a shutdown.
     pub(crate) fn kill_token(&self) -> &CancellationToken {
         &self.kill
     }
@@ -135,7 +135,7 @@ impl ConnectionTable {
         Self::default()
     }
 
-    /// Enters a connection; it leaves the table when the guard is dropped. `shutdown` is the server's.
+    /// Enters a connection, which leaves the table when the guard is dropped. `shutdown` is the server's.
     pub fn open(self: &Arc<Self>, peer: String, shutdown: &CancellationToken) -> ConnectionGuard {
         let connection = Arc::new(Connection {
             id: self.next_id.fetch_add(1, Ordering::Relaxed) + 1,
@@ -187,8 +187,8 @@ impl ConnectionTable {
         open.len()
     }
 
-    /// Closes every connection to `export` at once and waits until they have left the table; says how many there were.
-    /// Cancel safe: they are closed all the same.
+    /// Closes every connection to `export` at once and waits until they have left the table; says how many there were. Cancel
+    /// safe: the connections are closed in any case.
     pub async fn close_export(&self, export: &str) -> usize {
         let mut departures = self.departures.subscribe();
         let ours: Vec<_> = {

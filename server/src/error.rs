@@ -22,7 +22,8 @@ fn in_keys(text: &str) -> String {
     })
 }
 
-/// What the system says of an error without its number, which tells a user nothing: `No such file or directory`.
+/// What the system says of an error, such as `No such file or directory`, without the error's number, which tells a user
+/// nothing.
 #[must_use]
 pub fn without_numbers(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -57,7 +58,7 @@ pub enum Error {
     #[error("export {name:?}: {}", if *keys { in_keys(&source.to_string()) } else { source.to_string() })]
     Export {
         name: String,
-        /// It was described by keys beside its source, not by options.
+        /// The export was described by keys beside its source, not by options.
         keys: bool,
         source: OpenExportError,
     },

@@ -34,15 +34,15 @@ pub struct Export {
     pub power_cut: Option<Arc<PowerCutBackend>>,
     /// What is kept for its clients beside the cache, for fault rules.
     pub held: Arc<HeldMemory>,
-    /// What its user should know about the store, for the start.
+    /// What the user should know about the store, for the start.
     pub remarks: Vec<String>,
 }
 
 impl Export {
-    /// What works, and nothing else. `structured`: the client has structured replies; without them there is no DF.
+    /// The transmission flags: what works, and nothing else. `structured` says whether the client has structured replies;
+    /// without them there is no DF.
     ///
-    /// FAST_ZERO is there on every export that can be written, because it is answered honestly: `ENOTSUP` where zeroing would be
-    /// slow.
+    /// FAST_ZERO is set for every writable export, because its answer is honest: `ENOTSUP` where zeroing would be slow.
     #[must_use]
     pub fn transmission_flags(&self, structured: bool) -> TransmissionFlags {
         let backend = self.cache.backend();
@@ -68,7 +68,7 @@ impl Export {
         flags
     }
 
-    /// What the handshake tells a client. The handshake takes DF away again from clients without structured replies.
+    /// What the handshake tells a client. The handshake removes DF again for clients without structured replies.
     #[must_use]
     pub fn info(&self) -> ExportInfo {
         ExportInfo {
@@ -82,7 +82,7 @@ impl Export {
     }
 }
 
-/// All exports of a server, by name. It doesn't change while the server runs.
+/// All exports of a server, by name. The table doesn't change while the server runs.
 #[derive(Debug, Default)]
 pub struct ExportTable {
     exports: BTreeMap<String, Arc<Export>>,
@@ -102,7 +102,7 @@ impl ExportTable {
 }
 
 impl FromIterator<Export> for ExportTable {
-    /// The names are distinct, as the settings have checked.
+    /// The names are distinct; the settings have checked that.
     fn from_iter<I: IntoIterator<Item = Export>>(exports: I) -> Self {
         let mut table = Self::default();
         for export in exports {

@@ -77,7 +77,7 @@ impl Default for Room {
 pub(crate) struct HeldBytes(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 impl Room {
-    /// Room for `bytes` of one request, if there is at once and nobody waits.
+    /// Takes room for `bytes` of one request, if it is free at once and no other request waits.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<HeldBytes> {
         let free = Arc::clone(&self.free);
         let taken = free.try_acquire_many_owned(permits(bytes));
@@ -98,7 +98,7 @@ impl Room {
         }
     }
 
-    /// Whether requests wait for it: whoever holds some without need stands in their way.
+    /// Whether requests wait for room: a request that holds some without need stands in their way.
     pub(crate) fn is_short(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
@@ -109,12 +109,12 @@ impl Room {
     }
 }
 
-/// Requests are no longer than [`MAX_PAYLOAD`]; the bound only keeps this total.
+/// Requests are no longer than [`MAX_PAYLOAD`]; the bound only keeps this function total.
 fn permits(bytes: usize) -> u32 {
     u32::try_from(bytes.min(HELD_BYTES_MAX)).expect("HELD_BYTES_MAX is below 4 GiB")
 }
 
-/// One that waits.
+/// A request that waits.
 struct Waiting<'a>(&'a Room);
 
 impl<'a> Waiting<'a> {

@@ -1,7 +1,7 @@
 //! Taking connections: TCP and Unix sockets, the server's own or inherited from systemd.
 //!
-//! Binding and accepting are apart, so that everything that can be refused is refused before the first client is let in. Meanwhile
-//! clients queue in the kernel.
+//! Binding and accepting are separate steps, so that everything that can be refused is refused before the first client is let
+//! in. Meanwhile clients queue in the kernel.
 
 use std::io;
 use std::path::PathBuf;
@@ -83,7 +83,7 @@ impl Listener {
     /// Listens on `address`, which came from `--option`. Needs a runtime.
     ///
     /// # Errors
-    /// Why that address can't be had.
+    /// The address can't be had.
     pub async fn bind(address: &Address, option: &'static str) -> Result<Self, BindError> {
         match address {
             Address::Tcp { host, port } => match tcp::bind(host, *port).await {
@@ -105,7 +105,7 @@ impl Listener {
         }
     }
 
-    /// As [`Listener::bind`]. A Unix socket has this mode from the moment at which it exists. No other thread may make files
+    /// As [`Listener::bind`]. A Unix socket has this mode from the moment of its creation. No other thread may make files
     /// meanwhile.
     ///
     /// # Errors
@@ -122,10 +122,10 @@ impl Listener {
         outcome
     }
 
-    /// Looks for what is wrong with `address`, and listens on nothing. An address that is in use now is fine.
+    /// Looks for what is wrong with `address`, without listening. An address that is in use now is fine.
     ///
     /// # Errors
-    /// Why that address could never be had.
+    /// The address could never be had.
     pub fn check(address: &Address, option: &'static str) -> Result<(), BindError> {
         match address {
             Address::Tcp { host, port } => {
@@ -142,7 +142,7 @@ impl Listener {
     /// Where clients find it, as an NBD URI without an export's name.
     ///
     /// # Errors
-    /// What the system says when it doesn't know the socket's address.
+    /// The system doesn't know the socket's address.
     pub fn uri(&self) -> io::Result<String> {
         match self {
             Self::Tcp(listener) => Ok(format!("nbd://{}", listener.local_addr()?)),
@@ -187,7 +187,7 @@ impl Listener {
     }
 }
 
-/// RFC 3986: what isn't unreserved, apart from the slash that a query may hold.
+/// RFC 3986: encodes all but unreserved characters and the slash, which a query may hold.
 fn percent_encode(path: &std::path::Path) -> String {
     use std::fmt::Write;
     let mut text = String::new();

@@ -1,16 +1,16 @@
 //! Logs, on standard error.
 //!
-//! # Nobody waits for the log
-//! Whoever reads standard error may stop reading, and a pipe or a terminal that is full makes a write wait for ever. So
-//! whoever logs only leaves a line in a [`Queue`] that has a bound, and one thread writes. What doesn't fit is dropped and
-//! counted; the count is in the log once it is read again, in `weir status` and in the metrics. At the end the
-//! process waits [`FINISH_TIMEOUT`] for the thread and no longer.
+//! # No thread waits for the log
+//! A reader of standard error may stop reading, and a pipe or a terminal that is full makes a write wait for ever. So a thread
+//! that logs only leaves a line in a [`Queue`] with a bound, and one other thread writes. A line that doesn't fit is dropped
+//! and counted. The count appears in the log once the log is read again, in `weir status` and in the metrics. At the end the
+//! process waits for the thread for [`FINISH_TIMEOUT`] at most.
 //!
 //! # Floods
-//! A store that fails and clients that come and go can cause thousands of lines a second. Of each kind, which is a
-//! place in the code, a few a second are written and the rest is counted: `... and 3977 more like "..." in the last second`.
-//! Kinds don't share that allowance, nor room in the queue, so a flood of one never hides another.
-//! What `-v` asks for isn't limited that way.
+//! A failing store, or clients that come and go, can cause thousands of lines a second. Of each kind, which is a place in the
+//! code, a few a second are written and the rest is counted: `... and 3977 more like "..." in the last second`. Kinds share
+//! neither that allowance nor room in the queue, so a flood of one never hides another. Lines that only `-v` asks for aren't
+//! limited that way.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -31,13 +31,13 @@ mod writer;
 
 use queue::Queue;
 
-/// How long the end of the process may wait until what was logged is written. A reader that lives takes milliseconds.
+/// How long the end of the process may wait for the writing of what was logged. A live reader takes milliseconds.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The log of this process, once it was started.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
-/// Logs what `RUST_LOG` says; without it what `-v` and `-q` (each counted) say.
+/// Logs what `RUST_LOG` says; without it, what `-v` and `-q` (each counted) say.
 ///
 /// # Errors
 /// The thread that writes can't be started.
@@ -66,7 +66,7 @@ fn subscriber(
         .with_target(with_target)
         .with_ansi(in_colour)
         .with_writer(Log(queue))
-        // It would say on a standard error that has gone that standard error has gone, and panic.
+        // If standard error has gone, it would report that on standard error, and panic.
         .log_internal_errors(false);
     Registry::default()
         .with(filter)
@@ -74,7 +74,7 @@ fn subscriber(
         .with(lines)
 }
 
-/// Says `text` as the last thing, behind all that was logged, whatever the level; waits for that as [`finish`] does.
+/// Writes `text` as the last line, behind all that was logged, whatever the level. Waits for that as [`finish`] does.
 pub fn last_words(text: &str) {
     match QUEUE.get() {
         Some(queue) => {
@@ -82,7 +82,7 @@ pub fn last_words(text: &str) {
             finish();
         }
         None => {
-            // Nobody has to listen: the exit status says it too.
+            // A failure doesn't matter: the exit status says the same.
             let _ = writeln!(io::stderr(), "{text}");
         }
     }
@@ -95,18 +95,18 @@ pub fn finish() {
     }
 }
 
-/// Whether [`start`] was called, so that nobody else writes to standard error.
+/// Whether [`start`] was called, so that nothing else may write to standard error.
 pub fn is_started() -> bool {
     QUEUE.get().is_some()
 }
 
-/// Lines that were dropped so far because nobody read standard error, or because it can't be written.
+/// Lines dropped so far because standard error wasn't read, or because it can't be written.
 #[must_use]
 pub fn lines_dropped() -> u64 {
     QUEUE.get().map_or(0, Queue::lines_dropped)
 }
 
-/// Detail is wanted of Weir, not of the libraries under it.
+/// Detail is wanted of Weir, not of the libraries below it.
 fn directives(verbose: u8, quiet: u8) -> &'static str {
     match (verbose, quiet) {
         (_, 2..) => "error",
@@ -117,13 +117,13 @@ fn directives(verbose: u8, quiet: u8) -> &'static str {
     }
 }
 
-/// Holds back what there is too much of, before any work is done for it.
+/// Holds back excess lines before any work is done for them.
 struct FloodGate(&'static Queue);
 
 impl<S: Subscriber> Layer<S> for FloodGate {
     fn event_enabled(&self, event: &Event<'_>, _: Context<'_, S>) -> bool {
         let metadata = event.metadata();
-        // What says more than that was asked for with `-v`.
+        // Only `-v` asks for more detail than that.
         if *metadata.level() > Level::INFO {
             return true;
         }
@@ -147,7 +147,7 @@ impl Message {
 impl Visit for Message {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         if field.name() == "message" {
-            // A string takes everything.
+            // Writing to a string can't fail.
             let _ = write!(self.0, "{value:?}");
         }
     }

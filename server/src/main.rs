@@ -1,4 +1,4 @@
-//! The `weir` program: parses its words, does one thing, and says in one line what went wrong.
+//! The `weir` program: parses its arguments, does one thing, and says in one line what went wrong.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use weir::{logging, serve};
 
 fn main() -> ExitCode {
     abort_on_panic();
-    // Ends the process with 2 when the words can't be parsed.
+    // Ends the process with 2 when the arguments can't be parsed.
     let cli = Cli::parse();
     let status = run(cli.command).unwrap_or_else(|error| {
         logging::last_words(&format!("weir: {}", without_numbers(&error.to_string())));
@@ -20,12 +20,12 @@ fn main() -> ExitCode {
     status
 }
 
-/// A panic ends the process, in every profile: one that a task swallowed would leave pages filling for ever.
+/// A panic ends the process, in every profile: if a task swallowed it, pages could stay in the filling state for ever.
 fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if logging::is_started() {
-            // What the usual report says, by a way that can't wait for ever for whoever reads it.
+            // Writes what the usual report says, but without waiting for ever for a reader of standard error.
             let backtrace = Backtrace::capture();
             let mut text = format!("weir: {info}");
             if backtrace.status() == BacktraceStatus::Captured {

@@ -1,10 +1,10 @@
 //! What the process asks of the system for itself.
 //!
 //! # I/O flusher
-//! A disk that is attached on the same machine writes back through this process: if an allocation here waited for
-//! memory that is freed only by writing to that disk, both would wait for ever. `PR_SET_IO_FLUSHER` (prctl(2)) tells the
-//! kernel not to do that to us. It takes CAP_SYS_RESOURCE, is a thread's own and inherited by the threads that it starts,
-//! so it is asked for before there are any.
+//! A disk that is attached on the same machine writes back through this process. If an allocation here waited for memory that
+//! is freed only by writing to that disk, both would wait for ever. `PR_SET_IO_FLUSHER` (prctl(2)) tells the kernel not to make
+//! this process wait so. It takes CAP_SYS_RESOURCE. It belongs to a thread and is inherited by the threads that it starts, so
+//! it is requested before there are any.
 #![expect(
     unsafe_code,
     reason = "system calls that nothing wraps; each block says why it is sound"
@@ -52,8 +52,8 @@ pub fn prepare() {
     }
 }
 
-/// What the service manager says to this process alone. Another that believed it would speak for this one: say that it is
-/// ready, or alive, or listen on its sockets.
+/// What the service manager says to this process alone. Another process that believed it would speak for this one: say that it
+/// is ready or alive, or listen on its sockets.
 const SERVICE_VARIABLES: [&str; 6] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -63,8 +63,8 @@ const SERVICE_VARIABLES: [&str; 6] = [
     "LISTEN_FDNAMES",
 ];
 
-/// A program that a user wants to be run, which inherits nothing that is this process' own. The standard library leaves
-/// it no signal blocked, and SIGPIPE deadly; handlers end with exec(2).
+/// A program that a user wants to run, which inherits nothing that belongs to this process alone. The standard library leaves
+/// no signal blocked in it, and SIGPIPE deadly; handlers end with exec(2).
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for name in SERVICE_VARIABLES {
@@ -73,10 +73,10 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Runs `start`, which starts another program from this thread, without handing down what [`prepare`] asked for.
+/// Runs `start`, which starts another program from this thread, without passing on what [`prepare`] asked for.
 ///
 /// # Errors
-/// Those of `start`.
+/// The errors of `start`.
 pub fn starting_another<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let was_flusher = set_io_flusher(false).is_ok();
     let outcome = start();
@@ -87,19 +87,19 @@ pub fn starting_another<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<
     outcome
 }
 
-/// What a program of coreutils does whose reader has gone: ends by SIGPIPE, which the standard library has ignored.
+/// What a program of coreutils does when its reader has gone: it ends by SIGPIPE, which the standard library has ignored.
 pub fn die_of_closed_pipe() -> ExitCode {
     // SAFETY: this sets a default disposition, and no other thread of a command that prints looks at it.
     let _ = unsafe { signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
         .and_then(|_| signal::raise(Signal::SIGPIPE));
-    // Only where it is blocked: the status that a shell reports of the signal.
+    // Reached only where the signal is blocked: the status that a shell reports for it.
     u8::try_from(SIGNAL_STATUS_BASE + libc::SIGPIPE).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-/// Whether a signal does to this process what it does by default, rather than being ignored or handled.
+/// Whether a signal has its default effect on this process, rather than being ignored or handled.
 ///
 /// # Errors
-/// A number that is no signal's.
+/// The number is no signal's.
 pub fn is_default_disposition(signal: libc::c_int) -> io::Result<bool> {
     let mut present = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: without a new action the call only writes the present one, to memory of its type.

@@ -1,4 +1,4 @@
-//! How much memory there is, and how much of it a cache takes when nobody says.
+//! How much memory there is, and how much of it a cache takes by default.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ fn least_limit(mount: &Path, group: &str, file: &str) -> Option<u64> {
     let groups = folder
         .ancestors()
         .take_while(|folder| folder.starts_with(mount));
-    // "max" is no number and no limit.
+    // "max" isn't a number, and means no limit.
     groups
         .filter_map(|folder| {
             fs::read_to_string(folder.join(file))

@@ -2,7 +2,7 @@
 //!
 //! The order matters:
 //!
-//! 1. What can be found wrong without changing anything is looked for first.
+//! 1. Errors that can be found without changing anything are looked for first.
 //! 2. Addresses are bound before files are opened (and created), so a busy port leaves nothing behind.
 //! 3. Signals are taken over before anything is printed, so that a script that waits for the printed line may send one.
 //! 4. Clients are let in last.
@@ -137,7 +137,8 @@ async fn bind(settings: &Settings, mut listeners: Vec<Listener>) -> Result<Vec<L
     Ok(listeners)
 }
 
-/// Serves until a signal comes, the parent has ended, or the command of `--run` has ended, whose status is the outcome.
+/// Serves until a signal comes, the parent has ended, or the command of `--run` has ended. The command's status is then the
+/// outcome.
 async fn work(
     settings: &Settings,
     announcement: &Announcement,

@@ -1,4 +1,4 @@
-//! A running server: what is served, to whom, and what goes wrong on purpose.
+//! A running server: what it serves, its clients, and its injected faults.
 //!
 //! [`serve`](crate::serve) makes one and brings it to its end. Sessions and the admin port work on its parts.
 
@@ -34,7 +34,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the exports. It logs nothing before all are open, so that a refusal is one line.
+    /// Opens the exports. It logs nothing before all are open, so a refusal is one line.
     ///
     /// # Errors
     /// The first export that can't be opened, and why.
@@ -61,7 +61,7 @@ impl Server {
         })
     }
 
-    /// Lets clients in, each of them a task of `sessions`. The tasks that are returned end when the server is to stop.
+    /// Lets clients in, each of them a task of `sessions`. The returned tasks end when the server is to stop.
     pub fn accept(
         &self,
         settings: &Settings,
@@ -99,7 +99,7 @@ impl Server {
     }
 }
 
-/// What was opened, and what its user should know about it.
+/// Logs what was opened, and what the user should know about it.
 fn report(settings: &Settings, exports: &ExportTable) {
     if let Some(memory) = settings.memory {
         tracing::info!(

@@ -1,4 +1,4 @@
-//! What is to be done: the options of the command line and the file, with every default filled in and checked.
+//! The server's settings: the options of the command line and the file, with every default filled in and checked.
 //!
 //! Nothing is opened here, so `weir config check` can stop after it.
 
@@ -23,9 +23,9 @@ use crate::resources::MachineMemory;
 use crate::size::Size;
 use crate::source::Source;
 
-/// What is served when nothing was said about that.
+/// What is served when no export was named.
 const FIRST_TRY_PATH: &str = "weir.img";
-/// The port that is registered for NBD, on loopback: serving others takes a word.
+/// The port that is registered for NBD, on loopback: serving other machines takes an option.
 const LISTEN_DEFAULT: &str = "127.0.0.1:10809";
 
 /// Where the admin port is.
@@ -35,7 +35,7 @@ pub enum AdminPort {
     Closed,
     /// A socket of its owner's, where the commands look for it.
     OwnersSocket,
-    /// Where it was told to be.
+    /// At the address that was given.
     At(Address),
 }
 
@@ -44,19 +44,19 @@ pub enum AdminPort {
 pub struct Settings {
     /// Where clients connect; empty: where the service manager listens, else the default.
     pub listen: Vec<Address>,
-    /// The mode of the Unix sockets there; by the umask if it isn't said.
+    /// The mode of the Unix sockets there; without it the umask decides.
     pub socket_mode: Option<SocketMode>,
     /// Names are distinct.
     pub exports: Vec<ExportSettings>,
     /// Connections served at a time.
     pub max_connections: usize,
-    /// How long a connection may take for what.
+    /// How long each phase of a connection may take.
     pub timeouts: Timeouts,
-    /// Who may connect; empty: everybody.
+    /// The networks that may connect; empty: everybody.
     pub allow: Vec<IpNet>,
     /// Fault rules from the start.
     pub faults: Vec<String>,
-    /// A shell command that the server runs for.
+    /// The shell command that the server runs for.
     pub run: Option<String>,
     /// Whether the server stops when the process that started it has ended.
     pub exit_with_parent: bool,
@@ -79,7 +79,7 @@ pub struct ExportSettings {
     pub source: Source,
     /// The size that it must have, and is created with.
     pub size: Option<Size>,
-    /// The size that it is created with when nothing was said: of the first try only.
+    /// The size that it is created with when no size was given: only for the first try.
     pub create_size: Option<Size>,
     /// `--cache-size`, or the default.
     pub cache_bytes: u64,
@@ -95,7 +95,7 @@ pub struct ExportSettings {
     pub engine: Engine,
     /// `--power-cut`
     pub power_cut: bool,
-    /// It was described by keys beside its source (`--export`, or a table of the file), not by options.
+    /// The export was described by keys beside its source (`--export`, or a table of the file), not by options.
     pub keys: bool,
 }
 
@@ -129,7 +129,7 @@ impl Settings {
     /// Fills in what `options` leave open.
     ///
     /// # Errors
-    /// Options that contradict each other or the limits.
+    /// The options contradict each other or the limits.
     pub fn resolve(options: ServeOptions) -> Result<Self, SettingsError> {
         refuse_unavailable(&options)?;
         if let (Some(size), None, false) =
@@ -193,7 +193,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// An address can be taken once, unless the system picks its port.
+    /// An address can be used only once, unless the system picks its port.
     fn check_addresses(&self) -> Result<(), SettingsError> {
         let admin = match &self.admin {
             AdminPort::At(address) => Some(address),
@@ -209,7 +209,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Where to listen when nobody says it.
+    /// The default address to listen on.
     #[must_use]
     pub fn listen_default() -> Address {
         LISTEN_DEFAULT.parse().expect("a good constant")

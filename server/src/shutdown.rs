@@ -1,8 +1,9 @@
-//! Stopping: once in good order, at once when asked twice.
+//! Stopping: in good order when asked once, at once when asked twice.
 //!
-//! The order: no more connections are accepted; sessions answer what they have received, then close; every export is flushed and
-//! closed. Each step has a deadline ([`crate::limits`]), so a client that doesn't read and a disk that doesn't answer delay the
-//! end but don't prevent it. If something isn't durable then, the server reports it and exits with status 1.
+//! The order: the server stops accepting connections; sessions answer what they have received, then close; every export is
+//! flushed and closed. Each step has a deadline ([`crate::limits`]), so a client that doesn't read and a disk that doesn't
+//! answer delay the end but don't prevent it. If something isn't durable at the end, the server reports it and exits with
+//! status 1.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -42,7 +43,7 @@ pub enum StopError {
 pub struct Failures(Vec<(String, CloseError)>);
 
 impl Failures {
-    /// What to do before the next stop, where that can be said.
+    /// What to do before the next stop, where a hint is possible.
     fn hint(&self) -> &'static str {
         let full = self.0.iter().any(|(_, error)| {
             matches!(
@@ -99,7 +100,7 @@ impl fmt::Display for Dirty {
         for (index, (name, bytes, _)) in self.0.iter().enumerate() {
             let separator = if index > 0 { "," } else { "" };
             match bytes {
-                // There are no pages of it that could be counted.
+                // It has no pages that could be counted.
                 0 => write!(
                     f,
                     "{separator} what the store of export {name:?} has taken since its last sync"
@@ -115,7 +116,7 @@ impl fmt::Display for Dirty {
     }
 }
 
-/// What of an export isn't durable.
+/// The bytes of an export that aren't durable.
 pub(crate) fn dirty_bytes(cache: &PageCache) -> u64 {
     let stats = cache.stats();
     let pages = stats.dirty_pages + stats.in_flight_pages + stats.held_pages + stats.unstable_pages;
@@ -126,7 +127,7 @@ pub(crate) fn dirty_bytes(cache: &PageCache) -> u64 {
 /// which gives the name of the second signal.
 ///
 /// # Errors
-/// What isn't durable.
+/// Something isn't durable.
 pub async fn finish(
     sessions: &TaskTracker,
     connections: &ConnectionTable,

@@ -1,7 +1,7 @@
 //! Signals: what each of them means to a server.
 //!
-//! Most signals kill by default, and a server that is killed loses every write that no FLUSH has covered. So none of those
-//! that a user or the system may send is left to its default, unless the process can't be trusted any more.
+//! Most signals kill by default, and a server that is killed loses every write that no FLUSH has covered. So no signal that a
+//! user or the system may send is left to its default, unless the process can't be trusted any more.
 //!
 //! | signal | sent by | meaning |
 //! | --- | --- | --- |
@@ -21,19 +21,20 @@
 //! For comparison: nbdkit stops at INT, QUIT, TERM and HUP, and qemu-nbd at INT, TERM and HUP; neither has anything to lose.
 //!
 //! # Twice
-//! Only TERM, INT and QUIT are insisted on by repeating them. A closing terminal sends HUP from its shell and from
-//! the kernel, a service manager that ends a session sends TERM and HUP, and XCPU comes every second: these never
-//! stop at once, and the first TERM after one of them doesn't either. What comes within half a second of the first is no
-//! second one: timeout(1) sends a signal to its child and then to the process group that both are in.
+//! Only TERM, INT and QUIT insist when they are repeated. A closing terminal sends HUP from its shell and from the kernel, a
+//! service manager that ends a session sends TERM and HUP, and XCPU comes every second. These never stop the server at once,
+//! and the first TERM after one of them doesn't either. A signal within half a second of the first doesn't count as a second
+//! one: timeout(1) sends a signal to its child and then to the process group that both are in.
 //!
 //! # What was decided before
-//! A signal whose disposition at the start isn't the default is left alone, apart from TERM, INT and QUIT: `nohup` ignores HUP, and a
-//! profiler that was loaded into the process handles PROF. Scripts ignore INT and QUIT for what they start in the background, so that
-//! the keys of a terminal don't reach it; who sends one of them to a server by its number wants it to stop.
+//! A signal whose disposition at the start isn't the default is left alone, apart from TERM, INT and QUIT: `nohup` ignores HUP,
+//! and a profiler that was loaded into the process handles PROF. Scripts ignore INT and QUIT for what they start in the
+//! background, so that the keys of a terminal don't reach it. A user that sends one of them to a server by its number wants the
+//! server to stop.
 //!
 //! # Children
-//! All of these have handlers, which `execve` turns back into the default. None but what was ignored before is ignored, so
-//! the command of `--run` starts with the dispositions that the server started with. (PIPE is given back its default by
+//! All of these have handlers, which `execve` turns back into the default. Only signals that were ignored before are ignored,
+//! so the command of `--run` starts with the dispositions that the server started with. (PIPE is given back its default by
 //! Rust's `Command`.)
 
 use std::borrow::Cow;
@@ -49,17 +50,17 @@ use crate::process::is_default_disposition;
 /// What a signal means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Meaning {
-    /// Stop in order, and at once when it comes again.
+    /// Stop in order, and at once when the signal comes again.
     Stop,
-    /// Stop in order, however often it comes.
+    /// Stop in order, however often the signal comes.
     StopInOrder,
     /// HUP with a configuration file.
     Reload,
-    /// Tell the log about the state.
+    /// Write the state to the log.
     Report,
-    /// Nothing, and say so.
+    /// Do nothing, and say so.
     Nothing,
-    /// Nothing, and the one that it is about hears of it otherwise.
+    /// Do nothing: the call that caused the signal fails with an error as well.
     Silence,
 }
 
@@ -73,11 +74,11 @@ pub enum Sent {
         /// A second one of this kind stops at once.
         counts: bool,
     },
-    /// The state is to be told to the log.
+    /// The state is to be written to the log.
     Report,
     /// The configuration is to be read again.
     Reload,
-    /// What has no meaning.
+    /// A signal without a meaning.
     Nothing(Cow<'static, str>),
 }
 
@@ -99,7 +100,7 @@ const TAKEN: [(libc::c_int, &str, Meaning); 14] = [
     (libc::SIGXFSZ, "SIGXFSZ", Meaning::Silence),
 ];
 
-/// Taken whatever their disposition was: whoever sends one of these to a server wants it to stop.
+/// Taken whatever their disposition was: a user that sends one of these to a server wants it to stop.
 const ALWAYS_TAKEN: [libc::c_int; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 
 /// A signal that comes here instead of killing.
@@ -110,17 +111,18 @@ struct Taken {
     meaning: Meaning,
 }
 
-/// The signals, from the moment on at which this exists.
+/// The signals that come from this object's creation on.
 #[derive(Debug)]
 pub struct Signals {
     taken: Vec<Taken>,
 }
 
 impl Signals {
-    /// Takes the signals over; `configured` says whether there is a configuration file, which HUP is about then. Needs a runtime.
+    /// Takes the signals over; `configured` says whether there is a configuration file, which HUP then asks to read again. Needs
+    /// a runtime.
     ///
     /// # Errors
-    /// What the system says when it refuses.
+    /// The system's refusal.
     pub fn install(configured: bool) -> io::Result<Self> {
         let named = TAKEN.map(|(number, name, meaning)| (number, Cow::Borrowed(name), meaning));
         let real_time = (libc::SIGRTMIN()..=libc::SIGRTMAX()).map(|number| {

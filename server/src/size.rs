@@ -68,7 +68,7 @@ impl FromStr for Size {
     }
 }
 
-/// Exact, in the largest unit that divides it: what is printed can be given back.
+/// Exact, in the largest unit that divides it: the printed text can be parsed again.
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fitting = UNITS

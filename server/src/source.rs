@@ -1,6 +1,6 @@
 //! SOURCE: where an export's data is.
 //!
-//! Which schemes there are, and what each of them means, is in the table of [`backend`](crate::backend::SCHEMES).
+//! The table of [`backend`](crate::backend::SCHEMES) says which schemes there are, and what each of them means.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,21 +24,21 @@ pub enum SourceError {
     /// No text at all.
     #[error("a source is missing; give {}", forms())]
     Empty,
-    /// What stands behind the scheme isn't as it should be.
+    /// What follows the scheme is malformed.
     #[error("{form}: {reason}")]
     Malformed {
-        /// How it should be.
+        /// The form that it should have.
         form: &'static str,
         /// What is wrong with it.
         reason: String,
     },
-    /// A scheme that isn't served.
+    /// A scheme that isn't supported.
     #[error("{0:?} isn't supported by this version; give {forms}", forms = forms())]
     Unsupported(String),
 }
 
 impl SourceError {
-    /// What is behind the colon of `scheme` isn't as its form says.
+    /// What follows the colon of `scheme` doesn't have the scheme's form.
     pub fn malformed(scheme: &Scheme, reason: &dyn fmt::Display) -> Self {
         Self::Malformed {
             form: scheme.form,
@@ -96,7 +96,7 @@ impl Source {
     /// Opens the store.
     ///
     /// # Errors
-    /// Whatever is wrong with it.
+    /// Whatever is wrong with the store.
     pub async fn open(&self, options: &StoreOptions) -> Result<OpenStore, OpenStoreError> {
         self.store.open(options).await
     }
@@ -136,7 +136,7 @@ impl fmt::Debug for Source {
     }
 }
 
-/// The same store, as far as words tell.
+/// The same store, as far as the text tells.
 impl PartialEq for Source {
     fn eq(&self, other: &Self) -> bool {
         self.scheme.name == other.scheme.name && self.to_string() == other.to_string()

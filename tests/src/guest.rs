@@ -22,7 +22,7 @@ use crate::tools::{find, tool_ok};
 const MEMORY: &str = "768M";
 /// Room for a 1 GiB image that is written in full, twice over.
 const DISK_BYTES: u64 = 3 << 30;
-/// What the guest's line of triumph starts with; a failure says `weir-result: failed` and why.
+/// The beginning of the guest's line of success; a failure says `weir-result: failed` and why.
 const RESULT: &str = "weir-result: ";
 
 /// One guest, before it boots.
@@ -48,7 +48,7 @@ impl Guest {
         fs::File::create(&disk)
             .and_then(|f| f.set_len(DISK_BYTES))
             .expect("a sparse file");
-        // No lazy initialisation: a thread that writes to the disk behind the test would cost it time.
+        // No lazy initialisation: a thread that writes to the disk beside the test would cost it time.
         let options = [
             "-q",
             "-F",
@@ -75,7 +75,7 @@ impl Guest {
         self
     }
 
-    /// A folder of the host that the guest sees under the same name, and that goes with the guest.
+    /// A folder of the host that the guest sees under the same name, and that is removed with the guest.
     #[must_use]
     pub fn host_folder(&self) -> &Path {
         self.dir.path()

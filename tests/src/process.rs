@@ -1,7 +1,7 @@
 //! A child process with captured output, a deadline on every wait, and no survivors.
 //!
-//! Only this process' own children are ever signalled, by pid, and only before they are reaped: until then the kernel
-//! can't give the pid to anyone else.
+//! Only this process's own children are ever signalled, by pid, and only before they are reaped: until then the kernel can't
+//! reuse the pid.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -102,7 +102,7 @@ impl Process {
 
         let (exit_tx, exited) = channel();
         thread::spawn(move || {
-            // WNOWAIT leaves the zombie, so that the pid stays ours until `reap`.
+            // WNOWAIT leaves the zombie, so the pid stays this child's until `reap`.
             while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
                 == Err(nix::Error::EINTR)
             {}
@@ -164,7 +164,7 @@ impl Process {
             panic!("still running after {timeout:?}; {}", self.describe());
         }
         let status = self.reap();
-        // A grandchild may hold the pipes open for ever; a group that is ours is ended with its leader.
+        // A grandchild may hold the pipes open for ever, so a process group of its own is killed with its leader.
         if self.own_group {
             let _ = killpg(self.pid, Signal::SIGKILL);
         }
@@ -287,7 +287,7 @@ pub fn run(command: &mut Command, timeout: Duration) -> Finished {
     Process::start_group(command).wait(timeout)
 }
 
-/// Sets a flag when it is dropped: also when an assertion fails, as a scope waits for threads that wait for the flag.
+/// Sets a flag when it is dropped, even when an assertion fails: a scope waits for threads that wait for the flag.
 #[derive(Debug)]
 pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
@@ -297,8 +297,8 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Polls `condition` until it holds. For what can only be asked, such as another process' memory; never in place of
-/// an event that can be waited for.
+/// Polls `condition` until it holds. This is for states that can only be polled, such as another process's memory. Never use it
+/// in place of an event that can be waited for.
 ///
 /// # Panics
 /// When it does not hold within `timeout`.
@@ -311,7 +311,7 @@ pub fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> 
     }
 }
 
-/// Lets time pass where time is what it is about: a pace, an interval between two looks. Whoever waits for something uses
+/// Lets time pass where time itself matters: a pace, an interval between two looks. To wait for a condition, use
 /// [`eventually`].
 #[expect(
     clippy::disallowed_methods,

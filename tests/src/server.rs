@@ -63,7 +63,7 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
-    /// A server whose working folder and socket are in `dir`.
+    /// A server with its working folder and socket in `dir`.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
         Self {
@@ -116,7 +116,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Makes writes past `bytes` in any file fail with EFBIG, as RLIMIT_FSIZE does; the SIGXFSZ that comes with it is the server's.
+    /// Makes writes past `bytes` in any file fail with EFBIG, as RLIMIT_FSIZE does; the server has to deal with the SIGXFSZ
+    /// that comes with it.
     #[must_use]
     pub fn file_size_limit(mut self, bytes: u64) -> Self {
         self.file_size_limit = Some(bytes);
@@ -253,7 +254,7 @@ impl Server {
     /// `http://HOST:PORT` or `unix:PATH` of the admin port.
     ///
     /// # Panics
-    /// When it was started without.
+    /// When the server was started without one.
     #[must_use]
     pub fn admin(&self) -> &str {
         self.admin.as_deref().expect("started with an admin port")

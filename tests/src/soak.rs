@@ -1,10 +1,10 @@
 //! The tests that have seeds, for hours: what there is to run, and which turn comes next.
 //!
-//! A [`Part`] is some tests of one test binary and the two variables that tell them from which seed on and how much.
-//! The parts take [turns](Turns), each a run of `cargo test`; of a part, each turn begins with the seed after the last one of
-//! the turn before. [`Conductor`] runs the turns until the time is over or one fails.
+//! A [`Part`] is some tests of one test binary, with the two variables that set their first seed and their extent. The parts
+//! take [turns](Turns), each a run of `cargo test`. Each turn of a part begins with the seed after the last one of its previous
+//! turn. [`Conductor`] runs the turns until the time is over or one fails.
 //!
-//! Nothing is tested here: what fails in a soak fails in the test alone, by the same command line.
+//! Nothing is tested here: a failure in a soak is also a failure of the test alone, with the same command line.
 
 mod conduct;
 #[cfg(test)]
@@ -27,16 +27,16 @@ pub struct Part {
     first_seed: &'static str,
     /// How many seeds a turn uses.
     seeds: u64,
-    /// The variable for how much, and its value in a turn: some 10 to 40 s in a debug build, on two cores.
+    /// The variable for the extent, and its value in a turn: some 10 to 40 s in a debug build, on two cores.
     extent: (&'static str, u64),
     needs: Needs,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Tests {
-    /// Of the crates' own tests, those whose path contains this.
+    /// Those of the crates' own tests whose path contains this.
     Unit(&'static str),
-    /// Of that end-to-end test binary, those whose path contains this.
+    /// Those tests of that end-to-end test binary whose path contains this.
     EndToEnd(&'static str, &'static str),
 }
 
@@ -45,11 +45,11 @@ enum Needs {
     Nothing,
     /// The program.
     Weir,
-    /// The program, and these.
+    /// The program, and the programs in `KERNEL_PROGRAMS`.
     Kernel,
 }
 
-/// What of Debian's packages the guest can't do without.
+/// The Debian programs that the guest can't do without.
 const KERNEL_PROGRAMS: [&str; 6] = [
     "linux.uml",
     "insmod",
@@ -119,7 +119,8 @@ pub const PARTS: [Part; 6] = [
 ];
 
 impl Part {
-    /// Why it can't run here and what to do about that, or nothing. `weir` is the program or why there is none.
+    /// Why it can't run here and what to do about that; nothing if it can run. `weir` is the program, or the reason why there
+    /// is none.
     #[must_use]
     pub fn obstacle(
         &self,
@@ -168,7 +169,7 @@ pub fn weir(given: Option<PathBuf>, soak: &Path) -> Result<PathBuf, String> {
 /// One run of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
-    /// Whose.
+    /// The part that it is a run of.
     pub part: &'static Part,
     first_seed: u64,
     variables: Vec<(&'static str, String)>,
@@ -182,7 +183,8 @@ impl Turn {
             (part.first_seed, first_seed.to_string()),
             (extent, value.to_string()),
         ];
-        // Always the whole workspace and a filter, as in tests/run: another selection means other features, and a second build.
+        // It is always the whole workspace and a filter, as in tests/run: another selection means other features, and a second
+        // build.
         let mut arguments = vec!["test", "--workspace", "--locked"];
         match part.tests {
             Tests::Unit(filter) => arguments.extend(["--lib", filter]),
@@ -247,7 +249,8 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// The turns of these parts, from that seed on. (32 bits: whatever is added to it in a lifetime, no seed overflows.)
+    /// The turns of these parts, from that seed on. (It has 32 bits, so no seed overflows in a lifetime, whatever is added to
+    /// it.)
     #[must_use]
     pub fn new(parts: Vec<&'static Part>, first_seed: u32, weir: Option<PathBuf>) -> Self {
         Self {

@@ -9,7 +9,7 @@ use crate::process::{Finished, run};
 
 /// How long one run of a tool may take; the longest here needs a few seconds.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(120);
-/// Where programs are looked for after `PATH`: file system tools are in `sbin`, which users often don't have in theirs.
+/// Where programs are looked for after `PATH`: file system tools are in `sbin`, which is often missing in users' `PATH`.
 const SYSTEM_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// The path of a program.
@@ -65,7 +65,7 @@ pub fn nbdsh_with(args: &[&str]) -> String {
 /// How many bytes of `path` are on disk.
 ///
 /// # Panics
-/// When it can't be asked.
+/// When it can't be read.
 #[track_caller]
 #[must_use]
 pub fn bytes_on_disk(path: &Path) -> u64 {

@@ -1,4 +1,4 @@
-//! `/v1/connections`: who is connected, and how to be rid of one.
+//! `/v1/connections`: the open connections, and how to close one.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;

@@ -18,10 +18,10 @@ use crate::backend::power_cut::PowerCutBackend;
 use crate::export::Export;
 use crate::size::Size;
 
-/// How often whoever waits for an injected fault is let go during a power cut: some only begin to wait meanwhile.
+/// How often requests that wait for an injected fault are released during a power cut: some only begin to wait meanwhile.
 const LET_GO_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How long the answer to a power cut may take. The cut itself goes on beyond it.
+/// How long the answer to a power cut may take. The cut itself continues beyond that time.
 const POWER_CUT_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) async fn show(
@@ -81,7 +81,7 @@ pub(super) async fn act(
     Ok(Json(Count { count: 1 }).into_response())
 }
 
-/// The range of those words. One that begins beyond the end is a figure with a wrong unit: no request comes to it.
+/// The range of those words. A range that begins beyond the end is a figure with a wrong unit: no request would meet it.
 fn inside(export: &Export, text: &str) -> Result<Range<u64>, ApiError> {
     let range = words::range(text)?;
     let size = export.cache.size();
@@ -95,7 +95,7 @@ fn inside(export: &Export, text: &str) -> Result<Range<u64>, ApiError> {
     )))
 }
 
-/// Cuts the power, in a task: a client that has gone must not leave the device without.
+/// Cuts the power, in a task: the power must come back even if the client that asked has gone.
 async fn cut_power(
     state: Arc<AdminState>,
     export: Arc<Export>,
@@ -137,8 +137,8 @@ async fn cut_power(
 
 /// The steps of [`crate::backend::power_cut`], with the power off already.
 ///
-/// No client is there before and after: one that came while the connections were being closed may have been told of writes that are
-/// lost, so it has to leave while the device is still, before anything can succeed again.
+/// No client may be there before and after the loss. One that came while the connections were being closed may have been told
+/// of writes that are lost. So it has to leave while the device is still off, before anything can succeed again.
 async fn lose(
     state: &AdminState,
     export: &Export,

@@ -1,4 +1,4 @@
-//! Errors as the admin port says them: `{"error": "..."}` with a status code.
+//! Errors in the form that the admin port gives them: `{"error": "..."}` with a status code.
 
 use axum::Json;
 use axum::http::StatusCode;

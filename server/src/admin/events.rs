@@ -21,10 +21,10 @@ const LINES_PER_PIECE: usize = 256;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventQuery {
-    /// Those after the one of that number; 0 for all that are kept.
+    /// Events after the one of this number; 0 for all that are kept.
     #[serde(default)]
     since: u64,
-    /// Whether to go on with those that come.
+    /// Whether to go on with later events.
     #[serde(default = "yes")]
     follow: bool,
 }
@@ -51,19 +51,19 @@ pub(super) async fn stream(
     (kind, Body::from_stream(pieces)).into_response()
 }
 
-/// Someone who reads events. It is asked for more when the socket has room, and holds up nobody.
+/// A client that reads events. It is asked for more when the socket has room, and holds up nothing else.
 struct Follower {
     faults: Faults,
-    /// The newest event when it came.
+    /// The newest event when the client came.
     until: u64,
-    /// The number of the last event that it has seen.
+    /// The number of the last event that the client has seen.
     since: u64,
     follow: bool,
 }
 
 impl Follower {
     async fn next_piece(&mut self) -> Option<Bytes> {
-        // A piece at a time, also from those that are kept: whoever fires a rule waits while they are copied.
+        // Kept events go out a piece at a time, too: a request that fires a rule waits while they are copied.
         let events = if self.follow {
             self.faults.next_events(self.since, LINES_PER_PIECE).await
         } else {

@@ -36,7 +36,7 @@ pub(super) async fn act(
     Body(action): Body<ExportAction>,
 ) -> Result<Json<Count>, ApiError> {
     let export = find(&state, &query.needed()?)?;
-    // In a task: a client that has gone must not stop a resize half-way.
+    // In a task: a resize must not stop half-way because the client has gone.
     let work = tokio::spawn(async move { carry_out(&state, &export, action).await });
     work.await.expect("a panic aborts the process")?;
     Ok(Json(Count { count: 1 }))
@@ -82,7 +82,7 @@ async fn carry_out(
     outcome.map_err(|errno| ApiError::failed(what, errno))
 }
 
-/// Refuses figures that can't be, and says which could. The cache looks again, when nobody can resize it any more.
+/// Refuses impossible figures, and says which are possible. The cache checks again, when the size can no longer change.
 fn check_figures(export: &Export, action: &ExportAction) -> Result<(), ApiError> {
     let refuse = |why: String| Err(ApiError::bad_request(why));
     let size = export.cache.size();

@@ -19,7 +19,7 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        // `Json::from_bytes` doesn't look. What a web page can post without asking first is of other types.
+        // `Json::from_bytes` doesn't check the type. A web page can only post other types without asking first.
         if !is_json(request.headers()) {
             let text = "a body needs the header Content-Type: application/json";
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
@@ -35,7 +35,7 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Bo
     }
 }
 
-/// Whether the header says so, whatever parameters it has.
+/// Whether the header says JSON, with or without parameters.
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers
         .get(CONTENT_TYPE)
@@ -44,7 +44,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// What stands behind the question mark.
+/// What follows the question mark.
 pub(super) struct Words<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Words<T> {
@@ -80,7 +80,7 @@ pub(super) struct NameQuery {
 }
 
 impl NameQuery {
-    /// The name, where there must be one.
+    /// The name, where one is required.
     pub(super) fn needed(self) -> Result<String, ApiError> {
         self.name.ok_or_else(|| {
             ApiError::bad_request("say which export with ?name=NAME (empty for the default export)")

@@ -48,7 +48,7 @@ pub(super) async fn remove(
 }
 
 pub(super) async fn clear(State(state): State<Arc<AdminState>>) -> Json<Count> {
-    // A replay is a rule, as the list shows it.
+    // A replay counts as a rule, as in the list.
     let replays = usize::from(state.faults.replaying().is_some());
     let count = state.faults.clear_rules() + replays;
     tracing::info!("fault rules: all {count} removed");

@@ -1,15 +1,16 @@
-//! Who may speak to the admin port.
+//! Which requests the admin port lets in.
 //!
-//! A browser on this machine can reach loopback for whatever page it shows. Two things give such a page away:
-//! - `Host`: after DNS rebinding it is the page's own name. Let in are addresses (a page can't make a browser send one for a
-//!   name), `localhost`, and the name that the port was told to listen on. On loopback, addresses of loopback only.
-//! - `Origin`: browsers add it to what a page posts. Let in is the port's own origin only.
+//! A browser on this machine can reach loopback on behalf of any page that it shows. Two headers give such a page away:
+//! - `Host`: after DNS rebinding it is the page's own name. The port lets in addresses (a page can't make a browser send one
+//!   for a name), `localhost`, and the name that the port was told to listen on. On loopback, the addresses must be loopback
+//!   addresses.
+//! - `Origin`: browsers add it to what a page posts. The port lets in its own origin only.
 //!
-//! Every user of this machine can reach loopback as well. A Unix socket is its owner's alone, by its mode, unless it comes from
-//! the service manager with another.
+//! Every user of this machine can reach loopback as well. A Unix socket is open to its owner alone, by its mode, unless it
+//! comes from the service manager with another mode.
 //!
-//! So what changes something takes a bearer token everywhere but on such a socket; where there is none it is refused. Where
-//! other machines can reach the port everything takes one; anywhere else if there is one.
+//! If the server has a bearer token, every request takes it. Where other machines can reach the port, the server must have one.
+//! Without one, requests that change something are refused everywhere but on a socket that is open to its owner alone.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub(super) struct Guard {
     pub(super) name: Option<String>,
     /// Whether only this machine can reach the port.
     pub(super) local: bool,
-    /// Whether only its owner can.
+    /// Whether only its owner can reach it.
     pub(super) owners: bool,
     pub(super) token: Option<Token>,
 }
@@ -58,7 +59,7 @@ const WRONG_TOKEN: Refusal = (
     "a wrong token; give the server's --admin-token-file",
 );
 
-/// Lets a request in or says why not.
+/// Lets a request in, or says why not.
 pub(super) async fn check(
     State(guard): State<Arc<Guard>>,
     request: Request,
@@ -132,7 +133,7 @@ impl Guard {
     }
 }
 
-/// The one value of a header that may come once.
+/// The value of a header that may come only once.
 fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).into_iter();
     let value = values.next()?;

@@ -1,4 +1,4 @@
-//! The admin port's socket, and the connections on it. How many there may be is said in [`super::slots`].
+//! The admin port's socket, and the connections on it. [`super::slots`] says how many connections there may be.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -37,7 +37,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may take to send a body: even the longest over a slow network.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest body of what only asks: none needs any, and who asks needs no token everywhere.
+/// The longest body of a request that only asks. No such request needs a body, and not every port asks for a token for one.
 const ASKING_BODY_BYTES_MAX: usize = 4 << 10;
 
 /// Bytes of a request's head, and of what hyper reads ahead.
@@ -70,7 +70,7 @@ pub enum AdminError {
     NoPlace { folder: PathBuf, reason: String },
 }
 
-/// An admin port that listens and answers nobody yet.
+/// An admin port that listens and doesn't answer yet.
 #[derive(Debug)]
 pub struct AdminListener {
     listener: Listener,
@@ -79,10 +79,11 @@ pub struct AdminListener {
 }
 
 impl AdminListener {
-    /// Opens the port that `settings` ask for, if they do, unless the service manager has `inherited` it to us. Needs a runtime.
+    /// Opens the port that `settings` ask for, if they do, unless this process has `inherited` it from the service manager.
+    /// Needs a runtime.
     ///
     /// # Errors
-    /// An address that can't be had, or one that needs a token and has none.
+    /// The address can't be had, or it needs a token and there is none.
     pub async fn bind(
         settings: &Settings,
         inherited: Option<Listener>,
@@ -128,7 +129,7 @@ impl AdminListener {
         }))
     }
 
-    /// Looks for what [`AdminListener::bind`] would refuse, whoever listens there now.
+    /// Looks for what [`AdminListener::bind`] would refuse. A server may be listening there now.
     ///
     /// # Errors
     /// As for that.
@@ -153,7 +154,7 @@ impl AdminListener {
         &self.url
     }
 
-    /// What its user should know about it.
+    /// What the user should know about it.
     #[must_use]
     pub fn remark(&self) -> Option<String> {
         let locked = !self.guard.owners && self.guard.token.is_none();
@@ -165,7 +166,7 @@ impl AdminListener {
         })
     }
 
-    /// Answers until `stop`. The socket closes with the end of this; connections end with it.
+    /// Answers until `stop`. The socket closes when this ends, and connections end with it.
     pub fn serve(
         self,
         server: &Server,
@@ -188,7 +189,7 @@ fn token_of(settings: &Settings) -> Result<Option<Token>, TokenError> {
 fn is_local(address: &Address) -> bool {
     match address {
         Address::Unix(_) => true,
-        // The first that can be had is taken: one that others reach is enough to need a token.
+        // The port takes the first address that it can have. So one that others can reach is enough to need a token.
         Address::Tcp { host, port } => (host.as_str(), *port)
             .to_socket_addrs()
             .is_ok_and(|mut addresses| addresses.all(|address| address.ip().is_loopback())),
@@ -206,7 +207,7 @@ async fn accept_loop(listener: Listener, router: Router, stop: CancellationToken
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!("admin port: {error}");
-                // Out of descriptors, most likely.
+                // The process is out of descriptors, most likely.
                 slots.close_oldest();
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
@@ -219,7 +220,7 @@ async fn accept_loop(listener: Listener, router: Router, stop: CancellationToken
         tokio::spawn(async move {
             let answering = stream.answer(router, slot.handle());
             let answering = slot.close().run_until_cancelled(answering);
-            // Who is gone or talks nonsense is nobody's concern.
+            // A client that is gone or talks nonsense needs no report.
             let _ = over.run_until_cancelled(answering).await;
         });
     }
@@ -229,7 +230,8 @@ async fn bind_private(address: &Address) -> Result<Listener, BindError> {
     Listener::bind_with_mode(address, "admin", SOCKET_MODE).await
 }
 
-/// Whether the system lets only those connect whom its owner has chosen. A socket unit's mode is 0666 unless it says otherwise.
+/// Whether the system lets only those users connect that the owner of the socket has chosen. A socket unit's mode is 0666
+/// unless it says otherwise.
 fn is_closed_to_others(listener: &Listener) -> io::Result<bool> {
     match listener {
         Listener::Tcp(_) => Ok(false),
@@ -238,13 +240,13 @@ fn is_closed_to_others(listener: &Listener) -> io::Result<bool> {
             let path = address
                 .as_pathname()
                 .ok_or(io::ErrorKind::AddrNotAvailable)?;
-            // To connect takes the right to write.
+            // Connecting takes the right to write.
             Ok(std::fs::metadata(path)?.mode() & 0o002 == 0)
         }
     }
 }
 
-/// Where clients find it, and whether only this machine can reach it.
+/// Where clients find the port, and whether only this machine can reach it.
 fn describe(listener: &Listener) -> io::Result<(String, bool)> {
     match listener {
         Listener::Tcp(listener) => {
@@ -279,7 +281,7 @@ impl AdminSocket {
     async fn answer(self, router: Router, slot: SlotHandle) -> Result<(), hyper::Error> {
         match self {
             Self::Tcp(stream) => {
-                // Who is gone by now hears nothing anyway.
+                // A client that is gone by now hears nothing anyway.
                 let _ = tcp::tune(&stream);
                 answer(stream, router, slot).await
             }

@@ -20,7 +20,7 @@ use crate::commands::COMMANDS;
 use crate::connection::{CommandCounts, Counts, LATENCY_BUCKETS};
 use crate::logging;
 
-/// What the text is: Prometheus asks for it under this name.
+/// The type of the text: Prometheus asks for it by this name.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) async fn scrape(State(state): State<Arc<AdminState>>) -> Result<Response, ApiError> {
@@ -43,7 +43,7 @@ fn text(state: Arc<AdminState>) -> Result<String, fmt::Error> {
 #[derive(Debug)]
 struct Figures(Arc<AdminState>);
 
-/// One figure: its name, what it is, and how to take it.
+/// One figure: its name, what it means, and how to take it.
 type Figure<T> = (&'static str, &'static str, fn(&T) -> u64);
 
 #[rustfmt::skip]
@@ -182,7 +182,7 @@ fn buckets(command: &CommandCounts) -> Vec<(f64, u64)> {
         .collect()
 }
 
-/// Calls `encode` for every command that was asked for, labelled.
+/// Calls `encode`, with labels, for every command that clients have used.
 fn each_command(
     family: &mut MetricEncoder<'_>,
     counts: &ByExport<Counts>,

@@ -1,23 +1,23 @@
-//! Where the admin port is when nobody says it: a socket in a folder that belongs to its owner alone.
+//! Where the admin port is by default: a socket in a folder that belongs to its owner alone.
 //!
 //! | order | folder | |
 //! | --- | --- | --- |
 //! | 1 | `$RUNTIME_DIRECTORY` | made by the service manager |
-//! | 2 | `$XDG_RUNTIME_DIR/weir` | of whoever is logged in |
+//! | 2 | `$XDG_RUNTIME_DIR/weir` | of the user that is logged in |
 //! | 3 | `/run/weir` | root's |
 //! | 4 | `/tmp/weir-UID` | anybody's |
 //!
-//! A server takes the first that it can have, commands look in all, in this order, and take what they find first. The socket is
-//! called `admin.sock`; a server that finds a live one there takes `admin-PID.sock`.
+//! A server takes the first folder that it can have. Commands look in all of them, in this order, and take the first sockets
+//! that they find. The socket is called `admin.sock`; a server that finds a live one there takes the name `admin-PID.sock`.
 //!
-//! # Who is trusted
-//! Whoever may write a folder can put a socket of his own there, which would answer commands and be told their token. So
-//! a server uses no folder of somebody else's, and a command looks into none, but for those of `/run`, where only root
-//! makes any: a service's folder belongs to the service's user. In `/tmp` everybody makes folders; there it has to
-//! be closed to others as well.
+//! # Which folders are trusted
+//! A user that may write a folder can put a socket there, which would answer commands and be told their token. So a server uses
+//! no folder of another user, and a command looks into none. Folders in `/run` are the exception, because only root makes any
+//! there: a service's folder belongs to the service's user. Every user can make folders in `/tmp`, so a folder there must also
+//! be closed to others.
 //!
 //! # Two at a time
-//! To find that a socket is stale, to remove it and to listen in its place are several steps, and a socket that is bound and
+//! Finding that a socket is stale, removing it and listening in its place are several steps, and a socket that is bound and
 //! doesn't listen yet looks stale. Servers take these steps under a lock on a file that others can't open.
 
 use std::env;
@@ -72,19 +72,19 @@ struct Place {
     uid: u32,
 }
 
-/// Sockets that somebody listens on, in the first folder that has any.
+/// Sockets on which a server listens, in the first folder that has any.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// The only one.
     One(Address),
-    /// More than that.
+    /// More than one.
     Several(Vec<Address>),
     /// None, in all of these folders.
     Nothing(Vec<PathBuf>),
 }
 
 impl Surroundings {
-    /// Those of this process.
+    /// The places of this process.
     pub(crate) fn of_process() -> Self {
         let folder = |name| env::var_os(name).map(PathBuf::from);
         Self {
@@ -118,7 +118,7 @@ impl Surroundings {
     /// Listens, by means of `bind`, in the first folder that can be had.
     ///
     /// # Errors
-    /// The last folder, and why it can't be had either.
+    /// The last folder can't be had either; the error says why.
     pub(crate) async fn bind(
         &self,
         bind: impl AsyncFn(&Address) -> Result<Listener, BindError>,
@@ -160,7 +160,7 @@ impl Place {
         let _lock = self.lock().map_err(|error| format!("{LOCK}: {error}"))?;
         for path in self.others() {
             if socket_state(&path) == SocketState::Stale {
-                // Left behind by a server that was killed. At worst it stays.
+                // A server that was killed has left it behind. At worst it stays.
                 let _ = std::fs::remove_file(path);
             }
         }
@@ -174,10 +174,10 @@ impl Place {
         outcome.map_err(|error| error.to_string())
     }
 
-    /// Makes the folder where it is missing and makes sure whose it is.
+    /// Makes the folder where it is missing, and checks its owner.
     fn make(&self) -> io::Result<()> {
         if self.kind == Kind::Session {
-            // It must be this user's by its definition; after su(1) it often isn't.
+            // By its definition it must be this user's; after su(1) it often isn't.
             let parent = self.folder.parent().expect("a name was joined to it");
             self.check_owner(&std::fs::metadata(parent)?)?;
         }
@@ -194,7 +194,7 @@ impl Place {
 
     fn metadata(&self) -> io::Result<Metadata> {
         match self.kind {
-            // The service manager makes it a link to a private one, at will.
+            // The service manager may make it a link to a private folder.
             Kind::Service => std::fs::metadata(&self.folder),
             Kind::Session | Kind::System | Kind::Shared => std::fs::symlink_metadata(&self.folder),
         }
@@ -237,7 +237,7 @@ impl Place {
         Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
     }
 
-    /// The sockets by process number that are here.
+    /// The sockets here whose names have a process number.
     fn others(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten();
         let mut paths: Vec<_> = entries
@@ -250,7 +250,7 @@ impl Place {
         paths
     }
 
-    /// The sockets here that somebody listens on, if the folder can be trusted.
+    /// The sockets here on which a server listens, if the folder can be trusted.
     fn live(&self) -> Vec<Address> {
         let trusted = self.metadata().and_then(|metadata| {
             if self.kind != Kind::System {

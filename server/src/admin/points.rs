@@ -13,14 +13,14 @@ use super::extract::{Body, Words};
 use super::wire::{Count, PointAction};
 use super::{AdminState, ApiError, aside};
 
-/// How long one request waits for someone to be paused; a script that wants more asks again.
+/// How long one request waits for another to be paused; a script that wants more time asks again.
 const PAUSED_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Which points.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PointQuery {
-    /// The matches; all points without.
+    /// The matches; all points without any.
     #[serde(default)]
     query: String,
     /// Wait until so many are paused there.

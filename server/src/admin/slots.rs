@@ -1,22 +1,22 @@
-//! Who is connected to the admin port, and who goes for the next.
+//! The connections to the admin port, and which of them makes room for the next.
 //!
-//! A port that is needed most when something is wrong must not be shut by clients that hang on to it. So nobody waits to be let
-//! in, and what is bounded is bounded by kind:
+//! The port is needed most when something is wrong, so clients that hang on to it must not be able to shut it. So no connection
+//! waits long to be let in, and each kind has a bound of its own:
 //!
-//! - **Who waits** for something that may never come (events, a pause, a store) keeps its connection for as long as that takes. Of
-//!   each kind there are [`WAITING_MAX`]; the next request of that kind is refused with words, and all others go on. What
-//!   ends a wait (a rule removed, a device thawed, a point released) is of no such kind.
-//! - **All others** are [`PASSING_MAX`] together. Whose request is being worked on keeps its connection, which doesn't take long.
-//!   Who asks nothing now, has asked half a question, or takes an answer slowly is *idle*: the next connection takes the place
-//!   of the one that has been idle for longest.
+//! - **A request that waits** for something that may never come (events, a pause, a store) keeps its connection for as long as
+//!   that takes. Of each kind there are at most [`WAITING_MAX`]. The next request of that kind is refused with words, and all
+//!   others go on. A request that ends a wait (removes a rule, thaws a device, releases a point) is of no such kind.
+//! - **All other connections** are at most [`PASSING_MAX`] together. A connection keeps its place while its request is being
+//!   worked on, which doesn't take long. A connection is *idle* if it asks nothing now, has asked half a question, or takes an
+//!   answer slowly. The next connection takes the place of the one that has been idle for longest.
 //!
-//! # Who comes in a crowd
-//! A hundred scripts may ask at the same moment, all honest. So nobody is idle before this process has looked for what it
-//! sent and found nothing, or has found no room for its answer; and from then on its place is safe for [`ASKING_TIME`]. While
-//! there is no place to be had, the next waits: in the kernel's queue, first come first served. Those who only hang on cost it
-//! that time and no more, and no byte that they send makes it longer.
+//! # Crowds
+//! A hundred scripts may ask at the same moment, all honest. So a connection is only idle once this process has looked for
+//! input and found none, or has found no room for its answer. From then on its place is safe for [`ASKING_TIME`]. While there
+//! is no free place, the next connection waits in the kernel's queue, first come first served. Connections that only hang on
+//! cost it that time and no more, and no byte that they send makes it longer.
 //!
-//! The bounds keep the descriptors of this port within [`DESCRIPTORS_MAX`]; the server sets so many aside.
+//! The bounds keep the descriptors of this port within [`DESCRIPTORS_MAX`], and the server sets so many aside.
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
@@ -41,8 +41,8 @@ use super::ApiError;
 /// Connections that wait for nothing: many scripts, and a small share of a process' descriptors.
 pub(super) const PASSING_MAX: usize = 64;
 
-/// How long nobody else gets the place of one that has become idle: time for a client that is about to ask. Short, as so many
-/// places in this time are all that a crowd that asks nothing leaves to others.
+/// How long a connection that has become idle keeps its place: time for a client that is about to ask. It is short because a
+/// crowd that asks nothing frees only this many places in this time.
 const ASKING_TIME: Duration = Duration::from_millis(25);
 
 /// Requests of one kind that wait: more than people and scripts have at a time.
@@ -58,7 +58,7 @@ const WAITING_KINDS: usize = 3;
 enum Waiting {
     /// Events that are yet to come.
     Events,
-    /// Somebody to be paused at a point.
+    /// A request to be paused at a point.
     Pause,
     /// An export's store.
     Store,
@@ -91,13 +91,13 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     inner: Mutex<Inner>,
-    /// A place may be had. One task waits for that, the one that accepts.
+    /// A place may be free. Only the task that accepts connections waits for that.
     room: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Counts what happens; whoever has a lower number has been so for longer.
+    /// Counts what happens: the lower of two numbers has been in its state for longer.
     clock: u64,
     open: BTreeMap<u64, Connection>,
     /// By [`Waiting`].
@@ -112,9 +112,9 @@ struct Connection {
 
 #[derive(Clone, Copy, Debug)]
 enum Doing {
-    /// It has come or was answered just now: what it does will be seen when the socket is next looked at.
+    /// It has come or was answered just now: what it does is seen when the socket is next looked at.
     Fresh,
-    /// Nothing that is known of, since `at`; `clock` tells who has been so for longer.
+    /// It has been doing nothing that is known since `at`. `clock` orders idle connections by age.
     Idle { clock: u64, at: Instant },
     /// Its request is being worked on.
     Asking,
@@ -170,7 +170,7 @@ impl Slots {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection, at the cost of the oldest idle one if there are enough. Cancel safe.
+    /// A place for a new connection, at the cost of the oldest idle one if all are taken. Cancel safe.
     pub(super) async fn enter(self: &Arc<Self>) -> Slot {
         loop {
             let room = self.room.notified();
@@ -179,7 +179,7 @@ impl Slots {
                 Err(until) => until,
             };
             match until {
-                // Whoever leaves sooner is noticed, too.
+                // A connection that leaves sooner is noticed, too.
                 Some(until) => drop(tokio::time::timeout_at(until, room).await),
                 None => room.await,
             }
@@ -200,7 +200,7 @@ impl Slots {
         Ok(Slot { slots, id, close })
     }
 
-    /// Gives a descriptor back if there is an idle connection.
+    /// Closes the oldest idle connection, if there is one, to free a descriptor.
     pub(super) fn close_oldest(&self) {
         let mut inner = self.lock();
         if let Some((id, _)) = inner.oldest() {
@@ -263,7 +263,7 @@ impl SlotHandle {
         if inner.waiting[waiting as usize] >= WAITING_MAX {
             return None;
         }
-        // One that was closed meanwhile is about to end, with this request.
+        // A connection that was closed meanwhile is about to end, with this request.
         inner.open.get_mut(&self.id)?.doing = Doing::Waiting;
         inner.waiting[waiting as usize] += 1;
         drop(inner);
@@ -272,7 +272,7 @@ impl SlotHandle {
         Some(Waits { handle, waiting })
     }
 
-    /// Nothing is asked any more.
+    /// The connection asks nothing any more.
     fn rest(&self) {
         self.set(Doing::Fresh);
         self.slots.room.notify_one();
@@ -394,7 +394,7 @@ pub(super) async fn admit(request: Request, next: Next) -> Response {
     if waiting != Waiting::Events {
         return response;
     }
-    // Its answer is what waits.
+    // The answer itself waits.
     response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             let _until_the_end = &waits;

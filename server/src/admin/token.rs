@@ -11,10 +11,10 @@ const TOKEN_BYTES_MAX: usize = 1024;
 /// What is read of a file: a token and white space around it, and one byte that makes more than that too much.
 const FILE_BYTES_MAX: u64 = 2 * TOKEN_BYTES_MAX as u64 + 1;
 
-/// What a token file's mode must not give to others. Its group is whom its owner has chosen, a service's user mostly.
+/// The permissions that a token file must not give to others. Its group is the owner's choice, mostly a service's user.
 const MODE_OF_OTHERS: u32 = 0o007;
 
-/// Why a token can't be had.
+/// Why no token can be had.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the texts say it")]
 pub enum TokenError {
@@ -40,13 +40,13 @@ impl Token {
     /// Reads it; white space around it doesn't count.
     ///
     /// # Errors
-    /// A file that can't be read, that everybody can read or change, or that holds no token.
+    /// The file can't be read, is open to everybody for reading or changing, or holds no token.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
         let failed = |source| TokenError::Read {
             path: path.to_owned(),
             source,
         };
-        // Of what is open, whatever is put at the path meanwhile.
+        // Reads from the open file, whatever is put at the path meanwhile.
         let file = File::open(path).map_err(failed)?;
         let mode = file.metadata().map_err(failed)?.mode() & 0o7777;
         if mode & MODE_OF_OTHERS != 0 {
@@ -117,7 +117,7 @@ mod tests {
                 }
             }
         }
-        // The link's own mode says nothing, and the file's counts.
+        // A link's own mode says nothing; the file's mode counts.
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(matches!(
@@ -132,7 +132,7 @@ mod tests {
         let path = folder.path().join("token");
         std::fs::write(&path, format!("x{}", " ".repeat(1 << 20))).unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        // What is cut off is white space; what isn't must still be a token.
+        // What is cut off is white space, and the rest must still be a token.
         assert!(Token::read(&path).unwrap().matches(b"x"));
         std::fs::write(&path, "x".repeat(1 << 20)).unwrap();
         assert!(matches!(

@@ -1,4 +1,4 @@
-//! What goes over the admin port, in JSON: the server writes it and the `weir` program reads it, from the same types.
+//! What goes over the admin port, in JSON: the server writes it and the `weir` program reads it, using the same types.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub struct StatusReport {
     pub connections: Vec<ConnectionReport>,
     /// What is set to go wrong.
     pub faults: FaultSummary,
-    /// Lines of the log that nobody took.
+    /// Lines of the log that no reader took.
     #[serde(default)]
     pub log_lines_dropped: u64,
 }
@@ -116,9 +116,9 @@ pub struct ExportReport {
 /// What an export may allocate, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpaceReport {
-    /// What it may.
+    /// What it may allocate.
     pub quota: u64,
-    /// What it has allocated or promised. More than the quota if it had more from the start.
+    /// What it has allocated or promised. This exceeds the quota if it was higher from the start.
     pub used: u64,
     /// What is left.
     pub free: u64,
@@ -210,7 +210,7 @@ pub struct ReplayScript {
 pub struct ReplayReport {
     /// Requests that will meet their fates again.
     pub requests: usize,
-    /// Events that no request can be recognised by.
+    /// Events that identify no request.
     pub skipped: usize,
 }
 
@@ -255,7 +255,7 @@ pub enum PointAction {
         /// Its words.
         query: String,
     },
-    /// Let go who is paused or delayed.
+    /// Release requests that are paused or delayed.
     Release {
         /// At which points; all without words.
         #[serde(default)]
@@ -293,9 +293,9 @@ pub enum DeviceAction {
         /// `A..B`, in bytes.
         range: String,
     },
-    /// What would change it fails, or not.
+    /// Whether requests that would change it fail.
     ReadOnly {
-        /// Whether.
+        /// Whether they fail.
         on: bool,
     },
 }

@@ -1,12 +1,12 @@
-//! Any bytes at any offset of a backend that takes whole pages: what layers need that store something other than what
-//! the cache has handed them.
+//! Access to any bytes at any offset of a backend that takes whole pages. Layers need it if they store something other than
+//! what the cache has handed them.
 //!
-//! A page that is stored in part is read first. One call at a time: frames are few, and two calls that share a page would
-//! lose one of their parts.
+//! A page that is stored in part is read first. One call runs at a time: frames are few, and of two calls that share a page one
+//! would lose its part.
 //!
 //! A transfer owns its frames, so a call that was dropped leaves them to the store until that is done with them. The next call
-//! waits for them: that memory is on its way back is no error of whoever comes next. For the order of two calls to the same bytes the
-//! caller answers, by dropping none half-way: the store may go on with a transfer whose caller has gone.
+//! waits for them: it isn't an error if that memory is still on its way back. The caller is responsible for the order of two
+//! calls to the same bytes, and keeps it by dropping none half-way: the store may go on with a transfer whose caller has gone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ const FRAMES: u32 = 256;
 /// Access to single bytes of one backend.
 #[derive(Debug)]
 pub(super) struct ByteAccess {
-    /// Taken for a whole call.
+    /// Taken for the duration of a call.
     pool: Mutex<Arc<FramePool>>,
 }
 
 impl ByteAccess {
-    /// Needs address space only; memory is used with the first call.
+    /// This needs address space only; memory is used from the first call on.
     ///
     /// # Errors
     /// The system has no address space.
@@ -35,7 +35,7 @@ impl ByteAccess {
         })
     }
 
-    /// Stores `data` at `offset`; what would lie past the end of the device is dropped.
+    /// Stores `data` at `offset`; bytes beyond the end of the device are dropped.
     pub(super) async fn write(
         &self,
         backend: &dyn Backend,
@@ -46,8 +46,8 @@ impl ByteAccess {
         self.fill(backend, offset..end, Some(data)).await
     }
 
-    /// Makes `range` read as zeroes, without transferring data where the backend can; what would lie past the end of the
-    /// device is dropped.
+    /// Makes `range` read as zeroes, without transferring data where the backend can do so; bytes beyond the end of the device
+    /// are dropped.
     pub(super) async fn zero(
         &self,
         backend: &dyn Backend,
@@ -88,9 +88,9 @@ impl ByteAccess {
             let first = at - at % PAGE_BYTES;
             let stop = end.min(first + u64::from(FRAMES) * PAGE_BYTES);
             let pages = index((stop - first).div_ceil(PAGE_BYTES));
-            // The only taker: it has the lock.
+            // This call is the only taker: it has the lock.
             let mut buffer = FrameBuf::filled(&pool, pages).await;
-            // What lies beyond the device's end needs no reading: it is not written.
+            // What lies beyond the device's end needn't be read, because it isn't written.
             let partial =
                 !at.is_multiple_of(PAGE_BYTES) || (!stop.is_multiple_of(PAGE_BYTES) && stop < size);
             if partial {

@@ -1,8 +1,8 @@
 //! The layers over a store, and their order.
 //!
-//! From the cache down: the points of what a store is asked ([`weir_cache::FaultedBackend`], which the cache has by itself),
-//! [`rules`](super::rules), [`power_cut`](super::power_cut) where it was asked for, the store. Rules are above the power cut, so
-//! that what they damage is damaged on its way to the disk's own cache.
+//! From the cache down: the points of what a store is asked ([`weir_cache::FaultedBackend`], which the cache itself adds),
+//! [`rules`](super::rules), [`power_cut`](super::power_cut) if requested, the store. Rules are above the power cut, so that
+//! what they damage is damaged on its way to the disk's own cache.
 
 use std::io;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::settings::ExportSettings;
 /// A store with its layers.
 #[derive(Debug)]
 pub(crate) struct Layers {
-    /// What the cache is put over.
+    /// What lies directly below the cache.
     pub(crate) top: Arc<dyn Backend>,
     /// The layer that can lose its power, if `--power-cut` asked for one.
     pub(crate) power_cut: Option<Arc<PowerCutBackend>>,
 }
 
 impl Layers {
-    /// Puts the layers over `store` that an export is to have.
+    /// Puts an export's layers over `store`.
     ///
     /// # Errors
     /// The system has no address space for their buffers.
@@ -35,7 +35,7 @@ impl Layers {
     ) -> io::Result<Self> {
         let (mut top, mut power_cut) = (store, None);
         if settings.power_cut {
-            // A layer isn't told what it works for, so it counts as all of it.
+            // A layer isn't told which export it works for, so it counts as working for all of it.
             let device = faults.add_device(&settings.name);
             let context = faults.context(RequestKinds::ALL).on(&device);
             let layer = Arc::new(PowerCutBackend::new(top, context)?);

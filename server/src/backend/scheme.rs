@@ -1,7 +1,7 @@
-//! What a kind of store is to the rest of the program: how a SOURCE of it is written, and how it is opened.
+//! How the rest of the program sees a kind of store: how a SOURCE of it is written, and how it is opened.
 //!
 //! A store has one [`Scheme`], in the table of [`backend`](super), and one type for what a user has said about it, which
-//! implements [`StoreSource`]. Nothing else of the program knows which stores there are.
+//! implements [`StoreSource`]. No other part of the program knows which stores there are.
 
 use std::error::Error;
 use std::fmt;
@@ -18,22 +18,23 @@ use crate::source::SourceError;
 /// A kind of store.
 #[derive(Debug)]
 pub struct Scheme {
-    /// What stands before the colon.
+    /// What comes before the colon.
     pub name: &'static str,
     /// How a SOURCE of it is written, such as `memory:SIZE`.
     pub form: &'static str,
     /// What that is, in the few words that `--help` has for it.
     pub about: &'static str,
-    /// Understands what stands behind the colon. Opens nothing.
+    /// Parses what follows the colon. Opens nothing.
     pub parse: fn(&str) -> Result<Arc<dyn StoreSource>, SourceError>,
 }
 
-/// What the options of an export say about its store. A store takes what concerns it, and refuses what contradicts it.
+/// What the options of an export say about its store. A store takes the options that concern it, and refuses those that
+/// contradict it.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// `--size`: the size that it must have, and is created with.
     pub size: Option<Size>,
-    /// The size that it is created with if it is missing, and need not have otherwise: of the first try.
+    /// The size that it is created with if it is missing. It needn't have it otherwise; only the first try sets this.
     pub create_size: Option<Size>,
     /// Nothing will be written.
     pub read_only: bool,
@@ -46,7 +47,8 @@ pub struct StoreOptions {
 pub struct OpenStore {
     /// The store.
     pub backend: Arc<dyn Backend>,
-    /// What its user should know about it: one line each. The server logs them as warnings when it starts, with the SOURCE in front.
+    /// What the user should know about it, one line each. The server logs them as warnings when it starts, with the SOURCE in
+    /// front.
     pub remarks: Vec<String>,
 }
 
@@ -62,10 +64,11 @@ impl<B: Backend> From<B> for OpenStore {
 /// Why a store can't be opened: one line that names the thing at fault and says what to do. Each store has errors of its own.
 pub type OpenStoreError = Box<dyn Error + Send + Sync>;
 
-/// A store as a user has named it: what stands behind the scheme, understood and not opened yet. It is displayed as it is
-/// written.
+/// A store as a user has named it: what follows the scheme, parsed and not opened yet. It is displayed in the form in which it
+/// is written.
 pub trait StoreSource: fmt::Debug + fmt::Display + Send + Sync + 'static {
-    /// Looks for what is wrong, and changes nothing. What [`StoreSource::open`] would refuse and can be told without opening.
+    /// Looks for what is wrong, and changes nothing. That is what [`StoreSource::open`] would refuse, as far as it can be told
+    /// without opening.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -74,13 +77,13 @@ pub trait StoreSource: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// How large the device is or will be, as far as that can be told without opening it.
     fn known_size(&self, options: &StoreOptions) -> Option<u64>;
 
-    /// The file or block device that it is in, if it is: no two exports may write one.
+    /// The file or block device that it is in, if there is one: no two exports may write to the same.
     fn file(&self) -> Option<&Path> {
         None
     }
 
-    /// Opens the store, on a runtime. It may connect and wait; the server listens to its signals only afterwards, so a limit of
-    /// time is the store's own.
+    /// Opens the store, on a runtime. It may connect and wait. The server listens to its signals only afterwards, so the store
+    /// must set its own time limit.
     ///
     /// The future's error is whatever keeps the store from being served.
     fn open<'a>(
@@ -92,15 +95,15 @@ pub trait StoreSource: fmt::Debug + fmt::Display + Send + Sync + 'static {
 /// Why a size that is part of the SOURCE can't be served.
 #[derive(Debug, thiserror::Error)]
 pub enum SizeRefused {
-    /// A `--size` that says something else.
+    /// A `--size` contradicts it.
     #[error("{source_text} and --size {asked} contradict each other; leave --size out")]
     Contradiction {
         /// The SOURCE.
         source_text: String,
-        /// Of the option.
+        /// The option's size.
         asked: Size,
     },
-    /// A device that nobody can address, or without a byte.
+    /// The device is too large to be addressed, or has no byte.
     #[error("{0} can't be served; a device has from one byte to {DEVICE_BYTES_MAX}")]
     Unusable(String),
 }
@@ -110,15 +113,15 @@ pub enum SizeRefused {
 pub struct SizedSource {
     scheme: &'static Scheme,
     size: Size,
-    /// Makes the store of so many bytes, of which there is at least one and at most [`DEVICE_BYTES_MAX`].
+    /// Makes the store of so many bytes: at least one and at most [`DEVICE_BYTES_MAX`].
     make: fn(u64) -> OpenStore,
 }
 
 impl SizedSource {
-    /// Understands what stands behind the colon.
+    /// Parses what follows the colon.
     ///
     /// # Errors
-    /// What is no size.
+    /// The text is no size.
     pub fn parse(
         scheme: &'static Scheme,
         rest: &str,

@@ -88,14 +88,14 @@ impl Bench {
     }
 }
 
-/// Bytes that tell where they are and which write they came from.
+/// Bytes that tell their place and the write that they came from.
 pub(crate) fn pattern(seed: u8, length: usize) -> Vec<u8> {
     (0..length)
         .map(|at| seed.wrapping_add((at / 7 % 251).to_le_bytes()[0]) | 1)
         .collect()
 }
 
-/// Extents cover the range from its start without gaps, none is empty, neighbours differ.
+/// Extents cover the range from its start without gaps, none is empty, and neighbours differ.
 pub(crate) fn assert_well_formed(extents: &[BackendExtent], range: &Range<u64>) {
     let mut at = range.start;
     for extent in extents {
@@ -117,8 +117,8 @@ pub(crate) enum Step {
     Resize { size: u64 },
 }
 
-/// Runs `steps` on a backend of `size` bytes and on a flat vector, and compares contents and extents after each. Every step has to
-/// succeed: a store that can't do one leaves it out of `steps`.
+/// Runs `steps` on a backend of `size` bytes and on a flat vector, and compares contents and extents after each. Every step has
+/// to succeed: a store that can't do one leaves it out of `steps`.
 pub(crate) async fn run_model(bench: &Bench, size: u64, steps: &[Step]) {
     let mut model = vec![0_u8; usize::try_from(size).expect("small")];
     for step in steps {

@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::listener::Address;
 use crate::process;
 
-/// How long a server may take to accept a connection; its answer may take as long as the work does.
+/// How long a server may take to accept a connection. Its answer may take as long as the work does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The options of every command that speaks to a server.
@@ -140,7 +140,7 @@ impl AdminOptions {
 #[derive(Debug)]
 pub struct Running {
     address: Address,
-    /// Its process and the names of its exports, if it says them.
+    /// Its process and the names of its exports, if it reports them.
     about: Option<(u32, Vec<String>)>,
 }
 
@@ -155,7 +155,7 @@ impl Display for Running {
     }
 }
 
-/// Asks each of several servers who it is.
+/// Asks each of several servers for its process and exports.
 fn several(addresses: Vec<Address>) -> ClientError {
     let Ok(runtime) = runtime() else {
         let silent = |address| Running {
@@ -189,7 +189,7 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Error> {
         .map_err(Error::System)
 }
 
-/// Prints. A reader that has gone has seen enough: then the program dies without a word, as those of coreutils do.
+/// Prints. A reader that has gone has seen enough. The program then ends without a message, as those of coreutils do.
 pub(crate) fn print(text: &str) -> Result<ExitCode, Error> {
     print_bytes(text.as_bytes())
 }
@@ -296,7 +296,7 @@ impl Client {
         let address = self.address.clone();
         match &self.address {
             Address::Unix(path) if source.kind() == io::ErrorKind::PermissionDenied => {
-                // Its own owner, or whoever keeps others out of the folder.
+                // The owner of the socket, or of the folder if the socket can't be seen.
                 let folder = path.parent().and_then(|folder| folder.metadata().ok());
                 match path.metadata().ok().or(folder) {
                     Some(there) if !Uid::effective().is_root() => {

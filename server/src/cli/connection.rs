@@ -1,4 +1,4 @@
-//! `weir connection`: who is connected.
+//! `weir connection`: the open connections.
 
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -35,7 +35,7 @@ impl ConnectionCommand {
     /// Asks and prints.
     ///
     /// # Errors
-    /// Whatever the server or standard output says.
+    /// Whatever the server or standard output reports.
     pub fn run(self) -> Result<ExitCode, Error> {
         let action = self.action;
         self.admin.run(async |client| match action {

@@ -109,7 +109,7 @@ impl DeviceCommand {
     /// Asks and prints.
     ///
     /// # Errors
-    /// Whatever the server or standard output says.
+    /// Whatever the server or standard output reports.
     pub fn run(self) -> Result<ExitCode, Error> {
         let (name, action) = self.action.request();
         let path = named("/v1/device", &name);

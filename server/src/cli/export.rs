@@ -67,7 +67,7 @@ enum Action {
 }
 
 impl Action {
-    /// What it asks of which export; `None` for the list.
+    /// What it asks, and of which export; `None` for the list.
     fn request(self) -> Option<(String, ExportAction)> {
         Some(match self {
             Self::List => return None,
@@ -95,7 +95,7 @@ impl ExportCommand {
     /// Asks and prints.
     ///
     /// # Errors
-    /// Whatever the server or standard output says.
+    /// Whatever the server or standard output reports.
     pub fn run(self) -> Result<ExitCode, Error> {
         let request = self.action.request();
         self.admin.run(async |client| match &request {
@@ -117,7 +117,7 @@ impl ExportCommand {
     }
 }
 
-/// What those who are attached don't know, and what is gone.
+/// What attached clients don't know, and what is gone.
 fn resized(before: &ExportReport, now: &ExportReport) -> String {
     let shrunk = now.size < before.size;
     if now.connections == 0 && !shrunk {

@@ -151,7 +151,7 @@ where
         })
 }
 
-/// Splits at single commas; two are one that doesn't split.
+/// Splits at single commas; a doubled comma stands for one that doesn't split.
 fn split_at_commas(text: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut characters = text.chars().peekable();

@@ -62,7 +62,7 @@ impl FaultCommand {
     /// Asks and prints.
     ///
     /// # Errors
-    /// Whatever the server or standard output says.
+    /// Whatever the server or standard output reports.
     pub fn run(self) -> Result<ExitCode, Error> {
         match self.action {
             Action::Help => print(&weir_faults::help::help()),

@@ -1,7 +1,7 @@
 //! `weir inject`: one function fails while a command runs.
 //!
-//! The point is disarmed whatever ends the command, signals to this program included: those are handed on to the command,
-//! whose end is then waited for. A command that outlives its time is asked to end, and killed if it doesn't.
+//! The point is disarmed however the command ends, even by signals to this program. Those are passed on to the command, and its
+//! end is then waited for. A command that exceeds its time is asked to end, and killed if it doesn't.
 
 use std::ffi::OsString;
 use std::io;
@@ -22,8 +22,8 @@ use crate::admin::wire::{Count, PointAction};
 use crate::error::Error;
 use crate::process::{self, exit_code};
 
-/// The status of a command that took too long and ended when it was asked to, as timeout(1) has it. One that had to be
-/// killed has the status of that, 128 and 9.
+/// The status of a command that took too long and ended when it was asked to, as for timeout(1). A command that had to be
+/// killed has the status for that, 128 and 9.
 const TIMED_OUT: u8 = 124;
 
 /// `weir inject`
@@ -64,7 +64,7 @@ impl InjectCommand {
     /// Arms, runs, disarms; the status is the command's.
     ///
     /// # Errors
-    /// Whatever the server says, or a command that can't be started.
+    /// Whatever the server reports, or the command can't be started.
     pub fn run(self) -> Result<ExitCode, Error> {
         let client = self.admin.client()?;
         runtime()?.block_on(self.inject(&client))
@@ -73,7 +73,7 @@ impl InjectCommand {
     async fn inject(&self, client: &Client) -> Result<ExitCode, Error> {
         let matches = format!("func {} kind function", self.function);
         self.the_one_point(client, &matches).await?;
-        // Taken over before anything is armed, so that none can end this program in between.
+        // The signals are taken over before anything is armed, so that none can end this program in between.
         let mut signals = Signals::install().map_err(Error::System)?;
         set(client, self.query(&matches)).await?;
         let outcome = self.run_command(&mut signals).await;
@@ -84,7 +84,7 @@ impl InjectCommand {
         Ok(outcome?)
     }
 
-    /// Makes sure that exactly one function is meant.
+    /// Makes sure that the words mean exactly one function.
     async fn the_one_point(&self, client: &Client, matches: &str) -> Result<(), ClientError> {
         let path = query("/v1/points", "query", matches);
         let points: Vec<PointListing> = client.get(&path).await?;
@@ -157,7 +157,7 @@ impl InjectCommand {
     }
 }
 
-/// How far a command that takes too long has been told so.
+/// How far a command that takes too long has been made to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Patience {
     /// Not at all.

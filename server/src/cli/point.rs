@@ -48,7 +48,7 @@ impl PointCommand {
     /// Asks and prints.
     ///
     /// # Errors
-    /// Whatever the server or standard output says.
+    /// Whatever the server or standard output reports.
     pub fn run(self) -> Result<ExitCode, Error> {
         let (action, done) = match self.action {
             Action::List { words } => {
@@ -80,7 +80,7 @@ impl PointCommand {
 enum Done {
     /// Points, to which this was done.
     Points(&'static str),
-    /// Who waited at them, and was let go.
+    /// Requests that waited at them and were released.
     Waiting,
 }
 

@@ -1,7 +1,7 @@
 //! The options of `weir serve`, which are also the keys of its configuration file.
 //!
-//! The same structures are both, so that the names can't differ. An option that wasn't given is `None` or empty: what the command
-//! line leaves open the file says, and what that leaves open [`crate::settings`] decides.
+//! The same structures serve both, so the names can't differ. An option that wasn't given is `None` or empty. The file then
+//! decides, and [`crate::settings`] decides what the file leaves open.
 
 use std::path::PathBuf;
 

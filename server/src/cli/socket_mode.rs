@@ -1,4 +1,4 @@
-//! `--socket-mode`: who may connect to the Unix sockets that the server makes.
+//! `--socket-mode`: which users may connect to the Unix sockets that the server makes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 /// The most that it can say: owner, group and others.
 const MODE_MAX: u32 = 0o777;
 
-/// The mode of a file, in octal digits. To connect takes the right to write.
+/// The mode of a file, in octal digits. Connecting takes the right to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketMode(pub u32);
 

@@ -25,7 +25,7 @@ impl StatusCommand {
     /// Asks and prints.
     ///
     /// # Errors
-    /// Whatever the server or standard output says.
+    /// Whatever the server or standard output reports.
     pub fn run(self) -> Result<ExitCode, Error> {
         self.admin.run(async |client| {
             let report: StatusReport = client.get("/v1/status").await?;
@@ -107,7 +107,7 @@ fn table(report: &StatusReport) -> String {
     text
 }
 
-/// That the store takes nothing, in words.
+/// Says in words that the store takes nothing.
 fn in_trouble(export: &ExportReport, trouble: &TroubleReport) -> String {
     let cache = &export.cache;
     let waiting =

@@ -1,4 +1,4 @@
-//! Tables for people: columns as wide as what is in them, figures to the right.
+//! Tables for people: columns as wide as their contents, figures to the right.
 
 use std::fmt::Write as _;
 
@@ -24,8 +24,8 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// Adds a row. Cells hold what clients and configurations have chosen: a terminal gets nothing of it that would move its
-    /// cursor, and a line stays one.
+    /// Adds a row. Cells hold names that clients and configurations have chosen. So no character that would move the cursor
+    /// reaches the terminal, and a line stays one line.
     pub(super) fn row(&mut self, cells: [String; N]) {
         self.rows.push(cells.map(|cell| printable(&cell)));
     }
@@ -62,7 +62,7 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// `text` with what can't be seen, or does something instead, as Rust and C write it.
+/// `text` with invisible characters and control characters escaped as in Rust and C.
 pub(super) fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -75,7 +75,7 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
-/// An export's name; the default export's is empty and has to be seen all the same.
+/// An export's name. The default export's name is empty, and has to be visible all the same.
 pub(super) fn name(name: &str) -> String {
     if name.is_empty() {
         "\"\"".to_owned()

@@ -21,7 +21,7 @@ const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_
 impl FromStr for Time {
     type Err = TimeError;
 
-    /// More than zero, with a unit: a bare number would be read as seconds by one half of its readers.
+    /// More than zero, with a unit: half of its readers would take a bare number for seconds.
     fn from_str(text: &str) -> Result<Self, TimeError> {
         let malformed = || TimeError(text.to_owned());
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -55,7 +55,7 @@ impl fmt::Display for Time {
                 left %= seconds;
             }
         }
-        // Two tell enough.
+        // Two units are enough.
         parts.truncate(2);
         match parts.is_empty() {
             true => f.write_str("0s"),

@@ -1,7 +1,7 @@
-//! The keys of the file: which there are, and which is none.
+//! The keys of the file: which there are, and which key is unknown.
 //!
-//! Several structures are read from one file, each of which takes its own keys and passes over the others'. So an unknown key is
-//! looked for here, with all of them at hand.
+//! Several structures are read from one file, and each of them takes its own keys and ignores the others. So unknown keys are
+//! looked for here, where all keys are known.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,7 +15,7 @@ use crate::cli::export_options::ExportOptions;
 use crate::cli::export_spec::ExportSpec;
 use crate::cli::serve::ServeOptions;
 
-/// Options that can't stand in a file: it can't include another, and how much is logged is for who starts the server to say.
+/// Options that can't stand in a file: a file can't include another, and only the command line says how much is logged.
 const NOT_IN_A_FILE: &[&str] = &["config", "verbose", "quiet"];
 
 /// The keys of an `[[export]]` that say which it is.
@@ -40,7 +40,7 @@ pub(super) struct UnknownKey {
     pub(super) known: Vec<String>,
 }
 
-/// The first key of `text` that means nothing. What can't be read at all is not this module's to say.
+/// The first key of `text` that means nothing. A text that can't be read at all is reported elsewhere.
 pub(super) fn unknown(text: &str) -> Option<UnknownKey> {
     let top: Keys = toml::from_str(text).ok()?;
     let exports = toml::from_str::<Exports>(text).map_or_else(|_| Vec::new(), |all| all.export);

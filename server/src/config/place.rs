@@ -1,4 +1,4 @@
-//! Where in the file stands what was found wrong after it had been read.
+//! The place in the file of an error that was found after the file had been read.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ struct Export {
 
 /// The bytes of `text` that `error` is about, if it is about any.
 pub(super) fn of(text: &str, error: &Error) -> Option<Range<usize>> {
-    // It has been understood before; if it was changed since, there is no place to tell.
+    // The text has been understood before; if it was changed since, there is no place to tell.
     let places: Places = toml::from_str(text).ok()?;
     match error {
         Error::Fault { rule, .. } => {

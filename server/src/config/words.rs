@@ -1,7 +1,7 @@
-//! The parser's refusals in words for whoever wrote the file.
+//! The parser's refusals, in words for the author of the file.
 //!
-//! They speak of fields, variants and types of the program; the file has keys and values. What isn't recognised here is
-//! passed on as it is.
+//! The parser speaks of the program's fields, variants and types, but the file has keys and values. What isn't recognised here
+//! is passed on as it is.
 
 use weir_faults::spelling::closest;
 
@@ -10,7 +10,7 @@ pub(super) fn plain(message: &str) -> String {
     translated(message).unwrap_or_else(|| message.to_owned())
 }
 
-/// What is said of a key that means nothing.
+/// What is said of an unknown key.
 pub(super) fn unknown_key(key: &str, known: &[String]) -> String {
     let guess = closest(key, known.iter().map(String::as_str))
         .map_or(String::new(), |guess| format!(" (did you mean {guess:?}?)"));
@@ -47,7 +47,7 @@ fn translated(message: &str) -> Option<String> {
     ))
 }
 
-/// The word that isn't known, and those that are.
+/// The unknown word, and the known ones.
 fn named_and_known(rest: &str) -> Option<(&str, Vec<&str>)> {
     let (named, known) = rest.split_once(", expected ")?;
     Some((quoted(named).next()?, quoted(known).collect()))
@@ -58,7 +58,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// What a type of the program is in the file.
+/// What a type of the program is called in the file.
 fn kind(wanted: &str) -> &str {
     match wanted {
         "a boolean" => "true or false, without quotes",

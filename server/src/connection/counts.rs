@@ -69,7 +69,7 @@ impl Counts {
         self.commands.iter().map(|command| command.errors).sum()
     }
 
-    /// What was done for `command`, or for all unknown ones if it is one.
+    /// What was done for `command`, or for all unknown commands if it is unknown.
     pub fn command(&self, command: Command) -> &CommandCounts {
         &self.commands[row_of(command)]
     }
@@ -107,7 +107,7 @@ struct CommandCells {
     latency_sum: AtomicU64,
 }
 
-/// Adds to a cell that nobody else writes.
+/// Adds to a cell that has no other writer.
 #[inline]
 fn bump(cell: &AtomicU64, by: u64) {
     cell.store(
@@ -151,7 +151,7 @@ impl Counters {
             bump(&cells.errors, errors);
         }
         bump(&cells.latency[latency_bucket(latency)], requests);
-        // 584 years of waiting fit in.
+        // It can hold 584 years of waiting.
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         bump(&cells.latency_sum, nanos.saturating_mul(requests));
     }

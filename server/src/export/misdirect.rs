@@ -2,11 +2,11 @@
 
 use weir_faults::Rule;
 
-/// Refuses a rule that would store beyond the end of every export that it is about: that is no misdirection but a loss.
-/// A size that isn't known may be large enough.
+/// Refuses a rule that would store beyond the end of every export that it is about. That would be a loss, not a misdirection. A
+/// size that isn't known may be large enough.
 ///
 /// # Errors
-/// One line that says which offset could be.
+/// One line that says which offset is possible.
 pub fn misdirected(rule: &Rule, exports: &[(&str, Option<u64>)]) -> Result<(), String> {
     let Some(offset) = rule.misdirect() else {
         return Ok(());

@@ -14,10 +14,10 @@ use crate::source::Source;
 /// Why an export can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenExportError {
-    /// Its store.
+    /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] OpenStoreError),
-    /// Its store, on purpose.
+    /// An injected fault keeps the store from opening.
     #[error("{source_text} can't be opened: {}", std::io::Error::from(*.errno))]
     Injected {
         /// The SOURCE.
@@ -25,13 +25,13 @@ pub enum OpenExportError {
         /// What was injected.
         errno: Errno,
     },
-    /// What stands between cache and store.
+    /// There is no room for what stands between cache and store.
     #[error("there is no address space for the export's buffers: {0}; check the limits of memory")]
     Buffers(#[from] std::io::Error),
-    /// What it has allocated, for the quota.
+    /// The space that it has allocated can't be counted for the quota.
     #[error("what the store has allocated can't be counted: {0}; leave --quota out")]
     Space(Errno),
-    /// The cache over it.
+    /// The cache over it can't be made.
     #[error("{0}; change --cache-size or --quota")]
     Cache(#[from] OpenError),
 }
@@ -66,7 +66,7 @@ pub async fn open(settings: &ExportSettings, faults: &Faults) -> Result<Export, 
     })
 }
 
-/// The point of opening, whatever the store is.
+/// The fault point of opening, for every kind of store.
 fn may_be_opened(source: &Source, faults: &Faults) -> Result<(), OpenExportError> {
     let context = faults.context(RequestKinds::OPEN);
     fault_point!(context, "backend:open", [EIO, ENOENT, EACCES, ENOMEM]).map_err(|errno| {
@@ -80,7 +80,7 @@ fn may_be_opened(source: &Source, faults: &Faults) -> Result<(), OpenExportError
 /// Looks for what is wrong with the source, and changes nothing.
 ///
 /// # Errors
-/// What [`open`] would refuse, as far as it shows without opening.
+/// What [`open`] would refuse, as far as that can be told without opening.
 pub fn check(settings: &ExportSettings) -> Result<(), OpenExportError> {
     Ok(settings.source.check(&store_options(settings))?)
 }

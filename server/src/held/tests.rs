@@ -11,7 +11,7 @@ async fn all_is_taken_at_once_and_in_turn() {
     let second = room.try_take(LARGEST - 1).expect("there is room");
     let mut large = Box::pin(room.take(LARGEST));
     assert!(large.as_mut().now_or_never().is_none() && room.is_short());
-    // Room for a small one; but the large one came before, and would never have its turn.
+    // There is room for a small request. But the large one came before, and would otherwise never have its turn.
     assert!(room.try_take(1).is_none(), "it was overtaken");
     let mut small = Box::pin(room.take(1));
     assert!(small.as_mut().now_or_never().is_none());
@@ -41,7 +41,7 @@ async fn who_gives_up_waiting_is_in_nobodys_way() {
     assert!(!room.is_short());
 }
 
-/// Payloads wait for rules and data waits for clients: neither is in the other's way.
+/// Payloads wait for rules and data waits for clients: neither is in the way of the other.
 #[test]
 fn payloads_and_data_have_a_room_each() {
     let held = HeldMemory::default();

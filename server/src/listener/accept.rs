@@ -1,7 +1,7 @@
-//! The loop that takes connections, and the admission that they pass.
+//! The loop that accepts connections, and the admission check that they pass.
 //!
-//! Each connection owns a permit from before its first byte until its task ends, however it ends; dropping the task gives the permit
-//! back. A connection beyond the limit is closed at once: otherwise it could only wait in silence.
+//! Each connection owns a permit from before its first byte until its task ends in whatever way; dropping the task gives the
+//! permit back. A connection beyond the limit is closed at once, because otherwise it could only wait in silence.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ impl Admission {
         }
     }
 
-    /// A permit for this peer, or `None` after a line in the log. The socket's mode decides about Unix peers.
+    /// A permit for this peer, or `None` after a line in the log. For Unix peers the socket's mode decides.
     fn admit(&self, address: Option<SocketAddr>, peer: &str) -> Option<OwnedSemaphorePermit> {
         if address.is_some_and(|address| !self.allow.allows(address.ip())) {
             tracing::warn!("{peer} refused: not in --allow");
@@ -52,7 +52,7 @@ impl Admission {
     }
 }
 
-/// Accepts until `stop`, giving each admitted connection a session in `sessions`. The socket closes with the return.
+/// Accepts until `stop`, giving each admitted connection a session in `sessions`. The socket closes when this returns.
 pub async fn accept_loop(
     listener: Listener,
     admission: Arc<Admission>,
@@ -106,8 +106,8 @@ pub(super) async fn accept(
     }
 }
 
-/// Waits after a failed accept, where that helps; `false` when the server stops meanwhile. A connection that was gone before it
-/// was accepted needs nothing. A lack of descriptors or memory lasts, and trying again at once would spin.
+/// Waits after a failed accept, where that helps; returns `false` when the server stops meanwhile. A connection that was gone
+/// before it was accepted needs nothing. A lack of descriptors or memory lasts, and another try at once would spin.
 async fn recover(error: &io::Error, stop: &CancellationToken) -> bool {
     use nix::errno::Errno;
     let lasting = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];

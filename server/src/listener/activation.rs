@@ -24,10 +24,10 @@ pub struct Inherited {
     pub admin: Option<Listener>,
 }
 
-/// The inherited sockets; none outside of a service. Needs a runtime.
+/// The inherited sockets; there are none outside of a service. Needs a runtime.
 ///
 /// # Errors
-/// A descriptor that is no listening stream socket, or a second one for the admin port.
+/// A descriptor isn't a listening stream socket, or there are two for the admin port.
 pub fn inherited() -> Result<Inherited, BindError> {
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':');
@@ -50,7 +50,7 @@ pub fn inherited() -> Result<Inherited, BindError> {
 }
 
 fn take(descriptors: &mut ListenFd, index: usize) -> io::Result<Listener> {
-    // Refuses what isn't a Unix stream socket without consuming it.
+    // The call refuses what isn't a Unix stream socket, without consuming it.
     if let Ok(Some(listener)) = descriptors.take_unix_listener(index) {
         check_listening(&listener)?;
         listener.set_nonblocking(true)?;

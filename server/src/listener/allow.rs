@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Networks that are let in; all are, if there is none.
+/// The networks that are let in; without any, all addresses are.
 #[derive(Clone, Debug, Default)]
 pub struct AllowList(Vec<IpNet>);
 
 impl AllowList {
-    /// Lets these in. A network of v4-mapped addresses means the v4 network.
+    /// Lets in these networks. A network of v4-mapped addresses means the v4 network.
     #[must_use]
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks.into_iter().map(canonical_network).collect())
@@ -76,7 +76,7 @@ mod tests {
     fn mapped_addresses_are_v4_addresses() {
         assert!(allows(&["10.0.0.0/8"], "::ffff:10.1.2.3"));
         assert!(!allows(&["10.0.0.0/8"], "::ffff:11.1.2.3"));
-        // Everything of v6 is not everything of v4.
+        // All of v6 isn't all of v4.
         assert!(!allows(&["::/0"], "::ffff:11.1.2.3"));
         assert!(allows(&["::ffff:10.0.0.0/104"], "10.1.2.3"));
         assert!(!allows(&["::ffff:10.0.0.0/104"], "11.1.2.3"));

@@ -78,7 +78,7 @@ async fn somebody_elses_socket_in_its_place_is_not_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let listener = bind_unix(&path).await.unwrap();
-    // Kept under another name, so that its inode number can't be given to the next.
+    // The file is kept under another name, so that its inode number can't be given to the next.
     std::fs::rename(&path, folder.path().join("old")).unwrap();
     let _other = StdListener::bind(&path).unwrap();
     drop(listener);

@@ -24,7 +24,7 @@ pub struct SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if std::fs::symlink_metadata(&self.path).is_ok_and(|now| identity(&now) == self.identity) {
-            // At worst a stale socket stays, which the next start replaces.
+            // At worst a stale socket stays, and the next start replaces it.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -47,13 +47,13 @@ pub(super) fn bind(
         }
         outcome => outcome.map_err(failed)?,
     };
-    // Absolute, should the process change its folder.
+    // The path is absolute, in case the process changes its folder.
     let path = std::path::absolute(path).map_err(failed)?;
     let identity = identity(&std::fs::symlink_metadata(&path).map_err(failed)?);
     Ok((listener, SocketFile { path, identity }))
 }
 
-/// Why nobody can listen on `path`.
+/// The reason why `path` can't be listened on.
 fn refused(path: &Path, option: &'static str, source: io::Error) -> BindError {
     let address = Address::Unix(path.to_owned());
     match path.parent() {
@@ -81,7 +81,7 @@ fn refused(path: &Path, option: &'static str, source: io::Error) -> BindError {
     }
 }
 
-/// Large replies go out in few pieces. A larger buffer that the administrator has set stays.
+/// Large replies go out in few pieces. If the administrator has set a larger buffer, it stays.
 pub(super) fn tune(stream: &UnixStream) -> io::Result<()> {
     let socket = SockRef::from(stream);
     if socket.send_buffer_size()? < SEND_BUFFER_BYTES {
@@ -97,7 +97,7 @@ pub(crate) enum SocketState {
     Missing,
     /// A socket on which no process listens.
     Stale,
-    /// A process listens, or may do so.
+    /// A process listens, or may listen.
     Live,
 }
 
@@ -105,19 +105,19 @@ pub(crate) enum SocketState {
 pub(crate) fn socket_state(path: &Path) -> SocketState {
     let connected = SockAddr::unix(path).and_then(|address| {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // Otherwise it would wait for a listener whose queue is full, as that of a stopped process may be.
+        // Otherwise the call would wait for a listener whose queue is full, which a stopped process's queue may be.
         socket.set_nonblocking(true)?;
         socket.connect(&address)
     });
     match connected {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => SocketState::Stale,
         Err(error) if error.kind() == io::ErrorKind::NotFound => SocketState::Missing,
-        // Connected, or not allowed to, or its queue is full: a process is there.
+        // It is connected, or not allowed to connect, or the queue is full: a process is there.
         _ => SocketState::Live,
     }
 }
 
-/// Whether `path` could be listened on, were no live process there.
+/// Whether `path` could be listened on if no live process were there.
 pub(super) fn check(path: &Path, option: &'static str) -> Result<(), BindError> {
     if let Ok(metadata) = std::fs::symlink_metadata(path)
         && !metadata.file_type().is_socket()
@@ -129,7 +129,7 @@ pub(super) fn check(path: &Path, option: &'static str) -> Result<(), BindError> 
 }
 
 fn examine_path(path: &Path) -> io::Result<()> {
-    // Its length, and what it may not contain.
+    // The path's length, and what it may not contain.
     std::os::unix::net::SocketAddr::from_pathname(path)?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

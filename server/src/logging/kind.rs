@@ -6,10 +6,10 @@ use tracing::Level;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-/// Over what time lines of one kind are counted.
+/// The time over which lines of one kind are counted.
 pub(super) const WINDOW: Duration = Duration::from_secs(1);
-/// How many lines of one kind are written in that time: more than one failure of a store or one client's connections come
-/// to, and still read in passing.
+/// How many lines of one kind are written in that time: more than one failure of a store or the connections of one client
+/// cause, and still few enough to read in passing.
 pub(super) const LINES_PER_WINDOW: u32 = 20;
 /// Bytes of one kind that may wait in the queue: a few hundred lines.
 pub(super) const WAITING_BYTES_PER_KIND: usize = 64 << 10;
@@ -19,13 +19,13 @@ pub(super) const WAITING_BYTES_PER_KIND: usize = 64 << 10;
 pub(super) struct Kind {
     level: Level,
     window_start: Instant,
-    /// Written in this window.
+    /// Lines written in this window.
     lines: u32,
-    /// Beyond that in this window.
+    /// Lines beyond those in this window.
     left_out: u64,
     /// What the first of these said.
     example: String,
-    /// Of which batch of the queue `waiting_bytes` are.
+    /// The batch of the queue that `waiting_bytes` belong to.
     batch: u64,
     waiting_bytes: usize,
 }
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// Whether one more line may be written; if not, it is counted. The window must not be over.
+    /// Whether one more line may be written; if not, it is counted. Must be called within the window.
     pub(super) fn admit(&mut self, example: impl FnOnce() -> String) -> bool {
         if self.lines < LINES_PER_WINDOW {
             self.lines += 1;
@@ -56,7 +56,7 @@ impl Kind {
         false
     }
 
-    /// When what was left out is to be said; `None` when nothing was.
+    /// When the lines that were left out are due to be reported; `None` when there are none.
     pub(super) fn due(&self) -> Option<Instant> {
         (self.left_out > 0).then(|| self.window_start + WINDOW)
     }
@@ -65,7 +65,7 @@ impl Kind {
         now.saturating_duration_since(self.window_start) >= WINDOW
     }
 
-    /// Begins a new window; a line about what was left out of the old one, if anything was.
+    /// Begins a new window. Returns a line about what was left out of the old one, if anything was.
     pub(super) fn begin_window(&mut self, now: Instant) -> Option<String> {
         let past = now.saturating_duration_since(self.window_start);
         let left_out = std::mem::take(&mut self.left_out);
@@ -82,7 +82,7 @@ impl Kind {
         })
     }
 
-    /// Takes room for `bytes` in the queue's batch of that number; `false` when this kind has had its share of it.
+    /// Takes room for `bytes` in the queue's batch of that number; `false` when this kind has used up its share.
     pub(super) fn reserve(&mut self, bytes: usize, batch: u64) -> bool {
         if self.batch != batch {
             self.batch = batch;
@@ -99,7 +99,7 @@ impl Kind {
 /// A line of the log's own, in the form of the others.
 pub(super) fn line(level: Level, text: &str) -> String {
     let mut line = String::new();
-    // A string takes everything.
+    // Writing to a string can't fail.
     let _ = SystemTime.format_time(&mut Writer::new(&mut line));
     line + &format!(" {:>5} {text}\n", level.as_str())
 }

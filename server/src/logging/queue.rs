@@ -1,9 +1,9 @@
 //! What waits to be written to the log.
 //!
-//! A lock guards it that is never held while anything is written, so whoever logs waits for a copy of a line at most. The
-//! writer takes the whole batch that waits and leaves an empty one. Memory has a bound: of each kind a batch holds
-//! [`super::kind::WAITING_BYTES_PER_KIND`], and there are as many kinds as places in the code; what is no warning shares
-//! [`CHATTER_BYTES`] besides.
+//! The lock that guards it is never held during a write, so a thread that logs waits for a copy of a line at most. The writer
+//! takes the whole batch that waits and leaves an empty one. Memory has a bound. A batch holds
+//! [`super::kind::WAITING_BYTES_PER_KIND`] of each kind, and there are as many kinds as places in the code. Lines below a
+//! warning also share [`CHATTER_BYTES`].
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,14 +14,14 @@ use tracing::{Level, Metadata};
 
 use super::kind::{Kind, line};
 
-/// Bytes that wait of all that is less than a warning: with `-vv` that has many kinds.
+/// Waiting bytes of all lines below a warning: with `-vv` these have many kinds.
 const CHATTER_BYTES: usize = 1 << 20;
 
 /// The lines that wait, and the lock that guards them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// There is something to write, or to say later.
+    /// There is something to write, or to report later.
     work: Condvar,
     /// Everything is written.
     idle: Condvar,
@@ -35,7 +35,7 @@ struct State {
     /// Bytes of `waiting` that are less than warnings.
     chatter_bytes: usize,
     kinds: HashMap<Identifier, Kind>,
-    /// Lines that were dropped and not said to be.
+    /// Lines that were dropped and not yet reported.
     dropped: u64,
     /// Lines that were ever dropped.
     dropped_total: u64,
@@ -48,14 +48,14 @@ struct State {
 pub(super) struct Batch {
     /// Whole lines.
     pub(super) bytes: Vec<u8>,
-    /// How many of them are news, and not about what was dropped.
+    /// How many of the lines are news, rather than reports of dropped lines.
     lines: u64,
-    /// How many dropped lines it tells about.
+    /// How many dropped lines the batch reports.
     dropped: u64,
 }
 
 impl Queue {
-    /// Whether an event of that place may become a line now. If not it is counted, and told about with `example`.
+    /// Whether an event of that place may become a line now. If not, it is counted, and reported with `example`.
     pub(super) fn admit(
         &self,
         metadata: &Metadata<'_>,
@@ -78,7 +78,7 @@ impl Queue {
             state.append(summary.as_bytes());
         }
         drop(state);
-        // The writer has to say it if nothing of the kind follows.
+        // The writer has to report it if no line of the kind follows.
         if !admitted && !waits_already {
             self.work.notify_one();
         }
@@ -129,7 +129,7 @@ impl Queue {
     /// Says that `batch` could not be written.
     pub(super) fn failed(&self, batch: &Batch) {
         let mut state = self.lock();
-        // Told about already, in vain.
+        // The report of these failed, too.
         state.dropped += batch.dropped;
         state.drop_lines(batch.lines);
     }
@@ -197,7 +197,7 @@ impl State {
         }
     }
 
-    /// Gives `waiting` to the writer, and says behind it what was dropped since it was full.
+    /// Gives `waiting` to the writer, with a report behind it of what was dropped since it was full.
     fn hand_over(&mut self, batch: &mut Batch) {
         batch.bytes.clear();
         std::mem::swap(&mut batch.bytes, &mut self.waiting);

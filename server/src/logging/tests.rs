@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// Longer than any of it takes.
+/// Longer than any of this takes.
 const SOON: Duration = Duration::from_secs(20);
 
 /// A log of its own, which lives for ever as the process' does, and what is to be logged to it.
@@ -16,7 +16,7 @@ fn queue() -> &'static Queue {
     Box::leak(Box::default())
 }
 
-/// Everything that is written of `queue` until it is empty.
+/// Everything that is written from `queue` until it is empty.
 fn written(queue: &'static Queue) -> String {
     let (reader, writer) = io::pipe().unwrap();
     thread::spawn(move || writer::run(queue, writer));
@@ -55,7 +55,7 @@ fn a_log_that_nobody_reads_holds_nobody_up_and_says_what_it_dropped() {
             tracing::debug!(number, "{:200}", "");
         }
     });
-    // Nobody has read a byte. The end doesn't wait for that either.
+    // Not a byte has been read. The end doesn't wait for a reader either.
     queue.finish(Instant::now() + Duration::from_millis(50));
     let dropped = queue.lines_dropped();
     assert!(dropped > 0, "this is more than a pipe and the queue hold");
@@ -99,7 +99,7 @@ fn a_flood_of_one_kind_hides_no_other() {
     let left_out: u64 = text.lines().filter_map(left_out).sum();
     let written = text.matches("the store fails number=").count() as u64;
     assert_eq!(written + left_out, LINES, "{text}");
-    // The allowance of one second, or of some more on a machine that stands still.
+    // The allowance of one second, or of a few more on a machine that stands still.
     assert!(written < LINES / 2, "{written} lines");
     assert!(text.contains("the store is full"), "{text}");
 }

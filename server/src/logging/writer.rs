@@ -1,6 +1,7 @@
 //! The thread that writes the log.
 //!
-//! It alone waits for whoever reads standard error. A reader that is gone for good (EPIPE) costs the lines and nothing else.
+//! Only this thread waits for the reader of standard error. A reader that is gone for good (EPIPE) costs the lines and nothing
+//! else.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,7 +23,7 @@ pub(super) fn run(queue: &Queue, out: impl AsFd) -> Infallible {
     }
 }
 
-/// Without the standard library's lock, which a write that waits would keep from a panic's last words.
+/// Avoids the standard library's lock: a write that waits would hold it, and a panic's last words need it.
 fn write_all(out: BorrowedFd<'_>, mut bytes: &[u8]) -> nix::Result<()> {
     while !bytes.is_empty() {
         match write(out, bytes) {

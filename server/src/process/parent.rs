@@ -1,13 +1,14 @@
 //! `--exit-with-parent`: the process that started this one, and its end.
 //!
-//! A program that starts a server for itself, for example by socket activation, may be killed; the server would go on
-//! and keep its image locked. `PR_SET_PDEATHSIG` is the customary way to notice, but its signal comes when the *thread* ends
-//! that started the child, which a program with threads may well do while it lives. A pidfd is about the process.
+//! A program that starts a server for itself, for example by socket activation, may be killed. The server would then go on and
+//! keep its image locked. `PR_SET_PDEATHSIG` is the customary way to notice. But its signal comes when the *thread* that
+//! started the child ends, and in a program with threads that may well happen while the program lives. A pidfd is about the
+//! process.
 //!
 //! # A parent that ends early
-//! A process whose parent has ended is given to init (or to a subreaper). So the parent is asked for twice, with the pidfd
-//! opened in between: when the answers agree, the pidfd is the parent's, even if numbers of processes are used again. One
-//! that had ended before the first question can be told only where init has become the parent.
+//! A process whose parent has ended is given to init (or to a subreaper). So the parent's number is asked for twice, and the
+//! pidfd is opened in between. If the answers agree, the pidfd is the parent's, even if process numbers are used again. A
+//! parent that had ended before the first question can be recognised only where init has become the parent.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -17,7 +18,7 @@ use nix::unistd::{Pid, getppid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// The process that adopts those whose parents have ended.
+/// The process that adopts orphans.
 const INIT: Pid = Pid::from_raw(1);
 
 /// Why the parent can't be watched.
@@ -38,7 +39,7 @@ impl Parent {
     /// Takes hold of it. To be called early.
     ///
     /// # Errors
-    /// It is gone, or the system knows no pidfd.
+    /// The parent is gone, or the system knows no pidfd.
     pub fn find() -> Result<Self, ParentError> {
         let parent = getppid();
         if parent == INIT {
@@ -60,7 +61,7 @@ impl Parent {
     /// Needs a runtime.
     ///
     /// # Errors
-    /// The reactor doesn't take it.
+    /// The reactor refuses it.
     pub fn watch(self) -> io::Result<WatchedParent> {
         // SAFETY: the AsyncFd owns the descriptor, and an OwnedFd is the same open file until it is dropped.
         let watched = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) }?;
@@ -88,7 +89,7 @@ fn pidfd_open(process: Pid) -> io::Result<OwnedFd> {
         Ok(fd) if fd >= 0 => fd,
         _ => return Err(io::Error::last_os_error()),
     };
-    // SAFETY: the system has just opened it, for nobody else. It closes with an exec.
+    // SAFETY: the system has just opened it, and nothing else owns it. It closes with an exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -106,7 +107,7 @@ mod tests {
         let watched = Parent(pidfd_open(pid).unwrap()).watch().unwrap();
         let early = tokio::time::timeout(Duration::from_millis(50), watched.ended()).await;
         assert!(early.is_err(), "it lives");
-        // Its input ends, and so does it.
+        // Its input ends, and so the child ends.
         drop(child.stdin.take());
         watched.ended().await;
         child.wait().unwrap();

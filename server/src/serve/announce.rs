@@ -6,7 +6,7 @@ use std::io::{self, Write as _};
 use super::Server;
 use crate::listener::Listener;
 
-/// The Unix socket of the hint for a server that listens on TCP only.
+/// The Unix socket in the hint of a server that listens on TCP only.
 const UNIX_EXAMPLE: &str = "/tmp/weir.sock";
 
 /// The server's addresses and how to use them.
@@ -91,7 +91,7 @@ impl Announcement {
         text
     }
 
-    /// Prints it in one write. A closed standard output is no reason not to serve.
+    /// Prints it in one write. A server whose standard output is closed can still serve.
     pub(super) fn print(&self) {
         let mut out = io::stdout().lock();
         if let Err(error) = out
@@ -103,13 +103,13 @@ impl Announcement {
     }
 }
 
-/// For a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
     if word.bytes().all(plain) {
         word.to_owned()
     } else if word.chars().any(char::is_control) {
-        // As bash and others read it; nothing of it reaches the terminal as it is.
+        // In the notation of bash and others, so no control character reaches the terminal.
         let bytes = word.bytes();
         let escaped = bytes.map(|byte| match byte {
             b'\'' | b'\\' | 0..0x20 | 0x7f.. => format!("\\x{byte:02x}"),

@@ -1,8 +1,8 @@
 //! What is wrong with settings, as far as it can be told without changing anything.
 //!
-//! `weir serve` looks at this before it binds and creates anything, and `weir config check` looks at nothing else. So what the one
-//! refuses the other refuses too. What depends on the moment isn't looked at, as it is no fault of the words: the very server
-//! whose next configuration is checked may be using a port or an image now.
+//! `weir serve` checks this before it binds and creates anything, and `weir config check` checks nothing else. So both refuse
+//! the same settings. What depends on the moment isn't checked, because it isn't the fault of the settings: a port or an image
+//! may be in use by the very server that will get this configuration.
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ fn check_exports(exports: &[ExportSettings]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The one name of a file that exists, or of one that would be created in a folder that exists.
+/// The canonical name of a file that exists, or of one that would be created in a folder that exists.
 fn canonical(path: &Path) -> Option<PathBuf> {
     if let Ok(path) = path.canonicalize() {
         return Some(path);

@@ -28,7 +28,7 @@ impl RunningCommand {
             .arg(command)
             .env("uri", announcement.uri())
             .kill_on_drop(true);
-        // Not set rather than empty, so that `${admin:?}` says what is missing.
+        // Unset rather than empty, so that `${admin:?}` says what is missing.
         match announcement.admin() {
             Some(admin) => shell.env("admin", admin),
             None => shell.env_remove("admin"),

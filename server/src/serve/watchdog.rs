@@ -1,9 +1,9 @@
-//! The service manager's watchdog: it kills a service that doesn't report in time that it is alive, and starts it again.
+//! The service manager's watchdog: it kills and restarts a service that doesn't report in time that it is alive.
 //!
-//! The server reports from the start to the very end, the final flush included, at half of the time that the manager allows
-//! (`WATCHDOG_USEC`). It reports only while it works: before each report a task of its own must come to run, and the table of
-//! connections, which every session enters, must be free. A runtime whose workers are all stuck reports nothing. A store that hangs
-//! is no reason to be killed: what is dirty would be lost.
+//! The server reports from its start to its very end, the final flush included, at half of the time that the manager allows
+//! (`WATCHDOG_USEC`). It reports only while it works: before each report a task must get its turn to run, and the table of
+//! connections, which every session enters, must be free. A runtime whose workers are all stuck reports nothing. A store that
+//! hangs is no reason to kill the server: dirty data would be lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(super) fn start(connections: &Arc<ConnectionTable>) {
     ));
 }
 
-/// Reports whenever `period` is over and `answers` has come to its end.
+/// Reports at the end of each `period`, once `answers` has finished.
 async fn feed(period: Duration, answers: impl AsyncFn(), say: impl AsyncFn()) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -53,7 +53,7 @@ mod tests {
 
     use super::*;
 
-    /// For how many seconds, and how often it was said meanwhile, at a limit of 10 s.
+    /// The reports within so many seconds, at a limit of 10 s.
     async fn said(seconds: u64, answers: impl AsyncFn()) -> u32 {
         let said = Cell::new(0);
         let feeding = feed(Duration::from_secs(5), answers, async || {

@@ -1,4 +1,4 @@
-//! What a user should know about what was asked for, though nothing forbids it.
+//! What a user should know about settings that are allowed but may be mistakes.
 
 use weir_cache::QuotaStats;
 
@@ -6,7 +6,7 @@ use crate::resources::MachineMemory;
 use crate::settings::ExportSettings;
 use crate::size::Size;
 
-/// Below this a size is rather a figure that lacks its unit: no file system is as small.
+/// A smaller size is probably a figure that lacks its unit: no file system is as small.
 const DISK_BYTES_MIN: u64 = 1 << 20;
 
 /// Remarks about an export of that size, with that quota.

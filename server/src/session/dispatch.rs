@@ -11,7 +11,7 @@ use super::transmission::{Phase, Taken, Transmission};
 use super::{Ticket, status};
 use crate::limits::STATUS_BYTES_MAX;
 
-/// Requests taken per turn: a few hundred microseconds of work, after which other connections have theirs.
+/// Requests taken per turn: a few hundred microseconds of work, after which other connections have their turn.
 const REQUESTS_PER_TURN: usize = 256;
 
 impl Transmission<'_> {
@@ -45,7 +45,7 @@ impl Transmission<'_> {
         let payload_length = request.payload_length() as usize;
         let complete = payload_length <= payload.len();
         if !complete && payload_length <= BUFFERED_PAYLOAD_MAX {
-            // More of it and of those behind it comes with the next read.
+            // The rest of it, and of those behind it, comes with the next read.
             self.large_payloads = false;
             return Ok(false);
         }
@@ -96,7 +96,7 @@ impl Transmission<'_> {
         .map_err(wire_error)
     }
 
-    /// Begins what never has an answer at hand.
+    /// Begins a request of a kind that never has an answer at hand.
     fn operate(&mut self, ticket: Ticket) {
         let cache = self.cache.clone();
         let context = self.contexts.of(ticket.request.command).clone();
@@ -133,7 +133,7 @@ impl Transmission<'_> {
         self.meter.answered(ticket, outcome.is_err());
     }
 
-    /// The outcome of a request, and for a FLUSH or FUA also what was lost behind this client's back since its last one.
+    /// The outcome of a request. For a FLUSH or FUA it includes what was lost behind this client's back since its last one.
     pub(super) fn with_losses(
         &mut self,
         request: &Request,
@@ -142,11 +142,12 @@ impl Transmission<'_> {
         if request.command != Command::FLUSH && !request.flags.contains(CommandFlags::FUA) {
             return outcome;
         }
-        // A failure that says nothing of the store's (no space, not supported) is no news of a loss either.
+        // An error other than EIO (no space, not supported) doesn't tell the client of a loss, so the loss is kept for a later
+        // request.
         if outcome.is_err_and(|error| error != NbdError::IO) && request.command != Command::FLUSH {
             return outcome;
         }
-        // Looked at even if the request has failed by itself: then that has told the client.
+        // Looked at even if the request itself has failed: that failure has then told the client.
         let lost = self.cache.lost_data().check_and_advance(&mut self.losses);
         outcome.and(lost.map_or(Ok(()), |errno| Err(wire_error(errno))))
     }

@@ -1,14 +1,13 @@
 //! Fault rules on requests, and the state of the export as a device: what they do to a request.
 //!
-//! Nothing here is on the path of a request unless something is set for requests like it: rules cost one relaxed load to ask
-//! for, a device two.
-//! A request that a rule has taken (or that a frozen device keeps waiting) is carried out apart from the hot paths, with
-//! its data in one buffer of its own, so that every action is a few plain lines. It waits for delays and hangs holding
-//! nothing but its payload.
+//! Nothing here is on the path of a request unless something is set for requests like it: asking for rules costs one relaxed
+//! load, asking for a device two. A request that a rule has taken (or that a frozen device keeps waiting) is carried out apart
+//! from the hot paths, with its data in one buffer of its own, so that every action is a few plain lines. While it waits for
+//! delays and hangs it holds nothing but its payload.
 //!
-//! These buffers lie beside the cache and count twice: for the connection, like all that is worked on for it, and for
-//! the export ([`held`](crate::held)). At either limit the connection isn't read. A READ or BLOCK_STATUS takes its room when
-//! it is about to be carried out, and gives it back when its data is sent.
+//! These buffers lie beside the cache. They count twice: for the connection, like all work in progress for it, and for the
+//! export ([`held`](crate::held)). While either limit is reached the connection isn't read. A READ or BLOCK_STATUS takes its
+//! room when it is about to be carried out, and gives it back when its data is sent.
 
 use std::sync::Arc;
 
@@ -37,9 +36,9 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// There is room for all of the payload, which is `length` bytes long.
+    /// There is room for the whole payload, which is `length` bytes long.
     pub(super) fn begin(&mut self, length: usize, held: HeldBytes) {
-        // Exactly as much: a buffer that grows by itself takes twice what is in it.
+        // Exactly that much: a buffer that grows by itself takes twice what is in it.
         self.data.reserve_exact(length);
         self.held = Some(held);
     }
@@ -52,11 +51,11 @@ struct Data {
     held: Option<HeldBytes>,
 }
 
-/// A request that a rule has taken, when it is done.
+/// A request that a rule has taken, once it is done.
 #[derive(Debug)]
 pub(super) struct Faulted {
     ticket: Ticket,
-    /// What a READ has read, or a BLOCK_STATUS' chunks.
+    /// What a READ has read, or the chunks of a BLOCK_STATUS.
     outcome: Result<Data, NbdError>,
     ending: Ending,
 }
@@ -74,7 +73,7 @@ enum Ending {
     CutOff,
 }
 
-/// The range that a request is about; FLUSH has none, whatever its fields say.
+/// The range that a request is about. A FLUSH has none, whatever its fields say.
 fn range_of(request: &Request) -> (u64, u64) {
     match request.command {
         Command::FLUSH => (0, 0),
@@ -168,7 +167,7 @@ impl Transmission<'_> {
         }
     }
 
-    /// Nothing more is answered. What is under way is let go, not kept unpolled: others may wait for what it reads.
+    /// Answers nothing from here on. Drops what is under way instead of keeping it unpolled: others may wait for what it reads.
     fn drop_client(&mut self) {
         self.phase = Phase::Dropping;
         self.slow.clear();
@@ -218,7 +217,7 @@ impl Transmission<'_> {
         }
     }
 
-    /// Tells the device that sectors were rewritten, which makes bad ones good.
+    /// Tells the device that sectors were rewritten, which repairs bad ones.
     #[inline]
     pub(super) fn rewritten(&self, request: &Request) {
         if matches!(request.command, Command::WRITE | Command::WRITE_ZEROES)
@@ -307,7 +306,7 @@ async fn act(
                 u32::try_from(most).map_or(changed.length, |most| most.min(changed.length));
         }
         Some(Action::Misdirect(offset)) => {
-            // What would lie beyond the end falls off it.
+            // Data beyond the end is lost.
             let room = work.cache.size().saturating_sub(offset);
             changed.offset = offset;
             changed.length =
@@ -337,7 +336,7 @@ async fn act(
     Ok(outcome)
 }
 
-/// Damages `data`: beside the threads that serve clients where it is long.
+/// Damages `data`. Long data is damaged beside the threads that serve clients.
 async fn damaged(damage: Damage, seed: u64, mut data: Vec<u8>) -> Vec<u8> {
     let is_short = data.len() <= SLICE_BYTES;
     let apply = move || {
@@ -384,7 +383,7 @@ async fn read(work: &Work, request: &Request) -> Result<Vec<u8>, Errno> {
         data.resize(start + slice, 0);
         pages.copy_to(&mut data[start..]);
         at += slice as u64;
-        // What is in the cache is read without waiting: others are to have their turn after each slice.
+        // Data in the cache is read without waiting, so others get their turn after each slice.
         tokio::task::yield_now().await;
     }
     Ok(data)

@@ -1,8 +1,8 @@
 //! From the greeting to the transmission phase, driven by the protocol's state machine.
 //!
-//! Speed doesn't matter here, bounds do: the whole handshake has one deadline, reads are small, and the state machine keeps
-//! at most one option's data. A server that shuts down answers options with ERR_SHUTDOWN for a short while; a killed
-//! connection ends at once.
+//! Speed doesn't matter here, but bounds do: the whole handshake has one deadline, reads are small, and the state machine keeps
+//! at most one option's data. A server that shuts down answers options with ERR_SHUTDOWN for a short while; a killed connection
+//! ends at once.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -17,10 +17,10 @@ use super::socket::Socket;
 use super::{SHUTDOWN_GRACE, SessionContext};
 use crate::connection::Connection;
 
-/// How much is read at once. Options are short; clients send one and wait for the answer.
+/// How much is read at once. Options are short, and clients send one and wait for the answer.
 const READ_BYTES: usize = 4 << 10;
 
-/// Negotiates with the client. Returns what was agreed on, and what was received beyond it.
+/// Negotiates with the client. Returns what was agreed on, and the bytes that were received beyond it.
 pub(super) async fn negotiate(
     stream: &Socket,
     connection: &Connection,
@@ -101,7 +101,7 @@ async fn talk(
         let advance = machine.advance(&input, &*context.exports, &mut output);
         input.advance(advance.consumed);
         if let Step::Close(reason) = advance.step {
-            // The peer may have gone already, and has nothing to lose.
+            // The peer may have gone already, and then loses nothing.
             let _ = send(stream, &mut output).await;
             return Err(reason.into());
         }

@@ -1,24 +1,26 @@
-//! Noticing that the client is gone, also while none of its input is wanted.
+//! Noticing that the client is gone, even while none of its input is wanted.
 //!
-//! A request whose client is gone was never acknowledged and never will be; whoever comes after may have written the same
-//! place and been told so. What such a client asked for and has not begun must therefore not begin.
+//! A request of a client that is gone was never acknowledged and never will be. Another client may since have written the same
+//! place and been told so. So a request of such a client must not begin if it hasn't begun yet.
 //!
 //! # The rule
 //! The end of a connection is *known* when the kernel announces that the client sends no more (it closed, shut its half down,
-//! or was reset), when a transfer fails, or when the session ends it by itself (killed, stalled, an error, a fault rule). The
-//! session looks for it before each turn and before each time that it polls what is under way. From then on nothing of it
-//! begins: no request that lies in the input buffer or in the socket, none that was taken and not polled, none that waits for
-//! memory, for the session's limits, for the throttle, a guard, a fault rule or a frozen device, and no further slice or
-//! region of one that is under way. All of these are futures of the session, which are dropped with it. What holds a guard or was
-//! handed to the store is completed by tasks of the cache. What was taken before the end was known has legitimately begun.
+//! or was reset), when a transfer fails, or when the session itself ends it (killed, stalled, an error, a fault rule). The
+//! session checks for it before each turn and each time before it polls what is under way. From then on nothing of the
+//! connection begins: no request that lies in the input buffer or in the socket; none that was taken and not polled; none that
+//! waits for memory, for the session's limits, for the throttle, a guard, a fault rule or a frozen device; and no further slice
+//! or region of a request that is under way. All of these are futures of the session, which are dropped with it. Work that
+//! holds a guard or was handed to the store is completed by tasks of the cache. A request that began before the end was known
+//! was allowed to begin.
 //!
-//! A client that said NBD_CMD_DISC is owed all that it asked for before. A goodbye may still be unread when the end is announced,
-//! behind requests that wait for limits; so the session [looks ahead](goodbye_ahead) for it before it gives a client up.
+//! A client that said NBD_CMD_DISC is owed everything that it asked for before. A goodbye may still be unread when the end is
+//! announced, behind requests that wait for limits. So the session [looks ahead](goodbye_ahead) for it before it gives a client
+//! up.
 //!
 //! # How
-//! An end of file can only be read behind everything else, and a session that wants no input doesn't read. But the
-//! kernel also announces it, whatever is unread. One future per connection waits for that from the start; it is polled with a waker
-//! that raises a flag, so that looking is one load, and a lock only when there is news.
+//! An end of file can only be read behind everything else, and a session that wants no input doesn't read. But the kernel also
+//! announces it, however much is unread. One future per connection waits for that announcement from the start. It is polled
+//! with a waker that raises a flag, so a look costs one load, and a lock only when there is news.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,7 +41,7 @@ pub(super) struct Hangup<'a> {
 
 #[derive(Debug)]
 struct News {
-    /// `ended` wants to be polled.
+    /// `ended` needs to be polled.
     there: AtomicBool,
     session: AtomicWaker,
 }
@@ -73,7 +75,7 @@ impl<'a> Hangup<'a> {
         self.news.there.load(Ordering::Acquire)
     }
 
-    /// Whether the client has sent its last byte. Not to be called again after it has said so.
+    /// Whether the client has sent its last byte. Must not be called again after it has said so.
     pub(super) fn look(&mut self) -> bool {
         self.news.there.store(false, Ordering::Release);
         let waker = Waker::from(Arc::clone(&self.news));
@@ -83,7 +85,7 @@ impl<'a> Hangup<'a> {
             .is_ready()
     }
 
-    /// Wakes `task` at news; says whether there are some.
+    /// Wakes `task` at news; says whether there is some.
     pub(super) fn poll_news(&self, task: &Context<'_>) -> bool {
         self.news.session.register(task.waker());
         self.has_news()

@@ -1,7 +1,7 @@
 //! The receive buffer of a connection.
 //!
 //! One `read` takes in as many requests as the socket holds. The memory exists only while the connection is in use:
-//! [`Input::release`] gives it back, the next read takes it anew.
+//! [`Input::release`] gives it back, and the next read allocates it again.
 
 use std::io::{self, IoSliceMut};
 
@@ -11,11 +11,11 @@ use super::socket::Socket;
 /// writes with their headers arrive in one system call.
 pub(super) const INPUT_BYTES: usize = 256 << 10;
 
-/// How much is read at once while large writes arrive: a few headers. What is read beyond a header is payload that has to
-/// be copied, whereas payload left in the socket goes straight into pages.
+/// How much is read at once while large writes arrive: a few headers. Payload that is read along with a header has to be
+/// copied, whereas payload left in the socket goes straight into pages.
 pub(super) const INPUT_BYTES_BETWEEN_PAYLOADS: usize = 1 << 10;
 
-/// Bytes received and not yet understood.
+/// Bytes received and not yet parsed.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     /// Empty, [`INPUT_BYTES`] long, or just what is unread when the connection has become quiet.
@@ -53,7 +53,7 @@ impl Input {
         self.received
     }
 
-    /// Bytes that were received and understood.
+    /// Bytes that were received and parsed.
     pub(super) fn consumed(&self) -> u64 {
         self.received - (self.end - self.start) as u64
     }
@@ -63,7 +63,7 @@ impl Input {
         self.fill_by(most, |buffer| stream.try_read(buffer))
     }
 
-    /// As [`Input::fill`], though nothing has announced that there is anything.
+    /// As [`Input::fill`], but without an announcement that there is anything to read.
     pub(super) fn fill_unannounced(&mut self, stream: &Socket, most: usize) -> io::Result<usize> {
         self.fill_by(most, |buffer| stream.try_read_unannounced(buffer))
     }
@@ -80,8 +80,8 @@ impl Input {
         Ok(count)
     }
 
-    /// Reads into `slices`, which hold `wanted` bytes, and what follows them behind what is in the buffer, at most
-    /// `most` bytes. Says how many bytes went into `slices`; zero is the end of the stream.
+    /// Reads into `slices`, which hold `wanted` bytes. What follows them goes behind what is in the buffer, at most `most`
+    /// bytes of it. Says how many bytes went into `slices`; zero is the end of the stream.
     pub(super) fn fill_behind<'s>(
         &'s mut self,
         stream: &Socket,
@@ -120,7 +120,7 @@ impl Input {
         end
     }
 
-    /// Puts `bytes` in front of everything: what the handshake had read too far.
+    /// Puts `bytes` in front of everything: the handshake had read them too early.
     pub(super) fn preload(&mut self, bytes: &[u8]) {
         assert!(self.unread().is_empty() && bytes.len() <= INPUT_BYTES);
         if !bytes.is_empty() {

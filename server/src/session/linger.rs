@@ -1,7 +1,7 @@
 //! Closing a connection whose client may still be sending.
 //!
-//! A socket that is closed with bytes unread resets the connection, and over TCP that throws away replies which are still on their
-//! way. So the server ends its own half, which the client sees as the end of the stream behind the last reply, and
+//! Closing a socket that has unread bytes resets the connection, and over TCP a reset throws away replies that are still on
+//! their way. So the server ends its own half, which the client sees as the end of the stream behind the last reply. It then
 //! throws away what comes until the client closes too.
 
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ pub(super) async fn linger(stream: &Socket, connection: &Connection, time: Durat
     }
     tokio::select! {
         () = connection.kill_token().cancelled() => {}
-        // However it ends, the connection is closed.
+        // The connection is closed however this ends.
         _ = tokio::time::timeout(time, drain(stream)) => {}
     }
 }

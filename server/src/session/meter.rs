@@ -1,7 +1,7 @@
 //! Counting answered requests without a clock read or a shared write per request.
 //!
-//! Requests that arrive in one batch share the time of the batch's wake-up, and those that are answered in it share the time
-//! after its flush: two clock reads per batch. [`Meter::publish`] then hands the sums to the connection's counters.
+//! Requests that arrive in one batch share the time of the batch's wake-up. Those that are answered in it share the time after
+//! its flush. That makes two clock reads per batch. [`Meter::publish`] then hands the sums to the connection's counters.
 
 use std::time::Instant;
 
@@ -12,9 +12,9 @@ use crate::connection::Counters;
 /// What was answered since the last publication.
 #[derive(Debug)]
 pub(super) struct Meter {
-    /// When the running batch began.
+    /// When the current batch began.
     batch: Instant,
-    /// Requests of the running batch, by command.
+    /// Requests of the current batch, by command.
     prompt: [Sum; COMMAND_ROWS],
     /// A bit for each row that `prompt` has something of.
     touched: u16,
@@ -44,7 +44,7 @@ impl Meter {
         self.batch = now;
     }
 
-    /// When the running batch began.
+    /// When the current batch began.
     #[inline]
     pub(super) fn batch(&self) -> Instant {
         self.batch

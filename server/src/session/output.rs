@@ -1,20 +1,20 @@
 //! What is to be sent.
 //!
 //! A [`Queue`] is a list of segments. A segment's bytes lie either in one shared byte buffer (headers, block status) or in
-//! referenced pages, from where one vectored write sends them without a copy. Neighbouring headers are one segment, so
-//! the replies to thirty-two writes are a single slice to the kernel. References are given back as soon as their bytes
-//! have been taken by the socket.
+//! referenced pages, and one vectored write sends them from there without a copy. Neighbouring headers are one segment, so the
+//! replies to thirty-two writes are a single slice to the kernel. References are given back as soon as the socket has taken
+//! their bytes.
 //!
 //! # What is kept counts
-//! A client that doesn't read must not make the server keep more than a set amount for it. So what counts is not how much waits
-//! to be sent but what that holds: a reference pins a whole page, however little of it is sent. A few bytes are therefore
-//! copied and not referenced ([`COPIED_BYTES_MAX`]). What lies outside the cache, the byte buffer, has a bound of its own,
-//! [`REPLY_BYTES_MAX`]. Data that fault rules have had their hands on is in buffers of its own, and counts for the whole export as
-//! well ([`held`](crate::held)) until it is sent.
+//! A client that doesn't read must not make the server keep more than a set amount of memory for it. So the count is not of the
+//! bytes that wait to be sent but of the memory that they hold: a reference pins a whole page, however little of it is sent. A
+//! few bytes are therefore copied instead of referenced ([`COPIED_BYTES_MAX`]). The byte buffer, which lies outside the cache,
+//! has a bound of its own, [`REPLY_BYTES_MAX`]. Data that fault rules have handled is in buffers of its own, and counts for the
+//! whole export as well ([`held`](crate::held)) until it is sent.
 //!
-//! [`Output`] adds what streamed replies need. A simple reply's data must follow its header without anything between, yet
-//! a reply larger than memory allows is produced slice by slice. While one is being sent the output is *held*: other
-//! replies wait in a second queue. Structured chunks may mix, so there nothing is held.
+//! [`Output`] adds what streamed replies need. A simple reply's data must follow its header with nothing between them, but a
+//! reply larger than memory allows is produced slice by slice. While one is being sent the output is *held*: other replies wait
+//! in a second queue. Structured chunks may mix, so with them nothing is held.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -30,19 +30,19 @@ use crate::limits::{PINNED_BYTES_MAX, PINNED_BYTES_MIN, PINNED_SHARE, REPLY_BYTE
 /// The most slices that one `writev` takes (UIO_MAXIOV).
 const SLICES_MAX: usize = 1024;
 
-/// Bytes that one `writev` is offered: what a Unix socket holds with the buffer that it is given here (see
-/// `SEND_BUFFER_BYTES`). What it doesn't take is gathered, handed to the kernel and thrown away, once per attempt.
+/// Bytes that one `writev` is offered: what a Unix socket holds with the buffer that the server gives it (see
+/// `SEND_BUFFER_BYTES`). Bytes that it doesn't take are gathered, handed to the kernel and thrown away, once per attempt.
 const CALL_BYTES_MAX: usize = 1 << 20;
 
-/// READs up to this length are copied into the byte buffer. Many of them that wait would otherwise pin a page each, and a slice
+/// READs up to this length are copied into the byte buffer. Otherwise each of many waiting READs would pin a page, and a slice
 /// costs the kernel more than so short a copy.
 pub(super) const COPIED_BYTES_MAX: usize = PAGE_SIZE / 4;
 
-/// A byte buffer that has grown beyond this is freed once it was sent: an occasional long block status must not stay with
-/// every connection.
+/// A byte buffer that has grown beyond this is freed after it was sent: the memory of an occasional long block status must not
+/// stay with every connection.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// What [`Place::Zeroes`] segments are sent from, again and again.
+/// What all [`Place::Zeroes`] segments are sent from.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Where a segment's bytes are.
@@ -52,11 +52,11 @@ enum Place {
     Bytes,
     /// In pages.
     Pages,
-    /// In pages, and not to be sent: zeroes that a hole chunk stands for.
+    /// In pages, but not sent: zeroes that a hole chunk stands for.
     Skipped,
     /// Nowhere: zeroes.
     Zeroes,
-    /// In a buffer of its own, which goes when all of it was sent.
+    /// In a buffer of its own, which is freed when all of it was sent.
     Own,
 }
 
@@ -97,7 +97,7 @@ pub(super) struct Queue {
     bytes_sent: usize,
     /// What [`Place::Pages`] and [`Place::Skipped`] segments hold, in order.
     pages: FrameRefs,
-    /// What [`Place::Own`] segments are the rests of, in order.
+    /// The unsent rests of [`Place::Own`] segments, in order.
     own: VecDeque<OwnData>,
     /// How many bytes these have.
     own_bytes: usize,
@@ -147,7 +147,7 @@ impl Queue {
         self.extend(Place::Bytes, bytes.len());
     }
 
-    /// Appends a reply's data without copying it. `held` is given back with its memory.
+    /// Appends a reply's data without copying it. `held` is given back together with its memory.
     pub(super) fn push_own(&mut self, bytes: Vec<u8>, held: HeldBytes) {
         if !bytes.is_empty() {
             self.extend(Place::Own, bytes.len());
@@ -158,14 +158,14 @@ impl Queue {
 
     /// Where a read's pages are appended before their segment is.
     ///
-    /// What is put here becomes part of the queue by [`Self::commit_pages`] or [`Self::commit_skipped`], or is taken out
-    /// again with [`FrameRefs::truncate`], before anything else is done with the queue.
+    /// What is put here becomes part of the queue by [`Self::commit_pages`] or [`Self::commit_skipped`], or is taken out again
+    /// with [`FrameRefs::truncate`]. One of the two must happen before anything else is done with the queue.
     #[inline]
     pub(super) fn staging(&mut self) -> &mut FrameRefs {
         &mut self.pages
     }
 
-    /// The staged pages from piece `first` on, as far as all or none of them are known to be zeroes.
+    /// The longest run of staged pages from piece `first` on that are either all known to be zeroes or all not.
     pub(super) fn staged_run(&self, first: usize) -> Option<Run> {
         let mut pieces = self.pages.iter().skip(first);
         let piece = pieces.next()?;
@@ -204,7 +204,7 @@ impl Queue {
         self.extend(Place::Bytes, self.bytes.len() - before);
     }
 
-    /// Passes over the next `length` staged bytes: they are zeroes that the client is told of in another way.
+    /// Passes over the next `length` staged bytes: they are zeroes, and the client is told of them in another way.
     pub(super) fn commit_skipped(&mut self, length: usize) {
         self.extend(Place::Skipped, length);
     }
@@ -241,7 +241,7 @@ impl Queue {
         other.bytes_sent = 0;
     }
 
-    /// Gives the socket what one call can carry. Says how much was taken, and whether that was all of it.
+    /// Gives the socket as much as one call can carry. Says how much was taken, and whether that was all of it.
     fn send(&mut self, stream: &Socket) -> io::Result<(usize, bool)> {
         self.drop_skipped();
         let mut slices = recycle(mem::take(&mut self.spare));
@@ -378,7 +378,7 @@ pub(super) struct Output {
     /// Replies that wait until a streamed simple reply is complete.
     held: Queue,
     is_held: bool,
-    /// Nobody takes replies any more: they are thrown away.
+    /// Replies are thrown away, because no client takes them any more.
     is_muted: bool,
     /// Bytes sent on this connection so far.
     sent: u64,
@@ -414,12 +414,12 @@ impl Output {
         &mut self.sending
     }
 
-    /// From here on other replies wait.
+    /// Makes other replies wait from here on.
     pub(super) fn hold(&mut self) {
         self.is_held = true;
     }
 
-    /// The streamed reply is complete: what waited follows it.
+    /// The streamed reply is complete: the replies that waited follow it.
     pub(super) fn resume(&mut self) {
         if mem::take(&mut self.is_held) {
             self.sending.append(&mut self.held);
@@ -448,15 +448,14 @@ impl Output {
         self.sending.own_bytes + self.held.own_bytes
     }
 
-    /// Whether so much is kept that no further request is to be taken.
+    /// Whether so much is kept that no further request may be taken.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.pinned() >= self.pinned_max
             || self.sending.buffered() + self.held.buffered() >= REPLY_BYTES_MAX
     }
 
-    /// Whether the streamed reply is to wait for the socket. Apart from [`Self::is_full`], as what is held can't be sent
-    /// before the stream goes on.
+    /// Whether the streamed reply must wait for the socket. Held replies don't count: they can't be sent before the stream ends.
     pub(super) fn is_stream_full(&self) -> bool {
         self.sending.pinned() >= self.pinned_max || self.sending.buffered() >= REPLY_BYTES_MAX
     }
@@ -466,7 +465,7 @@ impl Output {
         self.sent
     }
 
-    /// Throws away what waits, and all that comes: nobody takes it. A streamed reply must be over, or dropped.
+    /// Throws away what waits and all that comes, because no client takes it. A streamed reply must be over, or dropped.
     pub(super) fn mute(&mut self) {
         self.is_muted = true;
         self.resume();

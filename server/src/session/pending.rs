@@ -1,7 +1,7 @@
 //! The requests of a session that couldn't be answered at once.
 //!
-//! A request is begun when the session next polls, before any that has finished is looked at: a disk that has just given its
-//! answers works on the next questions while these answers are sent.
+//! A new request is begun when the session next polls, before any finished request is looked at. So a disk that has just given
+//! its answers works on the next requests while these answers are sent.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -14,7 +14,7 @@ use super::slow::{Finished, SlowFuture};
 /// Requests under way, in no order.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// Not polled yet. Nothing of it is done, apart from parts of a WRITE that were begun while its payload was received.
+    /// Not polled yet. None of its work is done, apart from parts of a WRITE that were begun while its payload was received.
     new: VecDeque<SlowFuture>,
     begun: FuturesUnordered<SlowFuture>,
 }
@@ -37,7 +37,7 @@ impl Pending {
         !self.new.is_empty()
     }
 
-    /// Lets go of all.
+    /// Drops all requests.
     pub(super) fn clear(&mut self) {
         self.new.clear();
         self.begun.clear();
@@ -48,7 +48,7 @@ impl Pending {
         while let Some(mut request) = self.new.pop_front() {
             match request.as_mut().poll(task) {
                 Poll::Ready(finished) => return Some(finished),
-                // Polled once more there, which lets it wake up alone.
+                // Polled once more there, so that it can wake up alone.
                 Poll::Pending => self.begun.push(request),
             }
         }

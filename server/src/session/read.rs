@@ -1,22 +1,23 @@
-//! READ: hits inline, misses as futures, and what is larger than a slice as a stream of slices.
+//! READ: hits inline, misses as futures, and READs larger than a slice as a stream of slices.
 //!
 //! # Streams
-//! A READ may be as long as the largest payload, and the cache need not have so many pages. It is therefore read slice by
-//! slice, a few of them at a time, while the client takes what was read before. One such READ is under way per
-//! connection; others queue behind it, and shorter requests pass it by.
+//! A READ may be as long as the largest payload, and the cache may have fewer pages than that. It is therefore read slice by
+//! slice, a few of them at a time, while the client takes what was read before. One such READ is under way per connection;
+//! others queue behind it, and shorter requests pass it by.
 //!
-//! Structured replies have a chunk per slice. A simple reply, or the one data chunk that DF asks for, promises all its data in its
-//! header; while one is being streamed other replies are held back.
+//! Structured replies have one chunk per slice. A simple reply, or the one data chunk that DF asks for, promises all its data
+//! in its header. While one is being streamed other replies are held back.
 //!
 //! # Errors in the middle
-//! A chunk can say where the data ends. Behind a DF chunk whose header is out zeroes fill what was promised, and an error
-//! chunk follows. A simple reply has no way to say anything once its header is out, so its header waits until the first few
-//! slices are there ([`SLICES_AHEAD`]; for most READs these are all) and an error is answered as such. It doesn't wait while memory is
-//! short, as the slices that are there pin some. An error after the header can only disconnect.
+//! A chunk can say where the data ends. If the header of a DF chunk is out, zeroes fill up what was promised, and an error
+//! chunk follows. A simple reply can't report an error once its header is out. So its header waits until the first few slices
+//! are there ([`SLICES_AHEAD`], which for most READs is all of them), and an error before that is answered as an error. The
+//! header doesn't wait while memory is short, because the slices that are there pin some. After an error behind the header the
+//! server can only disconnect.
 //!
-//! A device that becomes smaller under a READ is no such error: what is there is sent, and for the rest an error chunk, or an
-//! error instead of a simple reply whose header isn't out. Behind one whose header is out zeroes are sent: it is
-//! what a device that is grown again would show there, and a kernel whose connection is closed loses its device.
+//! If the device becomes smaller under a READ, the data that is there is sent. An error chunk stands for the rest, or an error
+//! instead of a simple reply whose header isn't out. If the header of a simple reply is out, zeroes are sent for the rest: a
+//! device that is grown again would show the same, and a kernel whose connection is closed loses its device.
 
 use std::task::{Context, Poll};
 
@@ -42,7 +43,7 @@ const SLICES_AHEAD: usize = 4;
 pub(super) struct SlicedRead {
     ticket: Ticket,
     framing: Framing,
-    /// Where the next slice to be asked for begins.
+    /// Where the next slice to be requested begins.
     asked: u64,
     /// Where the next slice to be framed, or kept, begins.
     framed: u64,
@@ -71,7 +72,7 @@ impl SlicedRead {
         }
     }
 
-    /// Whether another slice is to be asked for, as far as memory allows.
+    /// Whether another slice is to be requested, as far as memory allows.
     fn wants_slice(&self) -> bool {
         self.asked < self.end && self.slices.len() + self.kept_slices < SLICES_AHEAD
     }
@@ -166,7 +167,7 @@ impl Transmission<'_> {
         }
     }
 
-    /// The device has become smaller under a READ, of which only `pages` are there.
+    /// The device has become smaller under a READ, and only `pages` are there.
     #[cold]
     fn answer_cut_read(&mut self, ticket: &Ticket, pages: FrameRefs) {
         let request = &ticket.request;
@@ -183,7 +184,7 @@ impl Transmission<'_> {
         self.meter.answered(ticket, true);
     }
 
-    /// Moves the streamed READs on, as far as that goes without waiting.
+    /// Moves the streamed READs on as far as possible without waiting.
     pub(super) fn pump_sliced_reads(&mut self) -> Result<(), End> {
         while let Some(mut stream) = self.sliced_reads.pop_front() {
             while stream.wants_slice() && !self.output.is_stream_full() {
@@ -219,7 +220,7 @@ impl Transmission<'_> {
         ));
     }
 
-    /// Whether [`Self::pump_sliced_reads`] has something to do: what stopped it was sent meanwhile.
+    /// Whether [`Self::pump_sliced_reads`] has something to do: what stopped it has been sent meanwhile.
     pub(super) fn can_pump(&self) -> bool {
         let room = !self.output.is_stream_full();
         self.sliced_reads
@@ -249,7 +250,8 @@ impl Transmission<'_> {
                 return Ok(true);
             }
         }
-        // The slices that are kept pin memory that those to come may be waiting for: it is only waited for the backend then.
+        // The slices that are kept pin memory that later slices may be waiting for. So the session waits only for the backend
+        // then.
         if stream.kept_slices > 0 && self.cache.pool().is_short() {
             self.promise(&mut stream);
             progress = true;
@@ -303,7 +305,7 @@ impl Transmission<'_> {
         self.output.hold();
     }
 
-    /// The last `missing` bytes of a slice lie beyond the end that the device has now. Says whether the stream goes on.
+    /// The last `missing` bytes of a slice lie beyond the device's present end. Says whether the stream goes on.
     #[cold]
     fn cut_stream(&mut self, stream: &mut SlicedRead, missing: usize) -> bool {
         if stream.framing == Framing::Simple && stream.promised {
@@ -325,7 +327,7 @@ impl Transmission<'_> {
         Ok(())
     }
 
-    /// Ends a stream with an error, which its reply has a way to say.
+    /// Ends a stream with an error, which its reply is able to report.
     fn fail_stream(&mut self, stream: &SlicedRead, error: NbdError) {
         let request = &stream.ticket.request;
         if !stream.promised && (stream.framing.is_contiguous() || stream.framed == request.offset) {
@@ -365,7 +367,7 @@ fn commit(queue: &mut Queue, pieces: usize, length: u32) {
     }
 }
 
-/// Ends a reply in chunks: nothing is valid from `offset` on.
+/// Ends a reply in chunks with an error: nothing is valid from `offset` on.
 fn frame_error(queue: &mut Queue, cookie: u64, error: NbdError, offset: u64) {
     let mut chunk = Vec::new();
     encode_error_offset(&mut chunk, ChunkFlags::DONE, cookie, error, "", offset);
@@ -385,7 +387,7 @@ fn frame_chunks(queue: &mut Queue, cookie: u64, offset: u64, pieces: usize, is_l
         if run.zero {
             queue.push_bytes(&offset_hole(flags, cookie, at, length));
             if run.is_last {
-                // Nothing is staged behind them that has to stay in order.
+                // No staged page behind them has to stay in order.
                 queue.staging().truncate(piece);
             } else {
                 queue.commit_skipped(run.length);

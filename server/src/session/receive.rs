@@ -1,19 +1,19 @@
 //! WRITE: receiving payloads.
 //!
-//! A small payload that lies complete in the input buffer is copied into the cache at once. A larger one goes, slice by slice,
-//! into private page frames: first what the buffer holds already, the rest straight from the socket. No lock is held while the
-//! client sends, and a client that dies in the middle leaves only frames to be freed. A few slices of one WRITE may be with the
-//! cache while the next one is received. The WRITE is answered when all of them are stored.
+//! A small payload that lies complete in the input buffer is copied into the cache at once. A larger one goes into private page
+//! frames, slice by slice: first what the buffer holds already, then the rest straight from the socket. No lock is held while
+//! the client sends, and a client that dies in the middle leaves only frames to be freed. A few slices of one WRITE may be with
+//! the cache while the next one is received. The WRITE is answered when all of them are stored.
 //!
 //! # Memory is for what has arrived
-//! Frames for a slice that is still in the socket come out of a part of the cache that is set aside for that, and only if they
-//! are there at once. Otherwise the data gathers in the input buffer, which the connection has anyway. Frames are then taken,
-//! and waited for, for as much as lies there ([`GATHERED_BYTES`]). So a WRITE that waits for memory waits for the store and not
-//! for a client. Clients that announce much and send little hold up nobody: while other WRITEs are refused frames ahead of
-//! their data, such clients are disconnected (see [`watch`](super::watch)).
+//! Frames for a slice that is still in the socket come from a part of the cache that is set aside for that, and only if they
+//! are available at once. Otherwise the data gathers in the input buffer, which the connection has anyway. Frames are then
+//! taken, and waited for, only for as much as lies there ([`GATHERED_BYTES`]). So a WRITE that waits for memory waits for the
+//! store and not for a client. Clients that announce much and send little hold up no other client: while other WRITEs are
+//! refused frames ahead of their data, such clients are disconnected (see [`watch`](super::watch)).
 //!
-//! A refused WRITE's payload is thrown away as it comes, which takes no memory. So is the rest of a payload of which a part has
-//! failed.
+//! The payload of a refused WRITE is thrown away as it comes, which takes no memory. The same happens to the rest of a payload
+//! after a part of it has failed.
 
 use std::io;
 use std::mem;
@@ -33,19 +33,19 @@ use super::socket::Socket;
 use super::transmission::Transmission;
 use crate::held::{HeldBytes, HeldFuture};
 
-/// Payloads up to this size are received in the input buffer, several of them per system call, and copied. Beyond it the
-/// copy costs more than the system call that avoids it.
+/// Payloads up to this size are received in the input buffer, several of them per system call, and copied. Beyond this size the
+/// copy costs more than the system call that it saves.
 pub(super) const BUFFERED_PAYLOAD_MAX: usize = 32 << 10;
 
 /// Slices of one WRITE that are being stored at a time.
 const SLICES_STORED_MAX: usize = 4;
 
-/// How much of a slice is gathered in the input buffer before frames are taken for it: a store takes hardly longer for this much
-/// than for a page, and the buffer has room for more behind it.
+/// How much of a slice is gathered in the input buffer before frames are taken for it. A store takes hardly longer for this
+/// much than for a page, and the buffer has room for more behind it.
 const GATHERED_BYTES: usize = 64 << 10;
 const _: () = assert!(GATHERED_BYTES >= PAGE_SIZE && GATHERED_BYTES < INPUT_BYTES);
 
-/// Slices of memory that the pages of one payload are: it may begin and end within a page.
+/// Slices of memory that the pages of one payload make up: it may begin and end within a page.
 const IO_SLICES_MAX: usize = SLICE_BYTES / PAGE_SIZE + 1;
 
 /// A WRITE whose payload is being received.
@@ -56,26 +56,26 @@ pub(super) struct Receive {
     /// Bytes of the payload that belong to no slice yet.
     left: u64,
     stage: Stage,
-    /// Slices that couldn't be installed at once; hardly any WRITE has such.
+    /// Slices that couldn't be installed at once; hardly any WRITE has any.
     stored: Option<FuturesUnordered<PartFuture<()>>>,
     error: Option<NbdError>,
 }
 
-/// What is done with the bytes that come next.
+/// What is done with the next bytes.
 enum Stage {
     /// Find memory for the next slice.
     Allocate,
-    /// There is none ahead of its data: that gathers in the input buffer.
+    /// No memory is available ahead of the data, so the data gathers in the input buffer.
     Gathering,
-    /// So many bytes have arrived; memory for them is short.
+    /// This many bytes have arrived; memory for them is short.
     Waiting(PartFuture<Payload>, u64),
     /// They belong to this slice.
     Filling(Payload),
-    /// What fault rules keep is at its limit.
+    /// The memory that fault rules keep is at its limit.
     Crowded(HeldFuture, Box<Collector>),
-    /// They are thrown away.
+    /// The bytes are thrown away.
     Draining,
-    /// They are kept, for a fault rule.
+    /// The bytes are kept, for a fault rule.
     Collecting(Box<Collector>),
 }
 
@@ -115,7 +115,7 @@ impl Receive {
             }
     }
 
-    /// Whether it is the client's turn.
+    /// Whether the client is to send next.
     pub(super) fn wants_input(&self) -> bool {
         matches!(
             self.stage,
@@ -145,7 +145,7 @@ impl Receive {
         }
     }
 
-    /// There is room for what a fault rule wants.
+    /// There is room for the payload that a fault rule wants.
     fn collect(&mut self, held: HeldBytes) {
         if let Stage::Crowded(_, mut collector) = mem::replace(&mut self.stage, Stage::Draining) {
             collector.begin(self.ticket.request.length as usize, held);
@@ -161,13 +161,13 @@ impl Receive {
         }
     }
 
-    /// The next `count` bytes have a slice.
+    /// The next `count` bytes have got a slice.
     fn cut(&mut self, count: usize) {
         self.next += count as u64;
         self.left -= count as u64;
     }
 
-    /// How much to read at once while this gathers: its rest, and what may follow a payload.
+    /// How much to read at once while this gathers: the rest of the payload, and what may follow it.
     pub(super) fn most_gathered(&self, there: usize) -> usize {
         let rest = usize::try_from(self.left).map_or(INPUT_BYTES, |left| left - there);
         (rest + INPUT_BYTES_BETWEEN_PAYLOADS).min(INPUT_BYTES)
@@ -197,7 +197,7 @@ impl Transmission<'_> {
         if length == 0 {
             return self.answer(&ticket, Ok(()));
         }
-        // Also when this one came whole: the next one is then left in the socket, from where it isn't copied.
+        // Also when this payload came whole: the next one is then left in the socket, from where it isn't copied.
         self.large_payloads = length > BUFFERED_PAYLOAD_MAX;
         if complete && self.cache.slice_at(ticket.request.offset, length as u64) == length {
             let data = &self.input.unread()[..length];
@@ -313,7 +313,7 @@ impl Transmission<'_> {
         (count > 0).then_some(count)
     }
 
-    /// Takes memory for the next slice; while that is still in the socket, only if it is there at once.
+    /// Takes memory for the next slice. While that slice is still in the socket, takes memory only if it is available at once.
     fn allocate(&self, receive: &mut Receive) {
         let slice = self.cache.slice_at(receive.next, receive.left);
         if self.input.unread().len() >= slice {
@@ -352,7 +352,7 @@ impl Transmission<'_> {
         receive.cut(arrived);
     }
 
-    /// Stores the slice that is complete.
+    /// Stores the complete slice.
     fn store(&self, receive: &mut Receive) {
         let Stage::Filling(payload) = mem::replace(&mut receive.stage, Stage::Allocate) else {
             return;
@@ -376,7 +376,7 @@ impl Transmission<'_> {
         receive.stored.get_or_insert_default().push(part);
     }
 
-    /// All of a WRITE has been received: answers it when its slices are stored, and durable if it says FUA.
+    /// All of a WRITE has been received: answers it when its slices are stored, and also durable if it says FUA.
     fn stored(
         &mut self,
         ticket: Ticket,

@@ -1,10 +1,10 @@
 //! How a reply looks in the style that client and server have agreed on.
 //!
-//! This is the one place that tells the styles apart. Every function here matches [`ReplyStyle`] exhaustively: a style that joins
-//! is a compile error in each of them, and in no other file of the session.
+//! This is the one place that tells the styles apart. Every function here matches [`ReplyStyle`] exhaustively: a new style is a
+//! compile error in each of them, and in no other file of the session.
 //!
 //! Under structured replies a READ and a BLOCK_STATUS are answered in chunks, errors included (proto.md, "Structured replies").
-//! The protocol allows simple replies to all other requests. They are shorter, so those get them.
+//! The protocol allows simple replies to all other requests. Simple replies are shorter, so those requests get them.
 
 use weir_protocol::reply::{
     ChunkHeader, OFFSET_DATA_SIZE, SimpleReply, encode_error, none_chunk, offset_data_header,
@@ -16,7 +16,7 @@ use super::output::Queue;
 /// How a READ's data is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// A header with an error code, then everything.
+    /// A header with an error code, then all data.
     Simple,
     /// One data chunk.
     OneChunk,
@@ -35,7 +35,7 @@ impl Framing {
         }
     }
 
-    /// Whether the data is promised by one header.
+    /// Whether one header promises all data.
     #[inline]
     pub(super) fn is_contiguous(self) -> bool {
         self != Self::Chunks
@@ -95,7 +95,7 @@ impl Head {
     }
 }
 
-/// Appends the whole reply to a request that has failed before anything of its reply was sent.
+/// Appends the whole reply to a request that has failed before any part of its reply was sent.
 #[cold]
 pub(super) fn push_failure(
     queue: &mut Queue,

@@ -1,8 +1,8 @@
 //! Requests that can't be answered at once: futures that the session polls, and what comes out of them.
 //!
 //! A future here may carry transfers that others wait for (`carried` in the cache): it is polled until it has finished, or
-//! dropped, never kept. Dropping one (the client has gone) abandons the wait and nothing else: a task completes what it
-//! carried.
+//! dropped, but never kept unpolled. Dropping one, because the client has gone, only abandons the wait: a task completes what
+//! it carried.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -35,7 +35,7 @@ pub(super) struct Slice {
     pub(super) missing: usize,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(super) enum Finished {
     /// An operation that returns nothing.
@@ -48,21 +48,21 @@ pub(super) enum Finished {
     Faulted(Box<Faulted>),
 }
 
-/// What the protocol says of an error of the cache.
+/// The protocol's error for an error of the cache.
 pub(super) fn wire_error(errno: Errno) -> NbdError {
     NbdError::from_os(errno.0)
 }
 
 /// The bytes that a request is about.
 pub(super) fn range(request: &Request) -> Range<u64> {
-    // The range was checked; saturation only keeps this total.
+    // The range has been checked; saturation only keeps this function total.
     request.offset..request.offset.saturating_add(request.length.into())
 }
 
 /// A fault context per row of the table of commands, made once per connection.
 #[derive(Debug)]
 pub(super) struct FaultContexts {
-    /// Work of the connection itself. Commands without a kind have it, too.
+    /// Work of the connection itself. Commands without a kind use it too.
     pub(super) connect: FaultContext,
     by_row: [FaultContext; COMMAND_ROWS],
 }
@@ -105,7 +105,7 @@ impl FaultContexts {
 pub(super) struct Reader {
     pub(super) cache: Arc<PageCache>,
     pub(super) context: FaultContext,
-    /// Where they wait for memory, so that they are in nobody else's way with more than one of them.
+    /// Where they wait for memory, so that no more than one of them stands in the way of others.
     pub(super) line: MemoryLine,
 }
 
@@ -135,7 +135,7 @@ pub(super) fn read_slice(
 }
 
 impl Reader {
-    /// As [`Self::read_part`], but what lies beyond the end of a device that has become smaller is missing instead of an error.
+    /// As [`Self::read_part`], but on a device that has become smaller, bytes beyond its end are missing instead of an error.
     async fn read_there(
         &self,
         request: &Request,
@@ -227,7 +227,7 @@ pub(super) async fn apply(
     pause_point!(context, "session:operate", [EIO, ENOMEM, ENOSPC]).await?;
     match request.command {
         Command::FLUSH => return cache.flush(context).await,
-        // Nothing to be done, but the reply is due.
+        // Nothing has to be done, but the reply is due.
         _ if request.length == 0 => return Ok(()),
         Command::TRIM => cache.trim(context, range(request)).await?,
         Command::WRITE_ZEROES => {

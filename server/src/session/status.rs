@@ -1,4 +1,4 @@
-//! BLOCK_STATUS: what ranges of the device are, one chunk per selected metadata context.
+//! BLOCK_STATUS: the states of the device's ranges, one chunk per selected metadata context.
 
 use std::sync::Arc;
 
@@ -53,7 +53,7 @@ pub(super) async fn chunks(
     Ok(out)
 }
 
-/// How many extents to ask for: neighbours may merge, and then the first is longer than what one extent would tell.
+/// How many extents to ask for. Neighbours may merge, and then the first is longer than one extent alone would say.
 fn extents_max(request: &Request) -> usize {
     const ENOUGH_FOR_ONE: usize = 16;
     if request.flags.contains(CommandFlags::REQ_ONE) {

@@ -113,7 +113,7 @@ impl Server {
         (ours, session)
     }
 
-    /// All memory for payloads, whether their data has arrived or is to come.
+    /// All memory for payloads, both for data that has arrived and for data to come.
     fn hoard(&self) -> Vec<Payload> {
         let mut hoard: Vec<_> = std::iter::from_fn(|| self.cache.try_payload(0, 1)).collect();
         hoard.extend(std::iter::from_fn(|| self.cache.try_payload_ahead(0, 1)));
@@ -238,7 +238,7 @@ impl Client {
         }
     }
 
-    /// All chunks up to the last one, which are all of one reply.
+    /// All chunks up to the last one, which all belong to one reply.
     async fn chunks(&mut self, cookie: u64) -> Vec<Chunk> {
         let mut chunks = Vec::new();
         loop {
@@ -284,7 +284,7 @@ impl Client {
     }
 }
 
-/// Bytes that tell where they belong.
+/// Bytes that tell their place.
 fn pattern(offset: u64, length: usize) -> Vec<u8> {
     (offset..offset + length as u64)
         .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 | 1)

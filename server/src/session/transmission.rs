@@ -1,4 +1,4 @@
-//! The transmission phase: the loop that everything else in a session hangs on.
+//! The transmission phase: the main loop of a session.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -38,17 +38,18 @@ use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
 /// Finished requests that are answered per wake-up before the replies are sent.
 const FINISHED_PER_TURN: usize = 64;
 
-/// READs that had to wait for the store, of those. Disks that serve a queue to its end before they say so give all answers at
-/// once, and stand still until new requests come: the client is to have the first answers while the next are prepared.
+/// How many of those may be READs that had to wait for the store. Some disks serve a whole queue before they report anything.
+/// They give all answers at once, and stand still until new requests come. So the client gets the first answers while the next
+/// ones are prepared.
 const READS_PER_REPLY: usize = 8;
 
-/// Bytes that come and go before others have their turn: about a millisecond's worth of the kernel's copying.
+/// Bytes that come and go before other connections have their turn: about a millisecond of the kernel's copying.
 const MOVED_PER_TURN: u64 = 4 << 20;
 
-/// What the input buffer was left with.
+/// Why the session stopped taking input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// All that could be understood is taken: more input is needed, or memory for a payload.
+    /// Everything complete is taken: more input is needed, or memory for a payload.
     All,
     /// The turn's budget is used up.
     Budget,
@@ -65,12 +66,12 @@ pub(super) enum Phase {
     ShuttingDown {
         /// How far the input had been received.
         received: u64,
-        /// How long the client may take to complete what it had begun to send.
+        /// The time that the client has to complete what it had begun to send.
         grace: Pin<Box<Sleep>>,
     },
     /// No more requests: the client said NBD_CMD_DISC.
     Disconnecting,
-    /// Nothing more is answered: a fault rule drops the connection when what is queued was sent.
+    /// Nothing more is answered: a fault rule drops the connection once the queued replies are sent.
     Dropping,
 }
 
@@ -80,7 +81,7 @@ pub(super) struct Transmission<'a> {
     pub(super) connection: &'a Connection,
     /// The export as a device that faults can be injected into, if the server made it one.
     pub(super) device: Option<Device>,
-    /// What fault rules are asked through.
+    /// Asks the fault rules.
     pub(super) screen: Screen,
     pub(super) cache: Arc<PageCache>,
     /// What fault rules keep for the export's clients.
@@ -91,7 +92,7 @@ pub(super) struct Transmission<'a> {
     pub(super) output: Output,
     /// The WRITE whose payload is being received (or drained).
     pub(super) receiving: Option<Receive>,
-    /// The last payload was a large one: read little ahead, so that the next one goes straight into pages.
+    /// The last payload was a large one: only little is read ahead, so that the next payload goes straight into pages.
     pub(super) large_payloads: bool,
     /// Requests under way, apart from `receiving` and `streams`.
     pub(super) slow: Pending,
@@ -103,7 +104,7 @@ pub(super) struct Transmission<'a> {
     pub(super) sliced_reads: VecDeque<SlicedRead>,
     pub(super) phase: Phase,
     hangup: Hangup<'a>,
-    /// The client sends no more and has said NBD_CMD_DISC, which may be unread: all that it asked for is carried out.
+    /// The client sends no more and has said NBD_CMD_DISC, which may be unread: everything that it asked for is carried out.
     goodbye_seen: bool,
     pub(super) meter: Meter,
     /// Which losses of acknowledged data the client has been told about.
@@ -119,7 +120,7 @@ pub(super) struct Transmission<'a> {
 }
 
 impl<'a> Transmission<'a> {
-    /// A connection after its handshake, which received `rest` too much.
+    /// A connection after its handshake, which had received `rest` in advance.
     pub(super) fn new(
         stream: &'a Socket,
         connection: &'a Connection,
@@ -165,7 +166,7 @@ impl<'a> Transmission<'a> {
     /// Serves the client until the connection ends.
     pub(super) async fn run(mut self) -> End {
         let end = self.serve().await;
-        // What is answered already should reach a client that is still there.
+        // A client that is still there should get what is answered already.
         if !matches!(end, End::Killed | End::Injected) {
             let _ = self.output.flush(self.stream);
         }
@@ -184,11 +185,11 @@ impl<'a> Transmission<'a> {
             let can_go_on =
                 self.taken == Taken::Budget || (self.taken == Taken::Limit && self.may_take());
             if can_go_on || self.can_pump() || self.has_moved_much() {
-                // Others are to have their turn first. Nothing would announce what there is to be done: it became
-                // possible when the replies were sent.
+                // Other connections have their turn first. No event would announce the work that is left: it became possible
+                // when the replies were sent.
                 tokio::task::yield_now().await;
                 self.rested_at = self.moved();
-                // What is carried here may be waited for elsewhere: it gets its polls however much there is to send.
+                // Other requests may wait for what is carried here, so it is polled however much there is to send.
                 if let Err(end) = poll_fn(|task| Poll::Ready(self.poll_carried(task))).await {
                     return end;
                 }
@@ -228,7 +229,7 @@ impl<'a> Transmission<'a> {
         Ok(())
     }
 
-    /// Nothing begins for a client that is gone: see [`hangup`](super::hangup).
+    /// Checks that nothing begins for a client that is gone: see [`hangup`](super::hangup).
     #[inline]
     fn look_for_hangup(&mut self) -> Result<(), End> {
         if self.hangup.has_news() && !self.goodbye_seen && self.hangup.look() {
@@ -237,7 +238,7 @@ impl<'a> Transmission<'a> {
         Ok(())
     }
 
-    /// The client sends no more: that is the end, unless it has said goodbye and is owed what it asked for.
+    /// The client sends no more. That is the end, unless it has said goodbye and is owed what it asked for.
     #[cold]
     fn keep_if_owed(&mut self, end: End) -> Result<(), End> {
         let payload = self.receiving.as_ref().map_or(0, Receive::remaining);
@@ -313,13 +314,13 @@ impl<'a> Transmission<'a> {
         self.input.received() + self.output.sent()
     }
 
-    /// Whether others are to have their turn, though there is more to be done and no limit is reached: a client on another processor
-    /// that keeps the socket full, or empty, would keep this one for itself.
+    /// Whether other connections should have their turn, though there is more to do and no limit is reached. Otherwise a client
+    /// on another processor that keeps the socket full, or empty, would keep this processor for itself.
     fn has_moved_much(&self) -> bool {
         self.moved() - self.rested_at >= MOVED_PER_TURN
     }
 
-    /// Everything that may be carrying what others wait for.
+    /// Polls everything that may be carrying what others wait for.
     fn poll_carried(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
         self.look_for_hangup()?;
         let mut progress = self.poll_slow(task);
@@ -328,7 +329,7 @@ impl<'a> Transmission<'a> {
         Ok(progress)
     }
 
-    /// Shutdown, its grace, and kill.
+    /// Polls the shutdown, its grace, and the kill.
     fn poll_stop(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
         let mut progress = false;
         while self.stopping.as_mut().poll(task).is_ready() {
@@ -350,7 +351,8 @@ impl<'a> Transmission<'a> {
         Ok(progress)
     }
 
-    /// Whether the server stops and all that the client had sent is answered, or can't be as it doesn't send the rest.
+    /// Whether the server stops and every request that the client had sent is answered, or can't be because the client doesn't
+    /// send the rest.
     fn is_shut_down(&mut self, task: &mut Context<'_>) -> bool {
         let clients_turn = match &self.receiving {
             Some(receive) => receive.wants_input(),
@@ -403,14 +405,14 @@ impl<'a> Transmission<'a> {
         finished
     }
 
-    /// Input, if it is wanted.
+    /// Polls for input, if it is wanted.
     fn poll_input(&mut self, task: &mut Context<'_>) -> Result<bool, End> {
         if !self.wants_input() {
             return Ok(!self.goodbye_seen && self.hangup.poll_news(task));
         }
         loop {
             let announced = self.stream.poll_read_ready(task)?.is_ready();
-            // While there is more to answer the reactor has no turn. The client has answers already, and may ask again.
+            // The reactor has no turn while there is more to answer. The client has some answers already, and may send again.
             let expected = std::mem::take(&mut self.more_reads)
                 && self.receiving.is_none()
                 && tokio::task::coop::has_budget_remaining();
@@ -431,7 +433,7 @@ impl<'a> Transmission<'a> {
 
     fn wants_input(&self) -> bool {
         match &self.receiving {
-            // Memory may just have come for a payload whose beginning is in the buffer: that is taken first.
+            // Memory may just have come for a payload that begins in the buffer; that part is taken first.
             Some(receive) => {
                 receive.wants_input() && (self.input.unread().is_empty() || receive.is_gathering())
             }

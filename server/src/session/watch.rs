@@ -1,21 +1,22 @@
 //! Time limits of a connection, watched by a coarse tick: no request arms a timer or reads a clock for them.
 //!
-//! At each tick the watch looks at what moved since the last one. A tick is a quarter of the shortest limit at most, and a
-//! limit is kept to within one tick. No timer runs at all for a connection that is quiet, keeps no memory for its client and
-//! has no idle limit.
+//! At each tick the watch looks at what moved since the previous tick. A tick is at most a quarter of the shortest limit, and a
+//! limit is kept to within one tick. No timer runs for a connection that is quiet, keeps no memory for its client and has no
+//! idle limit.
 //!
 //! # A byte a second
-//! A client that goes on a little at a time must not keep for ever what others want. So its pace counts: at least
+//! A client that goes on a little at a time must not keep what others want for ever. So its pace counts: at least
 //! [`PACE_BYTES_MIN`](crate::limits::PACE_BYTES_MIN), averaged over [`PACE_WINDOW`](crate::limits::PACE_WINDOW).
 //!
-//! - Memory may be kept for a WRITE whose data is still to come, and replies that are not sent yet pin memory. A client that is
-//!   slower than the pace with either is disconnected, if another request was refused such memory meanwhile or waited for it.
-//!   If none was, the client may be as slow as it likes. It must be memory of the same kind: a client that keeps pages of the
-//!   cache is in the way of nobody who waits for room of the fault rules, nor the other way round.
-//! - What fault rules keep for one request may be half of all that there is, so it has an end. It has to be through in
-//!   [`ROOM_TIME_MAX`](crate::limits::ROOM_TIME_MAX), and the pace is what that takes if it is more.
-//! - The idle limit counts ticks in which no request was answered or worked on and less than that pace was received. Bytes in
-//!   the middle of a request don't count otherwise than others.
+//! - The pace is about two kinds of memory: memory kept for a WRITE whose data is still to come, and memory pinned by replies
+//!   that are not sent yet. A client that is slower than the pace with either is disconnected, if meanwhile another request
+//!   waited for such memory or was refused it. If none was, the client may be as slow as it likes. It must be memory of the
+//!   same kind: a client that keeps pages of the cache isn't in the way of requests that wait for room of the fault rules, nor
+//!   the other way round.
+//! - What fault rules keep for one request may be half of all room, so it has a time limit. It has to be done in
+//!   [`ROOM_TIME_MAX`](crate::limits::ROOM_TIME_MAX), and the pace that this takes applies if it is higher.
+//! - The idle limit counts ticks in which no request was answered or worked on and less was received than that pace requires.
+//!   Bytes in the middle of a request count like all others.
 
 use std::mem;
 use std::pin::Pin;
@@ -33,10 +34,10 @@ use crate::limits::{PACE_BYTES_MIN, PACE_WINDOW, ROOM_TIME_MAX, Timeouts};
 const TICK_MAX: Duration = Duration::from_secs(1);
 /// The shortest tick, for limits so short that a quarter of them would be nothing.
 const TICK_MIN: Duration = Duration::from_millis(5);
-/// A client that takes nothing of its replies for so many ticks, while others wait for memory, is let go: what slow clients pin
-/// must not starve the rest for as long as the write limit.
+/// A client that takes nothing of its replies for so many ticks, while others wait for memory, is let go: others must not lack
+/// the memory that it pins for as long as the write limit.
 const HOARDING_TICKS: u32 = 2;
-/// A limit is looked at this often while it runs.
+/// A limit is checked this often while it runs.
 const TICKS_PER_LIMIT: u32 = 4;
 
 /// What a connection is doing, as far as its limits go.
@@ -52,7 +53,7 @@ pub(super) struct Activity {
     pub(super) busy: bool,
     /// Requests answered so far.
     pub(super) requests: u64,
-    /// Whether requests wait for memory such as its replies keep.
+    /// Whether requests wait for memory of the kind that its replies keep.
     pub(super) short: bool,
     /// Bytes that its replies keep outside the cache.
     pub(super) room: usize,
@@ -62,28 +63,29 @@ pub(super) struct Activity {
     pub(super) short_ahead: bool,
     /// Bytes that are kept for it outside the cache.
     pub(super) room_ahead: usize,
-    /// How often others had to do without such memory in the cache so far.
+    /// How often other requests were refused such memory in the cache so far.
     pub(super) refusals: u64,
 }
 
 /// What a tick found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tick {
-    /// Nothing to be done.
+    /// There is nothing to do.
     Nothing,
     /// The connection has become quiet: buffers can go.
     Quiet,
-    /// It was quiet for longer than the idle limit.
+    /// The connection was quiet for longer than the idle limit.
     Idle,
     /// The client has read nothing for longer than the write limit.
     Stalled,
-    /// The client has read nothing for a few ticks, or hardly anything for longer, and others wait for the pages of its replies.
+    /// The client has read nothing for a few ticks, or hardly anything for longer, and others wait for the pages of its
+    /// replies.
     Hoarding,
-    /// The client hardly sends what memory is kept for, and others want that.
+    /// The client hardly sends the data that memory is kept for, and others want that memory.
     HoardingAhead,
 }
 
-/// How much a client does of what memory is kept for.
+/// How fast a client goes on with what memory is kept for.
 #[derive(Debug, Default)]
 struct Pace {
     /// For how long memory has been kept.
@@ -92,13 +94,13 @@ struct Pace {
     age: Duration,
     bytes: u64,
     wanted: bool,
-    /// What it should have done.
+    /// What the client should have done.
     due: u64,
 }
 
 impl Pace {
-    /// A tick in which the client did `bytes`; says whether it is too slow for those who want the memory.
-    /// `room` is how much is kept outside the cache.
+    /// A tick in which the client did `bytes`; says whether it is too slow for the requests that want the memory. `room` is how
+    /// much is kept outside the cache.
     fn judge(
         &mut self,
         keeps: bool,
@@ -128,12 +130,12 @@ impl Pace {
     }
 }
 
-/// The least that counts as going on, in bytes a second, for whom so much is kept outside the cache.
+/// The slowest pace that counts as going on, in bytes a second, for a client for which so much is kept outside the cache.
 fn pace_min(room: usize) -> u64 {
     PACE_BYTES_MIN.max(room as u64 / ROOM_TIME_MAX.as_secs())
 }
 
-/// How many bytes that is in so much time, which is no longer than a few ticks.
+/// How many bytes that is in this time, which is no longer than a few ticks.
 fn in_time(pace: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     pace.saturating_mul(millis) / 1000
@@ -180,7 +182,7 @@ impl Watch {
         }
     }
 
-    /// Starts ticking again after the connection was quiet. Cheap when it ticks already.
+    /// Starts ticking again after the connection was quiet. This is cheap when it ticks already.
     #[inline]
     pub(super) fn wake(&mut self) {
         if !self.armed {
@@ -198,7 +200,7 @@ impl Watch {
         self.sending.kept
     }
 
-    /// Ready at each tick, for which it asks what there is to be judged.
+    /// Ready at each tick, when it asks for the activity to judge.
     pub(super) fn poll(
         &mut self,
         task: &mut Context<'_>,
@@ -209,7 +211,8 @@ impl Watch {
         }
         let activity = activity();
         let tick = self.judge(activity);
-        // Quiet without an idle limit: nothing can happen before the next wake-up, unless others want what is kept for it.
+        // Quiet without an idle limit: nothing can happen before the next wake-up, unless others want what is kept for the
+        // connection.
         if tick == Tick::Quiet && self.idle_max.is_none() && !activity.ahead {
             self.armed = false;
         } else {
@@ -306,7 +309,7 @@ impl Transmission<'_> {
         Ok(false)
     }
 
-    /// Says in the log who kept memory that others wanted.
+    /// Logs which client kept memory that others wanted.
     #[cold]
     fn name_hoarder(&self) -> End {
         let connection = self.connection;

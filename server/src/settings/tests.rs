@@ -116,7 +116,7 @@ fn memory_beside_a_file_keeps_its_own_size() {
     };
     let (one, two) = (Some(Size(1 << 20)), Some(Size(2 << 20)));
     assert_eq!(sizes("x --size 1M --export a=memory:2M"), [one, None]);
-    // What was said of it, and not of all, is a contradiction that opening it refuses.
+    // A size for one export, rather than for all, is a contradiction that the opening of the store refuses.
     assert_eq!(sizes("memory:1M --size 2M"), [two]);
     assert_eq!(sizes("--export a=memory:1M,size=2M"), [two]);
 }

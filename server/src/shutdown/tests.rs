@@ -18,7 +18,7 @@ fn what_has_no_pages_is_named_all_the_same() {
     assert_eq!(Dirty(Vec::new()).to_string(), "nothing was dirty");
 }
 
-/// A connection whose client takes nothing of what it is sent would be served by a store that is closed.
+/// Otherwise a connection whose client takes nothing of what it is sent would be served by a closed store.
 #[tokio::test(start_paused = true)]
 async fn who_does_not_end_in_time_is_closed_before_the_exports() {
     let connections = Arc::new(ConnectionTable::new());

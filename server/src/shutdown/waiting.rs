@@ -1,4 +1,4 @@
-//! What a stop waits for, in the log, if it takes long.
+//! A log of what a stop waits for, if it takes long.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -11,12 +11,12 @@ use crate::size::Size;
 
 use super::dirty_bytes;
 
-/// A stop that takes longer says what it waits for. Clients have less time to leave by themselves.
+/// After this time a stop says what it waits for. Clients have less time to leave by themselves.
 const FIRST_AFTER: Duration = Duration::from_secs(1);
-/// It says so again after each of these.
+/// It repeats that after each of these.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// Says it, as long as it is polled.
+/// Logs it for as long as it is polled.
 pub(super) async fn report(connections: &ConnectionTable, exports: &ExportTable) -> Infallible {
     let mut pause = FIRST_AFTER;
     loop {
@@ -29,7 +29,7 @@ pub(super) async fn report(connections: &ConnectionTable, exports: &ExportTable)
     }
 }
 
-/// For each export what is left to do.
+/// What is left to do for each export.
 fn what(connections: &ConnectionTable, exports: &ExportTable) -> String {
     let connections = connections.list();
     let mut text = String::new();
@@ -41,7 +41,7 @@ fn what(connections: &ConnectionTable, exports: &ExportTable) -> String {
         let bytes = dirty_bytes(&export.cache);
         if requests > 0 || bytes > 0 {
             let separator = if text.is_empty() { "" } else { "; " };
-            // A string takes everything.
+            // Writing to a string can't fail.
             let _ = write!(
                 text,
                 "{separator}export {:?} ({}) has {} of clients to answer and {bytes} bytes ({}) to make durable",

@@ -59,7 +59,7 @@ pub struct Export {
     pub size: u64,
     /// `EXPORT_*`.
     pub flags: u16,
-    /// Minimum, preferred and maximum block size where they were asked for.
+    /// Minimum, preferred and maximum block size, if they were requested.
     pub block_sizes: Option<(u32, u32, u32)>,
     /// The name that the server calls it by.
     pub name: Option<String>,
@@ -120,7 +120,7 @@ impl Handshake {
         Self { socket }
     }
 
-    /// A connection whose greeting was read and answered already.
+    /// A connection that has already read and answered the greeting.
     #[must_use]
     pub fn greeted(socket: Socket) -> Self {
         Self { socket }
@@ -178,7 +178,7 @@ impl Handshake {
         }
     }
 
-    /// Sends an option and reads replies up to the ACK or the error, which is the last of them.
+    /// Sends an option and reads replies up to the final ACK or error.
     #[track_caller]
     pub fn ask(&mut self, option: u32, data: &[u8]) -> Vec<OptionReply> {
         self.send_option(option, data);
@@ -193,10 +193,10 @@ impl Handshake {
         }
     }
 
-    /// Sends an option that is to be answered by exactly one reply of this kind; returns it.
+    /// Sends an option that must be answered by exactly one reply of this kind; returns that reply.
     ///
     /// # Panics
-    /// When it isn't, or when a refusal carries no text.
+    /// When the answer is another, or when a refusal carries no text.
     #[track_caller]
     pub fn expect(&mut self, option: u32, data: &[u8], kind: u32) -> OptionReply {
         let mut replies = self.ask(option, data);
@@ -306,13 +306,13 @@ impl Handshake {
         Ok(found)
     }
 
-    /// The connection, to do with as one likes.
+    /// Gives up the connection for any use.
     #[must_use]
     pub fn into_socket(self) -> Socket {
         self.socket
     }
 
-    /// The connection, for a moment.
+    /// Lends the connection for a moment.
     pub fn socket(&mut self) -> &mut Socket {
         &mut self.socket
     }

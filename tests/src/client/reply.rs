@@ -1,4 +1,4 @@
-//! Replies, simple and structured, and what must be true of them.
+//! Replies, simple and structured, and the properties that they must have.
 
 use std::fmt;
 
@@ -35,16 +35,16 @@ pub enum Chunk {
     None,
     /// Data from an offset of the export.
     Data {
-        /// Where.
+        /// The offset.
         offset: u64,
-        /// What.
+        /// The bytes.
         data: Vec<u8>,
     },
     /// Zeroes from an offset of the export.
     Hole {
-        /// Where.
+        /// The offset.
         offset: u64,
-        /// How many bytes.
+        /// The number of bytes.
         len: u32,
     },
     /// Lengths and flags of one metadata context.
@@ -56,9 +56,9 @@ pub enum Chunk {
     },
     /// The request failed, in part or whole.
     Error {
-        /// Why.
+        /// The error number.
         errno: Errno,
-        /// The same in words.
+        /// The error in words.
         message: String,
     },
 }
@@ -70,7 +70,7 @@ pub struct Reply {
     pub cookie: u64,
     /// True for a simple reply.
     pub simple: bool,
-    /// The chunks of a structured reply, and of a simple one its data or nothing.
+    /// The chunks of a structured reply. For a simple reply, its data if it has any.
     pub chunks: Vec<Chunk>,
     /// The first error.
     pub error: Option<Errno>,
@@ -128,10 +128,10 @@ impl Reply {
     }
 }
 
-/// Reads the reply that comes next, whole. `read_len` tells how much data a successful simple reply brings.
+/// Reads the reply that comes next, whole. `read_len` says how much data a successful simple reply brings.
 ///
 /// # Panics
-/// When it is malformed, or chunks of several requests are mixed (use [`one_chunk`] where that may be).
+/// When the reply is malformed, or chunks of several requests are mixed (use [`one_chunk`] where that may happen).
 #[track_caller]
 pub(super) fn whole(socket: &mut Socket, read_len: impl Fn(u64) -> u32) -> Reply {
     let mut reply: Option<Reply> = None;
@@ -150,7 +150,7 @@ pub(super) fn whole(socket: &mut Socket, read_len: impl Fn(u64) -> u32) -> Reply
     }
 }
 
-/// Reads a simple reply or one chunk of a structured one; true with the last of a request.
+/// Reads a simple reply or one chunk of a structured one; returns true with the last one of a request.
 #[track_caller]
 pub(super) fn one_chunk(socket: &mut Socket, read_len: &impl Fn(u64) -> u32) -> (Reply, bool) {
     match socket.receive_u32() {

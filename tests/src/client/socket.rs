@@ -24,7 +24,7 @@ impl Socket {
     /// Connects to the address in an NBD URI (`nbd://HOST:PORT...`, `nbd+unix://...?socket=PATH`).
     ///
     /// # Panics
-    /// When it can't.
+    /// When it can't connect.
     #[track_caller]
     #[must_use]
     pub fn connect(uri: &str) -> Self {
@@ -34,7 +34,7 @@ impl Socket {
     /// The same, but a refusal is a value.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     ///
     /// # Panics
     /// When the URI is not one of these.
@@ -99,7 +99,7 @@ impl Socket {
     /// Sends all of it; the server may have closed.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(s) => s.write_all(bytes),
@@ -109,7 +109,7 @@ impl Socket {
 
     /// Tells the server that no more will come.
     pub fn shutdown_write(&self) {
-        // It fails when the server has closed first, which is what the caller is about to find out.
+        // This fails when the server has closed first, and the caller is about to find that out.
         drop(match &self.stream {
             Stream::Tcp(s) => s.shutdown(Shutdown::Write),
             Stream::Unix(s) => s.shutdown(Shutdown::Write),
@@ -131,7 +131,7 @@ impl Socket {
     /// Fills `bytes`; the server may close instead.
     ///
     /// # Errors
-    /// What the system said.
+    /// The system's error.
     pub fn try_receive(&mut self, bytes: &mut [u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(s) => s.read_exact(bytes),
@@ -157,7 +157,7 @@ impl Socket {
         u64::from_be_bytes(self.receive(8).try_into().expect("eight bytes"))
     }
 
-    /// All that comes until the server closes. A reset counts as closing.
+    /// All bytes that come until the server closes. A reset counts as closing.
     ///
     /// # Panics
     /// When it does not close in time.

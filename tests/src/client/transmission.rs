@@ -42,7 +42,7 @@ impl Client {
         Self::negotiate_from(Handshake::begin(socket), options)
     }
 
-    /// The same where the greeting was read and answered already.
+    /// The same for a connection whose greeting was read and answered already.
     ///
     /// # Panics
     /// When the server refuses.
@@ -253,7 +253,7 @@ impl Client {
         self.transact(CMD_CACHE, 0, offset, len, &[]).result()
     }
 
-    /// BLOCK_STATUS of one of the selected contexts, after checking what must hold of each of them.
+    /// BLOCK_STATUS of one of the selected contexts, after checking the properties that each of them must have.
     ///
     /// # Errors
     /// The server's.

@@ -1,4 +1,4 @@
-//! A client: it does as planned, remembers what it was told, and checks what it reads.
+//! A client: it follows its plan, remembers what it was told, and checks what it reads.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ pub(super) struct World {
     pub(super) cache: Arc<PageCache>,
     pub(super) context: FaultContext,
     pub(super) mode: CacheMode,
-    /// The device's size changes in this run, and with it what its last page is.
+    /// The device's size changes in this run, and so does its last page.
     pub(super) resizes: bool,
     /// The end of the largest device that there is in this run.
     pub(super) size_max: u64,
@@ -119,7 +119,7 @@ impl World {
         }
     }
 
-    /// Does what the step says. Dropped before it is done, what it began is abandoned.
+    /// Does what the step says. If it is dropped before it is done, it abandons what it began.
     async fn act(&self, action: &Action) -> Result<(), Errno> {
         let (cache, context) = (&self.cache, &self.context);
         let direct_by_size = |range: &Range<u64>| cache.is_direct(range.end - range.start);
@@ -180,7 +180,7 @@ impl World {
                 Ok(())
             }
             Action::Resize(size) => {
-                // What lies beyond is zeroes when it comes back; what a growth adds was zeroes before.
+                // Data beyond the end is zeroes when it comes back. Data that a growth adds was zeroes before.
                 let asked = self.begin(action, ZERO, Copy::Kept, &(*size..self.size_max));
                 let outcome = cache.resize(*size).await;
                 asked.end(outcome, false);
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// A trim drops its edges. The device's short last page is none while it is the last.
+    /// A trim leaves out its edges. The device's short last page doesn't count as an edge while it is the last.
     async fn trim(&self, action: &Action, range: &Range<u64>, fua: bool) -> Result<(), Errno> {
         let start = range.start.next_multiple_of(PAGE_BYTES);
         let end = (range.end - range.end % PAGE_BYTES).max(start);
@@ -215,10 +215,10 @@ impl World {
     }
 }
 
-/// A change that a client has asked for and was not answered yet.
+/// A change that a client has asked for and that was not answered yet.
 struct Asked<'w> {
     world: &'w World,
-    /// Until then.
+    /// `None` once it was answered.
     id: Option<ChangeId>,
 }
 
@@ -260,7 +260,7 @@ pub(super) async fn work(world: Arc<World>, client: usize, steps: Vec<Step>) {
     let begun = tokio::time::Instant::now();
     for (number, step) in steps.iter().enumerate() {
         tokio::time::sleep(step.pause).await;
-        // As a session checks it.
+        // A session checks this in the same way.
         if step.action.end() > world.cache.size() {
             continue;
         }

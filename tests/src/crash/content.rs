@@ -1,4 +1,4 @@
-//! Bytes that say where they belong and who wrote them.
+//! Bytes that name their place and the write that they come from.
 
 /// The unit of content: small enough that most writes begin and end inside pages and sectors, large enough to be cheap.
 pub const CELL: u64 = CELL_BYTES as u64;
@@ -6,7 +6,7 @@ const CELL_BYTES: usize = 128;
 /// The number of the write, then the cell's own, over and over.
 const STAMP_BYTES: usize = 8;
 
-/// Which write a cell comes from; 0 is zeroes.
+/// The write that a cell comes from; 0 is zeroes.
 pub type Version = u32;
 
 /// Zeroes.

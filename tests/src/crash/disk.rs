@@ -1,7 +1,7 @@
 //! What the disk was given: every version of every cell since the last sync, in order, and every sync.
 //!
-//! A decorator right above [`PowerCutBackend`], and a second opinion on it. It relies on one thing: a mutation takes effect
-//! in the moment in which its call returns, since the power-cut backend records it and awaits nothing more.
+//! A decorator right above [`PowerCutBackend`], and a second opinion on it. It relies on one property: a mutation takes effect
+//! at the moment when its call returns, because the power-cut backend records it and awaits nothing more.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,7 +17,7 @@ use super::content::{CELL, GARBAGE, Version, ZERO, cells, content, versions};
 /// The number of a mutation, in the order in which they took effect.
 type Number = u64;
 
-/// What a sync that is submitted now is about: what was recorded since the last one that succeeded.
+/// What a sync submitted now is about: everything recorded since the last one that succeeded.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     cuts: u64,
@@ -38,17 +38,17 @@ pub struct RecordedDisk {
 #[derive(Debug)]
 struct State {
     newest: Number,
-    /// Up to which mutation the last sync that succeeded was about.
+    /// The last mutation that the last successful sync was about.
     synced: Number,
     /// How often the power was cut.
     cuts: u64,
     /// Per cell: mutations up to this one are covered by a promise that was kept.
     covered: Vec<Number>,
-    /// Up to these by one that failed or has not returned: it may count, for any of its cells.
+    /// Mutations up to these are covered by a promise that failed or has not returned: it may count, for any of its cells.
     perhaps: Vec<(Range<usize>, Number)>,
     /// What was left by the last cut.
     base: Vec<Version>,
-    /// What came since, oldest first.
+    /// The versions since then, oldest first.
     cells: Vec<Vec<(Number, Version)>>,
 }
 
@@ -66,7 +66,7 @@ impl State {
         }
     }
 
-    /// Up to which mutations a cell may be covered.
+    /// The mutations up to which a cell may be covered.
     fn covers(&self, cell: usize) -> impl Iterator<Item = Number> {
         let covered = self.covered[cell];
         let perhaps = self
@@ -89,7 +89,7 @@ impl State {
 }
 
 impl RecordedDisk {
-    /// Records what happens to `next`, whose first bytes are `cells` cells and all zero.
+    /// Records what happens to `next`, which begins with `cells` cells, all zero.
     #[must_use]
     pub fn new(next: Arc<PowerCutBackend>, cells: usize) -> Self {
         Self {
@@ -131,7 +131,7 @@ impl RecordedDisk {
     /// Checks that `left` is what a cut with those options may leave.
     ///
     /// # Errors
-    /// Says which unit of survival is not.
+    /// If not, says which unit of survival is wrong.
     pub fn check_cut(&self, options: PowerCutOptions, left: &[Version]) -> Result<(), String> {
         let state = self.state();
         match options.keep {
@@ -146,7 +146,7 @@ impl RecordedDisk {
         }
     }
 
-    /// What the disk durably has.
+    /// What the disk holds durably.
     #[must_use]
     pub fn durable(&self) -> Vec<Version> {
         let state = self.state();
@@ -182,7 +182,7 @@ impl RecordedDisk {
         mark.powered && self.state().cuts == mark.cuts
     }
 
-    /// The power fails: syncs that are under way come to nothing, and nothing is forgotten any more.
+    /// The power fails: syncs that are under way have no effect, and nothing is forgotten any more.
     pub fn power_fails(&self) {
         self.state().cuts += 1;
     }
@@ -202,7 +202,7 @@ impl RecordedDisk {
             .collect()
     }
 
-    /// After that sync has failed: `page` is as it was before, unless it was changed since.
+    /// After that sync has failed: `page` goes back to its former state, unless it was changed since.
     pub async fn forget(&self, mark: Mark, page: u64) {
         let Some((offset, bytes)) = self
             .state()
@@ -218,7 +218,7 @@ impl RecordedDisk {
         written.await.expect("the power is on");
     }
 
-    /// Makes a promise about `range`, or does what includes one.
+    /// Makes a promise about `range`, or makes a call that includes one.
     async fn covering(
         &self,
         range: Range<u64>,
@@ -261,7 +261,7 @@ impl State {
         cells(&(page * PAGE_BYTES..end))
     }
 
-    /// What a page that is forgotten goes back to, if it is.
+    /// What a forgotten page goes back to, if it is forgotten.
     fn forgotten(&self, mark: Mark, page: u64, size: u64) -> Option<(u64, Vec<u8>)> {
         let newest = self.newest_of(page);
         if mark.cuts != self.cuts || newest <= mark.synced || newest > mark.newest {
@@ -280,7 +280,7 @@ impl State {
         (!bytes.is_empty()).then_some((page * PAGE_BYTES, bytes))
     }
 
-    /// Each cell is what it was up to one of the mutations that `allowed` names for it.
+    /// Each cell has the state after one of the mutations that `allowed` names for it.
     fn check_image(
         &self,
         left: &[Version],
@@ -301,7 +301,7 @@ impl State {
         Ok(())
     }
 
-    /// All cells of a unit are what they were at one moment, or at the later one up to which they are covered.
+    /// All cells of a unit have their states of one moment, or of the later moment up to which they are covered.
     fn check_unit(&self, left: &[Version], unit: Range<usize>) -> Result<(), String> {
         let later = self.cells[unit.clone()]
             .iter()
@@ -369,7 +369,7 @@ impl Filter for RecordedDisk {
     fn resize(&self, size: u64) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
             self.covering(0..u64::MAX, self.next().resize(size)).await?;
-            // What is past the end is gone at once, and shows zeroes when it comes back.
+            // Data past the end is gone at once, and shows zeroes when it comes back.
             let past = usize::try_from(size / CELL).expect("a small device");
             let mut state = self.state();
             state.cells[past..].iter_mut().for_each(Vec::clear);

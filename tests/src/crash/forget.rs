@@ -1,8 +1,8 @@
-//! A disk that forgets when a sync fails, as Linux does: what was being synced counts as written and is not.
+//! A disk that forgets when a sync fails, as Linux does: the data of that sync counts as written although it isn't.
 //!
-//! Of the pages written, zeroed or trimmed since the last sync that succeeded, some, by the seed, go back to what they were
-//! then, and later syncs succeed without them. Those that were changed again meanwhile stay: they are dirty in the system's
-//! cache. It takes a while: the system forgets a page when it needs the memory, and until then reads see it. A direct read
+//! Some of the pages written, zeroed or trimmed since the last successful sync, chosen by the seed, go back to their state at
+//! that sync. Later syncs succeed without them. Those that were changed again meanwhile stay: they are dirty in the system's
+//! cache. That takes a while: the system forgets a page when it needs the memory, and until then reads see it. A direct read
 //! that was submitted before the sync failed may rely on that.
 
 use std::ops::Range;
@@ -21,7 +21,7 @@ const REMEMBERED_MIN: Duration = Duration::from_millis(12);
 /// Within one phase, most of the time.
 const REMEMBERED_MORE_MICROS: u64 = 15_000;
 
-/// The decorator, above all that lets a sync fail.
+/// The decorator, above everything that lets a sync fail.
 #[derive(Debug)]
 pub struct ForgetfulDisk {
     next: Arc<dyn Backend>,
@@ -32,7 +32,7 @@ pub struct ForgetfulDisk {
 }
 
 impl ForgetfulDisk {
-    /// Lets `disk`, to which `next` leads, forget, and `history` know.
+    /// Lets `disk`, to which `next` leads, forget, and tells `history`.
     #[must_use]
     pub fn new(
         next: Arc<dyn Backend>,
@@ -53,7 +53,7 @@ impl ForgetfulDisk {
         let mark = self.disk.mark();
         let begun = self.history.lock().expect("not poisoned").moment();
         let outcome = self.next.sync().await;
-        // A sync that the power cut has failed leaves to the cut what survives.
+        // If a power cut failed the sync, the cut decides what survives.
         if !self.disk.is_current(mark) {
             return outcome;
         }
@@ -92,7 +92,7 @@ impl Filter for ForgetfulDisk {
         Box::pin(self.sync_or_forget())
     }
 
-    /// What a promise is about is synced, and the disk forgets only what isn't.
+    /// The range of a promise is synced, and the disk forgets only what isn't.
     fn cover(&self, range: Range<u64>) -> BackendFuture<'_, Result<(), Errno>> {
         self.next().cover(range)
     }

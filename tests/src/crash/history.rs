@@ -1,26 +1,27 @@
 //! What the clients were told, and what follows from that.
 //!
-//! Every change has an interval: from when it was asked for to when it was answered. Of two changes to a cell whose
-//! intervals overlap either may be the last; otherwise the order is known. A change that failed may have happened or not.
+//! Every change has an interval: from its request to its answer. If the intervals of two changes to a cell overlap, either may
+//! be the last. Otherwise their order is known. A change that failed may have happened or not.
 //!
-//! So may one that was abandoned: its client has gone, and nobody is told. It may still happen, until a younger change to the same
-//! cell is answered. One that was asked for after the client had gone is the last of the two: whoever asks then can't know
-//! of the other, and finds what he has written. What was asked for before may have come first.
+//! The same is true of an abandoned change: its client has gone, and no client is told of the outcome. It may still happen,
+//! until a younger change to the same cell is answered. A younger change that is requested after that client had gone is the
+//! last of the two: its client can't know of the abandoned change, and finds its own data. A change that was requested before
+//! may have come first.
 //!
-//! So a version may be seen exactly if no change that *binds* was begun after it was answered. What binds is what was
-//! answered with success: for a read, before it was begun; after a power cut, before a FLUSH that succeeded was begun, or
-//! with FUA; after one that keeps all, whenever.
+//! So a version may be seen exactly if no change that *binds* was begun after it was answered. A change binds if it was
+//! answered with success: for a read, before the read was begun; after a power cut, before a successful FLUSH was begun, or
+//! with FUA; after a cut that keeps everything, at any time.
 //!
-//! Of what changes the disk past the cache (direct writes, zeroes, trims) nobody has a copy, nor of what it replaced: a sync
-//! that fails may lose both ([`History::shaken`]), and the FLUSH that was told so can't bring them back. What was written
-//! through the cache stays bound: it has to be written again.
+//! Some changes go to the disk past the cache (direct writes, zeroes, trims). No other copy exists of them, nor of what they
+//! replaced: a sync that fails may lose both ([`History::shaken`]), and the FLUSH that was told so can't bring them back. Data
+//! written through the cache stays bound: it has to be written again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::content::{GARBAGE, Version, ZERO, cells};
 
-/// A change that was asked for.
+/// A change that a client has asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChangeId(usize);
 
@@ -32,31 +33,31 @@ pub type Moment = u64;
 pub enum Ending {
     /// It was answered with success.
     Done,
-    /// The same, and it is durable: FUA.
+    /// It was answered with success, and is durable: FUA.
     Durable,
     /// It may have happened or not.
     Failed,
 }
 
-/// Who has the data of a change until it is durable.
+/// Where the data of a change is kept until it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
     /// The cache.
     Kept,
-    /// The cache, of pages that are changed in part; of the others nobody but the disk.
+    /// In the cache for pages that are changed in part; for other pages on the disk alone.
     Partly,
-    /// Nobody but the disk.
+    /// On the disk alone.
     None,
 }
 
-/// Which changes bind who looks.
+/// Which changes bind a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding {
-    /// What was answered before this moment.
+    /// Those that were answered before this moment.
     AnsweredBefore(Moment),
-    /// What was answered.
+    /// Those that were answered.
     Answered,
-    /// What is durable by promise.
+    /// Those that are durable by promise.
     Covered,
 }
 
@@ -70,19 +71,19 @@ struct Change {
     answered: Moment,
     done: bool,
     covered: bool,
-    /// When its client went away.
+    /// The moment when its client went away.
     abandoned: Option<Moment>,
     cells: Range<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Cell {
-    /// What it held when the phase began; durable.
+    /// What the cell held when the phase began; durable.
     base: Version,
     changes: Vec<ChangeId>,
-    /// Those that a failed sync may have lost here: they bind nobody.
+    /// Changes that a failed sync may have lost here: they bind no reader.
     shaken: BTreeSet<ChangeId>,
-    /// Abandoned ones that can't happen any more here, and when they could for the last time.
+    /// Abandoned changes that can't happen any more here, with the last moment at which they could.
     over: BTreeMap<ChangeId, Moment>,
 }
 
@@ -92,7 +93,7 @@ pub struct History {
     now: Moment,
     changes: Vec<Change>,
     cells: Vec<Cell>,
-    /// Done, not covered yet: all that the next FLUSH can cover.
+    /// Changes that are done and not covered yet: all that the next FLUSH can cover.
     uncovered: BTreeMap<ChangeId, Moment>,
     /// When the last sync that succeeded was submitted.
     synced: Moment,
@@ -101,7 +102,7 @@ pub struct History {
 }
 
 impl History {
-    /// A device of that many cells, all zero, durably.
+    /// A device of that many cells, all zero and durable.
     #[must_use]
     pub fn new(cells: usize) -> Self {
         Self {
@@ -120,13 +121,13 @@ impl History {
         self.now
     }
 
-    /// A version that nobody has written yet.
+    /// A version that no change has written yet.
     #[must_use]
     pub fn next_version(&self) -> Version {
         Version::try_from(self.changes.len() + 1).expect("a short run")
     }
 
-    /// Somebody asks for `range` to become `version`.
+    /// A client asks for `range` to become `version`.
     pub fn begin(
         &mut self,
         what: String,
@@ -170,7 +171,7 @@ impl History {
         }
     }
 
-    /// `id` was answered: what is older and was abandoned can't happen any more.
+    /// `id` was answered: older abandoned changes can't happen any more.
     fn end_abandoned(&mut self, id: ChangeId) {
         let (now, changes) = (self.now, &self.changes);
         let answered = &changes[id.0];
@@ -223,14 +224,14 @@ impl History {
         self.synced = submitted;
     }
 
-    /// A sync has failed: what nobody has a copy of may be lost, and what that has replaced.
+    /// A sync has failed. Data without another copy may be lost, and so may what that data has replaced.
     pub fn shaken(&mut self) {
         self.sync_failed = true;
         let now = self.moment();
         let (changes, synced) = (&self.changes, self.synced);
         let at_risk = |id: &ChangeId| {
             let change = &changes[id.0];
-            // What the cache has a copy of may have been written back after that sync, and then lost its copy.
+            // A change with a copy in the cache may have been written back after that sync, and may then have lost its copy.
             let settled = change.covered || change.copy == Copy::None && change.answered < synced;
             (!settled).then_some(change)
         };
@@ -240,7 +241,7 @@ impl History {
                 .iter()
                 .filter_map(at_risk)
                 .filter(|change| change.copy != Copy::Kept);
-            // What was begun later found it done, and is in the cache.
+            // A change that was begun later found it done, and is in the cache.
             let Some(until) = uncopied.map(|change| change.answered.min(now)).max() else {
                 continue;
             };
@@ -267,7 +268,7 @@ impl History {
     /// Checks that cell `cell` may be seen as `version`.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// The error says what is wrong.
     pub fn check(&self, cell: usize, version: Version, binding: Binding) -> Result<(), String> {
         let Cell {
             base,
@@ -315,8 +316,8 @@ impl History {
         ))
     }
 
-    /// The power was cut, and this is what is left, `ZERO` where there is no device any more: it is durable, and whatever
-    /// was running is no more.
+    /// The power was cut, and this is what is left, `ZERO` where there is no device any more. It is durable, and whatever was
+    /// running has ended.
     pub fn restart(&mut self, left: &[Version]) {
         for (cell, version) in self.cells.iter_mut().zip(left) {
             cell.base = *version;

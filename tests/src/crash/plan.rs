@@ -1,4 +1,4 @@
-//! What a run does, all of it decided beforehand: so a step can be taken out and the rest stays as it is.
+//! What a run does. All of it is decided beforehand, so a step can be taken out without changing the rest.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use super::content::CELL;
 const LARGE_CACHE_BYTES: u64 = 4 << 20;
 /// The devices are a little larger than the smallest cache.
 const DEVICE_BYTES: u64 = 5 << 18;
-/// Part of the steps go to so many places, so that they meet.
+/// Some of the steps go to so many places, so that they meet.
 const HOT_PLACES: u64 = 3;
 const HOT_BYTES: u64 = 12 * PAGE_BYTES;
 
 /// A run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where it comes from; the seed of the faults, too.
+    /// The seed of the plan, and of its faults.
     pub seed: u64,
     /// How large the device is to begin with: never whole pages, seldom whole sectors.
     pub size: u64,
@@ -43,29 +43,29 @@ pub struct Phase {
     pub points: Vec<String>,
     /// The steps of each client, one after the other; the clients run at the same time.
     pub clients: Vec<Vec<Step>>,
-    /// How it ends, unless it ends in peace.
+    /// How it ends, unless it ends without a cut.
     pub cut: Option<Cut>,
 }
 
 /// A power cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Cut {
-    /// So long after the phase has begun.
+    /// The time after the beginning of the phase.
     pub after: Duration,
     /// What survives.
     pub options: PowerCutOptions,
-    /// Injected delays end, as the admin port ends them; else they run out.
+    /// Injected delays end, as the admin port ends them; otherwise they run out.
     pub let_go: bool,
 }
 
 /// What a client does and then waits for, after a pause.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Before it.
+    /// The pause before it.
     pub pause: Duration,
     /// The request.
     pub action: Action,
-    /// The client gives up on it after so long, and goes on.
+    /// The client gives up on it after this time, and goes on.
     pub patience: Option<Duration>,
 }
 
@@ -202,7 +202,7 @@ impl Maker {
             })
             .collect();
         if self.resizes {
-            // One operator: so there is always one size that the device is to have.
+            // There is one operator, so there is always one size that the device is to have.
             let steps = 1 + rng.below(3);
             clients.push((0..steps).map(|_| self.resize(rng)).collect());
         }
@@ -254,7 +254,7 @@ impl Maker {
     fn resize(&self, rng: &mut Rng) -> Step {
         let most = self.size + self.size / 8;
         let size = if rng.below(2) == 0 {
-            // Close to where the others work.
+            // Close to where the other clients work.
             let hot = rng.below(HOT_PLACES);
             self.hot[usize::try_from(hot).expect("few")] + rng.below(HOT_BYTES)
         } else {
@@ -267,7 +267,7 @@ impl Maker {
         }
     }
 
-    /// A range inside the device as it is to begin with, seldom of whole pages.
+    /// A range inside the device at its first size, seldom of whole pages.
     fn range(&self, rng: &mut Rng) -> Range<u64> {
         let start = if rng.below(5) == 0 {
             rng.below(self.size)
@@ -310,7 +310,7 @@ fn options(rng: &mut Rng) -> PowerCutOptions {
     }
 }
 
-/// Delays nearly always, or nothing would meet; errors in half of the phases.
+/// Delays nearly always, because otherwise nothing would meet; errors in half of the phases.
 fn faults(rng: &mut Rng) -> (Vec<String>, Vec<String>) {
     let (mut rules, mut points) = (Vec::new(), Vec::new());
     let mut delay = |rng: &mut Rng, what: &str| {

@@ -22,16 +22,16 @@ use super::store::LastingStore;
 
 /// The export's name.
 const EXPORT: &str = "";
-/// In paused time: whatever takes longer waits for something that never comes.
+/// In paused time: a phase that takes longer waits for something that never comes.
 const PHASE_LIMIT: Duration = Duration::from_secs(600);
 /// How often injected waits are ended during a cut, as the admin port does.
 const LET_GO_INTERVAL: Duration = Duration::from_millis(5);
-/// For work whose client has gone, on a device without faults.
+/// The time for abandoned work to end, on a device without faults.
 const SETTLING: Duration = Duration::from_millis(100);
 /// Pages of one read of the whole disk.
 const CHUNK_PAGES: u32 = 64;
 
-/// In real time: a run takes some milliseconds, and one that takes so long has stopped or goes round in circles.
+/// In real time: a run takes some milliseconds, and a run that takes this long has stopped or loops.
 const HANG_LIMIT: Duration = Duration::from_secs(60);
 
 /// How a run failed.
@@ -39,7 +39,7 @@ const HANG_LIMIT: Duration = Duration::from_secs(60);
 pub enum Failure {
     /// A promise was broken.
     Broken(String),
-    /// It doesn't end, in real time: the thread goes on for ever.
+    /// It doesn't end in real time: the thread goes on for ever.
     Hangs,
 }
 
@@ -52,7 +52,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// What a run came to.
+/// The outcome of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Of everything that happened: two runs of one plan have the same.
@@ -66,8 +66,8 @@ pub struct Outcome {
 /// # Errors
 /// What went wrong, a panic included.
 pub fn run(plan: &Plan) -> Result<Outcome, Failure> {
-    // A thread of its own: what the epochs of lock-free structures keep per thread begins anew with each run. And one that
-    // can be left alone, since a run that goes round in circles can't be stopped.
+    // It needs a thread of its own, so that the per-thread state of lock-free epochs begins anew with each run. The thread can
+    // also be left alone, since a run that loops can't be stopped.
     let (report, reported) = mpsc::channel();
     let plan = plan.clone();
     let thread = std::thread::spawn(move || {
@@ -122,7 +122,7 @@ async fn play(plan: &Plan) -> Result<Outcome, String> {
     }
     let cache = &bench.world.cache;
     match cache.close(PHASE_LIMIT).await {
-        // Clients have no connections here that would have been told.
+        // Here, clients have no connections on which they would have been told.
         Err(CloseError::Lost(_)) if bench.world.history().may_have_lost() => {}
         closed => closed.map_err(|error| error.to_string())?,
     }
@@ -136,7 +136,7 @@ async fn play(plan: &Plan) -> Result<Outcome, String> {
 }
 
 impl Bench {
-    /// As the server stacks them, with the recorder in between.
+    /// In the server's order, with the recorder in between.
     fn open(plan: &Plan) -> Self {
         let faults = Faults::new();
         let device = faults.add_device(EXPORT);
@@ -234,7 +234,7 @@ impl Bench {
         self.faults.reset_points();
     }
 
-    /// Cuts the power in the order in which the server does, and checks what is left.
+    /// Cuts the power with the server's steps in the server's order, and checks what is left.
     async fn cut(
         self: &Arc<Self>,
         cut: Cut,
@@ -298,7 +298,7 @@ impl Bench {
                 bench.disk.record_newest(&newest);
                 bench.power.cut(options, newest).await;
                 bench.power.switch_on();
-                // Looked at while the device is still: afterwards the cache may go on.
+                // This is checked while the device is still: afterwards the cache may go on.
                 bench.end_faults();
                 let left = bench.on_disk().await?;
                 bench.disk.check_cut(options, &left)?;
@@ -316,7 +316,7 @@ impl Bench {
         }
     }
 
-    /// After a phase without a cut: everything is as it was told, and a FLUSH brings all of it to the disk.
+    /// After a phase without a cut: everything is as the clients were told, and a FLUSH brings all of it to the disk.
     async fn settle(&self) -> Result<(), String> {
         self.end_faults();
         sleep(SETTLING).await;
@@ -341,7 +341,7 @@ impl Bench {
         self.check(&durable, Binding::Answered)
             .map_err(|error| format!("after a flush, and not durable: {error}"))?;
         let history = self.world.history();
-        // What the disk has forgotten, and nobody has a copy of, the cache may have read before.
+        // The cache may have read before what the disk has forgotten and no other copy exists of.
         let differs =
             |cell: &usize| left[*cell] != durable[*cell] && !history.may_be_forgotten(*cell);
         match (0..left.len()).find(differs) {
@@ -355,7 +355,7 @@ impl Bench {
         }
     }
 
-    /// What clients see. What lies past the end of the device counts as zeroes, which it is when the device grows.
+    /// What clients see. Bytes past the end of the device count as zeroes, which they are when the device grows.
     async fn seen(&self) -> Result<Vec<Version>, String> {
         let size = self.world.cache.size();
         let direct = self.world.mode == CacheMode::None;
@@ -405,7 +405,7 @@ impl Bench {
     }
 }
 
-/// Waits for all of them; those that were aborted count as done.
+/// Waits for all tasks; aborted ones count as done.
 async fn join(tasks: &mut JoinSet<()>) -> Result<(), String> {
     while let Some(outcome) = tasks.join_next().await {
         if outcome.is_err_and(|error| error.is_panic()) {

@@ -1,4 +1,4 @@
-//! Makes a failing plan small: takes out what it fails without.
+//! Makes a failing plan small: takes out everything that it also fails without.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use super::run::{Failure, run};
 /// How long it tries. A run that waits for ever takes longer than most.
 const TIME_MAX: Duration = Duration::from_secs(60);
 
-/// How the plan fails, for people: with the seed to play it again, and made smaller where that is possible.
+/// How the plan fails, for people: with the seed to play it again, and made smaller if possible.
 #[must_use]
 pub fn report(plan: &Plan, failure: Failure) -> String {
     let replay = format!(
@@ -28,7 +28,7 @@ pub fn report(plan: &Plan, failure: Failure) -> String {
     }
 }
 
-/// The smallest plan found that fails, and how it fails; `error` is how `plan` does.
+/// The smallest failing plan found, and how it fails; `error` says how `plan` fails.
 fn shrink(plan: &Plan, error: String) -> (Plan, String) {
     let mut smallest = (plan.clone(), error);
     let begun = Instant::now();

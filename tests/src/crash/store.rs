@@ -1,7 +1,7 @@
-//! A store that takes its time, and goes on with what it was asked for whoever waits for it.
+//! A store that takes its time, and goes on with what it was asked for, whether or not a caller still waits.
 //!
-//! So do io_uring and threads: once a write was handed over, dropping its future only means that nobody hears of its end. A
-//! store that forgets what nobody waits for would hide every order that rests on a caller who may go away.
+//! io_uring and threads do the same: once a write was handed over, dropping its future only means that no task hears of its
+//! end. A store that forgets abandoned calls would hide every order that depends on a caller that may go away.
 
 use std::future::Future;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use weir_faults::{FaultContext, pause_point};
 
 /// As long as a few other calls.
 const CALL_MICROS_MAX: u64 = 2000;
-/// Of one that is stuck: a whole batch of others may pass meanwhile.
+/// The time of a stuck call: a whole batch of others may pass meanwhile.
 const STUCK_MICROS_MAX: u64 = 20_000;
 
 /// Memory behind a slow bus.
@@ -25,12 +25,12 @@ pub struct LastingStore {
     memory: Arc<dyn Backend>,
     seed: u64,
     calls: AtomicU64,
-    /// Of the points `store:write`, `store:discard` and `store:sync`, below everything else.
+    /// The context of the points `store:write`, `store:discard` and `store:sync`, below everything else.
     context: FaultContext,
 }
 
 impl LastingStore {
-    /// A device of `size` bytes, all zero; how long each call takes comes of `seed`, and what fails of `context`.
+    /// A device of `size` bytes, all zero. `seed` decides how long each call takes, and `context` what fails.
     #[must_use]
     pub fn new(size: u64, seed: u64, context: FaultContext) -> Self {
         Self::over(Arc::new(MemoryBackend::new(size)), seed, context)
@@ -45,7 +45,7 @@ impl LastingStore {
         }
     }
 
-    /// Does `call` in a task of its own, begun when this is first polled.
+    /// Does `call` in a task of its own, which begins when this is first polled.
     fn lasting<F>(
         &self,
         call: impl FnOnce(Arc<dyn Backend>, FaultContext) -> F + Send + 'static,
@@ -56,7 +56,7 @@ impl LastingStore {
         Box::pin(async move {
             let number = self.calls.fetch_add(1, Ordering::Relaxed);
             let mut rng = Rng::of(self.seed, "store", number);
-            // Half of them come at once: most of what is done to a device waits for nothing.
+            // Half of the calls end at once: most calls to a device wait for nothing.
             let most = match rng.below(16) {
                 0 => Some(STUCK_MICROS_MAX),
                 1..8 => Some(CALL_MICROS_MAX),

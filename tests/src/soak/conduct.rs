@@ -1,4 +1,4 @@
-//! Runs the turns, keeps count, and ends when it is time, when one fails, or when it is asked to.
+//! Runs the turns, keeps count, and ends when the time is over, when a turn fails, or when it is asked to.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 use super::{Part, Turn, seeds};
 
-/// What a turn may take until it counts as one that doesn't end. The tests have limits of their own, far below.
+/// How long a turn may take before it counts as one that doesn't end. The tests have limits of their own, far below.
 const TURN_MAX: Duration = Duration::from_secs(3600);
 
 /// How it ended.
@@ -24,7 +24,7 @@ const TURN_MAX: Duration = Duration::from_secs(3600);
 pub enum Outcome {
     /// The time is over.
     TimeOver,
-    /// Somebody has asked.
+    /// A signal asked it to end.
     Interrupted,
     /// A turn has failed.
     Failed,
@@ -39,7 +39,7 @@ enum Ended {
     Never,
 }
 
-/// What of a part has run, without a failure.
+/// What has run of a part, without a failure.
 struct Tally {
     part: &'static Part,
     first_seed: u64,
@@ -73,7 +73,7 @@ impl Conductor {
         })
     }
 
-    /// Builds what the turns run, so that no turn's time is that of a compiler.
+    /// Builds what the turns run, so that no turn's time includes compiling.
     ///
     /// # Errors
     /// When cargo can't be started or its output not be kept.
@@ -119,7 +119,7 @@ impl Conductor {
         Ok(outcome)
     }
 
-    /// Takes one turn. Where nothing speaks against another, the outcome is that of the time.
+    /// Takes one turn. If nothing speaks against another turn, the outcome depends on the time.
     async fn turn(&mut self, turn: &Turn, tallies: &mut Vec<Tally>) -> io::Result<Outcome> {
         let mut command = Command::new(&self.cargo);
         command.args(&turn.arguments);
@@ -145,9 +145,9 @@ impl Conductor {
         Ok(Outcome::Failed)
     }
 
-    /// Runs a command to its end; how that was, and all that it has printed.
+    /// Runs a command to its end; returns how it ended, and all that it has printed.
     async fn play(&mut self, mut command: Command) -> io::Result<(Ended, String)> {
-        // A file and no pipe: what a test leaves behind must not keep the end from being seen.
+        // A file, not a pipe: a process that a test leaves behind must not hide the end.
         let output = NamedTempFile::new()?;
         let printing = fs::OpenOptions::new().append(true).open(output.path())?;
         let begun = Instant::now();
@@ -156,7 +156,8 @@ impl Conductor {
             .stdin(Stdio::null())
             .stdout(printing.try_clone()?)
             .stderr(printing)
-            // A Ctrl-C on the terminal is for us alone: the turn ends in peace, and leaves no folder and no guest behind.
+            // A Ctrl-C on the terminal reaches only this program: the turn ends in order, and leaves no folder and no guest
+            // behind.
             .process_group(0)
             .spawn()?;
         let pid = child.id().expect("nobody has waited for it");
@@ -177,7 +178,7 @@ impl Conductor {
             println!("ends after this turn; asked once more, at once");
         };
         if !matches!(ended, Ended::Itself(..)) {
-            // It is not waited for yet, so the number is still its own.
+            // The child hasn't been waited for yet, so the number is still its own.
             killpg(group, Signal::SIGKILL)?;
             child.wait().await?;
         }
@@ -186,7 +187,7 @@ impl Conductor {
     }
 }
 
-/// Whether the test harness says so: a filter that nothing matches succeeds as well.
+/// Whether the test harness reports any passed test: a filter that matches nothing succeeds as well.
 fn some_passed(output: &str) -> bool {
     let passed = output
         .lines()

@@ -104,7 +104,7 @@ fn over_tcp_nothing_changes_without_a_token() {
     };
     for method in &changes {
         assert_eq!(admit_method(&tcp, method, slice::from_ref(&host)), Err(403));
-        // One that nobody knows is no token.
+        // A token means nothing to a port that has none.
         let headers = [host.clone(), bearer.clone()];
         assert_eq!(admit_method(&tcp, method, &headers), Err(403));
         assert_eq!(admit_method(&with_token, method, &headers), Ok(()));

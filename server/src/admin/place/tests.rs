@@ -69,7 +69,7 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn the_first_that_there_is() {
     let mut machine = Machine::new();
-    // Not to be root, whose /run/weir comes before /tmp.
+    // The user isn't root here: for root /run/weir comes before /tmp.
     let everyone = |machine: &Machine| {
         let places = machine.around.places().into_iter();
         places.map(|place| place.folder).collect::<Vec<_>>()
@@ -93,7 +93,7 @@ async fn the_first_that_there_is() {
     assert_eq!(path, machine.path("session/weir/admin.sock"));
     assert_eq!(mode(&machine.path("session/weir")), 0o700);
     assert_eq!(machine.one(), path);
-    // A relative one means nothing, by its definition.
+    // By its definition a relative path means nothing.
     machine.around.xdg_runtime_dir = Some("session".into());
     machine.around.uid = machine.around.uid.max(1);
     assert_eq!(everyone(&machine), [machine.shared()]);
@@ -103,7 +103,7 @@ async fn the_first_that_there_is() {
 async fn a_folder_of_others_is_neither_used_nor_looked_into() {
     let mut machine = Machine::new();
     let real = machine.around.uid;
-    // Whoever asks is somebody else than who owns everything here.
+    // Another user asks than the owner of everything here.
     machine.around.uid = real + 1;
     machine.around.xdg_runtime_dir = Some(machine.path("session"));
     for folder in [machine.path("session/weir"), machine.shared()] {
@@ -118,7 +118,7 @@ async fn a_folder_of_others_is_neither_used_nor_looked_into() {
         reason.contains(&format!("belongs to user {real}")),
         "{reason}"
     );
-    // Not even made in a session that is somebody else's.
+    // The folder isn't even made in a session of another user.
     fs::remove_dir_all(machine.path("session/weir")).unwrap();
     machine.around.bind(bind).await.unwrap_err();
     assert!(!machine.path("session/weir").exists());
@@ -139,7 +139,7 @@ async fn in_tmp_it_is_a_folder_that_is_closed_to_others() {
         assert!(reason.contains("lets others in"), "{reason}");
     }
     drop(listener);
-    // A link leads wherever its maker likes.
+    // A link may lead anywhere.
     fs::remove_dir_all(machine.shared()).unwrap();
     fs::create_dir(machine.path("mine")).unwrap();
     fs::set_permissions(machine.path("mine"), Permissions::from_mode(0o700)).unwrap();
@@ -204,7 +204,7 @@ async fn a_listener_whose_queue_is_full_is_live() {
     assert_ne!(other, path);
 }
 
-/// From the look at what is there until one listens, nobody else looks.
+/// Between a server's look at what is there and its listening, no other server looks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn servers_that_start_together_look_one_after_the_other() {
     const SERVERS: usize = 2;
@@ -222,7 +222,7 @@ async fn servers_that_start_together_look_one_after_the_other() {
         tokio::task::spawn_blocking(move || {
             let bind = async |address: &Address| {
                 assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                // All are about to look; they get the time for it.
+                // All are about to look, and get the time for it.
                 while started.load(Ordering::SeqCst) < SERVERS {
                     std::thread::yield_now();
                 }

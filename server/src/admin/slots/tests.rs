@@ -133,7 +133,7 @@ async fn a_crowd_that_asks_at_the_same_moment_is_answered() {
     let ask = "GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut crowd = Vec::new();
     for _ in 0..4 * PASSING_MAX {
-        // Not by way of the runtime, which would serve the first before the next comes.
+        // The connections bypass the runtime, which would serve the first before the next comes.
         let mut client = std::os::unix::net::UnixStream::connect(&port.socket).unwrap();
         client.write_all(ask.as_bytes()).unwrap();
         client.set_nonblocking(true).unwrap();
@@ -144,7 +144,7 @@ async fn a_crowd_that_asks_at_the_same_moment_is_answered() {
     }
 }
 
-/// Bytes of a question that never ends make no place safer.
+/// Bytes of a request that never ends make no place safer.
 #[tokio::test]
 async fn who_asks_a_byte_at_a_time_shuts_nobody_out() {
     let port = Port::new().await;
@@ -167,7 +167,7 @@ async fn who_asks_a_byte_at_a_time_shuts_nobody_out() {
     }
 }
 
-/// What a request does to the server is not cut short by those who come meanwhile.
+/// Later connections don't cut short what a request does to the server.
 #[tokio::test(start_paused = true)]
 async fn whose_request_is_worked_on_keeps_its_place() {
     let slots = Arc::new(Slots::default());
@@ -190,7 +190,7 @@ async fn whose_request_is_worked_on_keeps_its_place() {
     assert!(asking.close().is_cancelled());
 }
 
-/// Also where nobody else comes.
+/// This holds even if no other client comes.
 #[tokio::test(start_paused = true)]
 async fn who_says_nothing_is_let_go() {
     let port = Port::new().await;
@@ -253,7 +253,7 @@ async fn followers_of_events_have_a_budget_of_their_own() {
         followers.push(follower);
     }
     assert_eq!(port.ask("GET /v1/events", "").await, 503);
-    // They take nobody's place, and nobody theirs.
+    // They take no other kind's place, and no other kind takes theirs.
     let mut idle = Vec::new();
     for _ in 0..2 * PASSING_MAX {
         idle.push(port.client("").await);

@@ -20,7 +20,7 @@ async fn frames_of_calls_that_were_dropped_are_waited_for() {
     store.hold(true);
     abandon(bytes.write(&*store, 5, &first)).await;
     assert_eq!(store.held(), 1);
-    // Another that goes away while it waits leaves nothing behind.
+    // Another call that is dropped while it waits leaves nothing behind.
     abandon(bytes.write(&*store, 0, &[9])).await;
     assert_eq!(store.held(), 1);
     let second = pattern(2, 2 * FRAMES as usize * PAGE_SIZE);
@@ -37,7 +37,7 @@ async fn frames_of_calls_that_were_dropped_are_waited_for() {
     assert_eq!(all[..5], [0; 5]);
 }
 
-/// Each reads the page first and then writes it back: one after the other, or one of the parts is lost.
+/// Each reads the page first and then writes it back. They must run one after the other, or one of the parts is lost.
 #[tokio::test(start_paused = true)]
 async fn calls_that_share_a_page_keep_each_others_parts() {
     let store = Arc::new(LastingStore::new(SIZE));
@@ -47,7 +47,7 @@ async fn calls_that_share_a_page_keep_each_others_parts() {
         bytes.write(&*store, 0, &[1; 100]),
         bytes.write(&*store, 100, &[2; 100]),
         async {
-            // Until nothing moves: whoever is to come has come.
+            // Until nothing moves: every call that is to come has come.
             tokio::time::sleep(Duration::from_secs(1)).await;
             assert_eq!(store.held(), 1, "the second waits for the first");
             store.hold(false);

@@ -1,4 +1,4 @@
-//! What changes the file without transferring data: punching, zeroing, resizing, shifting.
+//! Calls that change the file without transferring data: punching, zeroing, resizing, shifting.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,10 +22,11 @@ pub(super) const COLLAPSE: FallocateFlags = FallocateFlags::FALLOC_FL_COLLAPSE_R
 const INSERT: FallocateFlags = FallocateFlags::FALLOC_FL_INSERT_RANGE;
 
 impl OpenFile {
-    /// Gives the space of `range` back, that of the file's last, shorter block too.
+    /// Gives the space of `range` back, including that of the file's last, shorter block.
     pub(super) fn punch(&self, mut range: Range<u64>) -> Result<(), Errno> {
         self.check_end(&range)?;
-        // Of a block that the range ends in the kernel only zeroes the part, and keeps it, also where the file ends there.
+        // If the range ends inside a block, the kernel only zeroes that part and keeps the block, even where the file ends
+        // there.
         if range.end == self.size() && !range.is_empty() && !self.is_device {
             let block = u64::from(self.allocation_unit);
             range.end = range.end.next_multiple_of(block).min(DEVICE_BYTES_MAX);
@@ -63,7 +64,7 @@ impl OpenFile {
         Ok(())
     }
 
-    /// Moves what lies from `offset` on up by `length`.
+    /// Moves everything from `offset` on up by `length`.
     pub(super) fn insert_range(&self, offset: u64, length: u64) -> Result<(), Errno> {
         let size = self.size();
         let Some(grown) = size
@@ -113,7 +114,7 @@ impl OpenFile {
         }
     }
 
-    /// One `fallocate`, if the file system is known to have it; it is taken at its word when it says no.
+    /// One `fallocate`, if the file system is known to have it. If the file system says no later, it is believed.
     fn change(
         &self,
         mode: FallocateFlags,
@@ -148,7 +149,7 @@ impl OpenFile {
                     }
                     return Err(Errno::ENOTSUP);
                 }
-                // Alignment, for the shifting calls: the caller's to say.
+                // This is about alignment, for the shifting calls, and the caller must report it.
                 Err(Errno::EINVAL) => return Err(Errno::EINVAL),
                 outcome => return outcome.map_err(|error| self.failed(what, range.start, error)),
             }

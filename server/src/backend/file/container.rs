@@ -22,7 +22,7 @@ const HEAD_BYTES: usize = 512;
 /// What the user of such an image should know.
 pub(super) fn remark(file: &File) -> Option<String> {
     let mut head = [0; HEAD_BYTES];
-    // What can't be read is none; serving it will say why.
+    // A file that can't be read gets no remark; serving it will say why.
     let length = file.read_at(&mut head, 0).ok()?;
     let format = format_of(&head[..length])?;
     Some(format!(

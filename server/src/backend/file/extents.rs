@@ -1,7 +1,7 @@
 //! Which parts of a file are holes, by `SEEK_DATA` and `SEEK_HOLE`.
 //!
-//! A seek moves the descriptor's offset, which nobody uses: all other I/O is positional. Space that was allocated but
-//! never written shows as a hole, as it does to every other program.
+//! A seek moves the descriptor's offset, which nothing uses: all other I/O is positional. Space that was allocated but never
+//! written shows as a hole, as it does to every other program.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use super::OpenFile;
 use super::system::called;
 
 impl OpenFile {
-    /// What `range` holds, as far as `most` extents go. A file system that knows no holes has data only.
+    /// The extents of `range`, `most` of them at most. A file system that doesn't know holes has only data.
     pub(super) fn extents(
         &self,
         range: Range<u64>,
@@ -43,14 +43,14 @@ impl OpenFile {
     fn extent_at(&self, at: u64, end: u64) -> Result<(ExtentKind, u64), Errno> {
         let data = match self.seek(at, Whence::SeekData) {
             Ok(data) => data,
-            // No data from here to the end of the file.
+            // There is no data from here to the end of the file.
             Err(Errno::ENXIO) => return Ok((ExtentKind::Hole, end)),
             Err(error) => return Err(error),
         };
         if data > at {
             return Ok((ExtentKind::Hole, data.min(end)));
         }
-        // A concurrent punch may have made a hole of `at` itself.
+        // A concurrent punch may have made a hole at `at` itself.
         let hole = self.seek(at, Whence::SeekHole)?;
         if hole > at {
             Ok((ExtentKind::Data, hole.min(end)))
@@ -59,7 +59,7 @@ impl OpenFile {
         }
     }
 
-    /// `at` was data a moment ago and is a hole now; data ahead bounds it.
+    /// `at` was data a moment ago and is a hole now; the next data bounds it.
     fn racing_hole(&self, at: u64, end: u64) -> Result<(ExtentKind, u64), Errno> {
         match self.seek(at, Whence::SeekData) {
             Ok(data) if data > at => Ok((ExtentKind::Hole, data.min(end))),

@@ -1,29 +1,30 @@
-//! Keeping others from an image while it is served.
+//! Keeping other programs from an image while it is served.
 //!
-//! Two servers on one image would each have a cache that knows nothing of the other's. Two kinds of advisory locks keep them
-//! apart, both of the buffered descriptor's open file, so that they live as long as the backend and no other descriptor
+//! Two servers on one image would each have a cache that knows nothing of the other's changes. Two kinds of advisory locks keep
+//! them apart. Both belong to the buffered descriptor's open file, so they live as long as the backend, and no other descriptor
 //! of the same image touches them:
 //!
 //! - `flock`, exclusive or shared, for Weir, `flock(1)` and most others;
 //! - byte ranges (`F_OFD_SETLK`), for QEMU, which looks at nothing else.
 //!
 //! # QEMU's bytes
-//! (`block/file-posix.c`: `RAW_LOCK_PERM_BASE`, `raw_apply_lock_bytes`, `raw_check_lock_bytes`.) Each of four permissions has a byte
-//! from 100 on, on which whoever uses it holds a read lock, and one from 200 on, on which whoever doesn't let others use it
-//! holds one. So read locks exclude nobody by themselves: first one takes one's own, then one asks whether a write lock
-//! could be had on the bytes of others that contradict them. Of two who do so at once at least one sees the other.
+//! (`block/file-posix.c`: `RAW_LOCK_PERM_BASE`, `raw_apply_lock_bytes`, `raw_check_lock_bytes`.) Each of four permissions has a
+//! byte from 100 on and a byte from 200 on. A program that uses the permission holds a read lock on the first. A program that
+//! doesn't let others use it holds a read lock on the second. So read locks exclude no program by themselves. A program first
+//! takes its own, then asks whether it could have a write lock on the bytes with which others contradict them. Of two programs
+//! that do so at once, at least one sees the other.
 //!
-//! | | uses | lets nobody else |
+//! | | uses | lets no other program |
 //! | --- | --- | --- |
 //! | a writable export | read, write, resize | write, resize |
 //! | a read-only export | read | write, resize |
 //!
-//! These are a virtual machine's own, so QEMU's tools refuse what they refuse of one, and allow what they allow: `qemu-img info`, and
-//! reads by those who accept that they aren't consistent.
+//! Weir's locks are those of a virtual machine, so QEMU's tools refuse what they refuse beside a virtual machine, and allow
+//! what they allow beside one: `qemu-img info`, and reads that accept inconsistent data.
 //!
 //! # File systems where the two are one
-//! NFS keeps `flock` as a byte range of the whole file, so that the second kind would meet our own first one. Where the bytes are
-//! refused they are therefore tried once more without `flock`; they keep two Weirs apart as well.
+//! NFS keeps `flock` as a byte range of the whole file, so there the second kind would conflict with the first. Where the bytes
+//! are refused they are therefore tried once more without `flock`; they keep two Weirs apart as well.
 
 use std::fs::File;
 use std::path::Path;
@@ -52,15 +53,15 @@ const REFUSED_TO_OTHERS: &[libc::off_t] = &[WRITE, RESIZE];
 /// Why the bytes can't be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
-    /// Somebody writes the image, or may resize it.
+    /// Another program writes the image, or may resize it.
     Written,
-    /// Somebody reads it and lets nobody write it.
+    /// Another program reads it and lets no other write it.
     Read,
     /// The system has no such locks here.
     Unsupported(SystemErrno),
 }
 
-/// Locks `file`, or says who has it.
+/// Locks `file`, or says which program has it.
 pub(super) fn lock(path: &Path, file: File, writable: bool) -> Result<Descriptor, OpenFileError> {
     let how = if writable {
         FlockArg::LockExclusiveNonblock
@@ -125,7 +126,7 @@ fn lock_bytes(
     })
 }
 
-/// Takes our bytes, then looks for those of others that contradict them. They are given back with the descriptor.
+/// Takes this process's bytes, then looks for contradicting bytes of others. The bytes are given back with the descriptor.
 fn take_bytes(file: &File, writable: bool) -> Result<(), Refusal> {
     let used = if writable {
         USED_BY_WRITERS
@@ -140,7 +141,7 @@ fn take_bytes(file: &File, writable: bool) -> Result<(), Refusal> {
     ) {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&range(libc::F_RDLCK, byte))) {
             Ok(_) => {}
-            // A write lock, which QEMU never takes: another program's, on all of the file.
+            // A write lock on all of the file. QEMU never takes one, so it is another program's.
             Err(SystemErrno::EAGAIN | SystemErrno::EACCES) => return Err(Refusal::Written),
             Err(error) => return Err(Refusal::Unsupported(error)),
         }
@@ -158,7 +159,7 @@ fn take_bytes(file: &File, writable: bool) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Whether anybody else has a lock on a byte.
+/// Whether another program has a lock on a byte.
 fn is_locked(file: &File, byte: libc::off_t) -> Result<bool, Refusal> {
     let mut found = range(libc::F_WRLCK, byte);
     fcntl(file, FcntlArg::F_OFD_GETLK(&mut found)).map_err(Refusal::Unsupported)?;

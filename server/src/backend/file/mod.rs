@@ -1,13 +1,14 @@
 #![doc = include_str!("README.md")]
 //!
 //! # How
-//! - Calls become positional vectored I/O on [threads](threads) of the backend's own, so that a stalled disk holds up
-//!   neither the runtime nor another export. What runs there owns its buffers.
-//! - Two descriptors of one open file: `direct` with `O_DIRECT`, since Weir has its own cache and caching twice wastes
-//!   the user's memory, and `buffered` for what direct I/O can't do: a tail shorter than a page, odd pieces, file systems
-//!   without `O_DIRECT`. The kernel keeps the two coherent; `fdatasync` on either covers both.
-//! - What the file system can do is [probed](probe) when the file is opened, on a range past its end, and what it can't is
-//!   said once. A file system that refuses later what it granted before is believed, and the capability withdrawn.
+//! - Calls become positional vectored I/O on [threads](threads) of the backend's own, so that a stalled disk holds up neither
+//!   the runtime nor another export. A call that runs there owns its buffers.
+//! - One open file has two descriptors. `direct` has `O_DIRECT`: Weir has its own cache, and caching twice wastes the user's
+//!   memory. `buffered` is for what direct I/O can't do: a tail shorter than a page, odd pieces, file systems without
+//!   `O_DIRECT`. The kernel keeps the two coherent; `fdatasync` on either covers both.
+//! - When the file is opened, the file system's capabilities are [probed](probe) on a range past the file's end. What it can't
+//!   do is reported once. If a file system later refuses what it granted before, it is believed and the capability is
+//!   withdrawn.
 //!
 //! # Discard on block devices
 //! A discarded range must read as zeroes. `BLKDISCARD` doesn't promise that; `fallocate` with `FALLOC_FL_PUNCH_HOLE` does
@@ -15,10 +16,10 @@
 //! needs no `ioctl`.
 //!
 //! # Invariants
-//! - `size` changes only in `resize`, `insert_range` and `collapse_range`, which the cache runs alone.
+//! - `size` changes only in `resize`, `insert_range` and `collapse_range`, which the cache never runs beside other calls.
 //! - Nothing is written past `size`: a write that would extend the file is an error, not growth.
 //! - The advisory [locks](lock) belong to `buffered` and live as long as the backend: two servers on one file would each have a
-//!   cache that knows nothing of the other's.
+//!   cache that knows nothing of the other's changes.
 
 mod calls;
 mod container;
@@ -54,7 +55,7 @@ use threads::IoThreads;
 pub struct FileBackend {
     file: Arc<OpenFile>,
     threads: IoThreads,
-    /// Takes what is one direct transfer, if the system has it.
+    /// Takes what is one direct transfer, if the system has a ring.
     ring: Option<Ring>,
 }
 
@@ -94,7 +95,7 @@ impl std::ops::Deref for Descriptor {
     }
 }
 
-/// What the file system was found to be able to do. Each can be withdrawn, none comes back.
+/// What the file system was found to be capable of. Each capability can be withdrawn, and none comes back.
 #[derive(Debug, Default)]
 struct Abilities {
     punch: AtomicBool,
@@ -110,7 +111,7 @@ impl OpenFile {
 }
 
 impl FileBackend {
-    /// Opens `path` as `options` say and finds out what can be done with it. Blocks on file system calls.
+    /// Opens `path` as `options` say, and finds out what can be done with it. Blocks on file system calls.
     ///
     /// # Errors
     /// Each reason for which a file can't be served, with the path.
@@ -137,13 +138,13 @@ impl FileBackend {
         })
     }
 
-    /// What was found out about the file that its user should know: one line each.
+    /// What was found out about the file and the user should know, one line each.
     #[must_use]
     pub fn remarks(&self) -> &[String] {
         &self.file.remarks
     }
 
-    /// Runs `call` on an I/O thread; a call that takes too long is reported once, and waited for all the same.
+    /// Runs `call` on an I/O thread. A call that takes too long is reported once, and still waited for.
     async fn run<T: Send + 'static>(
         &self,
         what: &'static str,

@@ -1,6 +1,6 @@
-//! Opening a file or block device, with every reason for which it is refused.
+//! Opening a file or block device, with every reason for a refusal.
 //!
-//! A missing file is created only when its size is said; an existing one is never made larger or smaller here. A created
+//! A missing file is created only if its size is given, and an existing file is never made larger or smaller here. A created
 //! file's folder is synced too: a flush that succeeds must not lose the whole file with its name.
 
 use std::fs::{File, Metadata, OpenOptions};
@@ -19,7 +19,7 @@ use super::{Abilities, Descriptor, OpenFile};
 use crate::limits::DEVICE_BYTES_MAX;
 use crate::size::Size;
 
-/// Of a created image: a disk holds what its files' modes keep from others.
+/// The mode of a created image: a disk holds what its files' modes keep from others.
 const IMAGE_MODE: u32 = 0o600;
 
 /// May the file be changed?
@@ -44,7 +44,7 @@ pub enum Engine {
 /// How a file is to be opened.
 #[derive(Clone, Copy, Debug)]
 pub struct FileOptions {
-    /// The size that it must have, and that it is created with where it is missing.
+    /// The size that it must have, and with which it is created if it is missing.
     pub size: Option<u64>,
     /// May it be changed?
     pub access: Access,
@@ -117,7 +117,7 @@ pub(super) fn open(path: &Path, options: &FileOptions) -> Result<OpenFile, OpenF
     })?;
     let is_device = metadata.file_type().is_block_device();
     let buffered = lock(path, file, writable)?;
-    // Asked under the lock: another server may just have resized it.
+    // The size is read under the lock: another server may just have changed it.
     let size = (&*buffered)
         .seek(SeekFrom::End(0))
         .map_err(|source| OpenFileError::Open {
@@ -161,7 +161,7 @@ fn assemble(
 /// Looks for what is wrong with `path`, and changes nothing; `None` if it is missing and can be created.
 ///
 /// # Errors
-/// Whatever [`FileBackend::open`](super::FileBackend::open) would refuse and can be told without opening.
+/// Whatever [`FileBackend::open`](super::FileBackend::open) would refuse and that can be told without opening.
 pub fn examine(path: &Path, options: &FileOptions) -> Result<Option<Metadata>, OpenFileError> {
     if let Some(size) = options.size.filter(|size| *size > DEVICE_BYTES_MAX) {
         return Err(OpenFileError::TooLarge {
@@ -204,7 +204,7 @@ pub fn examine(path: &Path, options: &FileOptions) -> Result<Option<Metadata>, O
 fn examine_missing(path: &Path, options: &FileOptions) -> Result<(), OpenFileError> {
     let path = path.to_owned();
     let folder = folder_of(&path).canonicalize();
-    // Shared memory is where users put files; all else there are devices, and what is missing a name with a typing error.
+    // Shared memory is where users put files. Everything else there is a device, and a missing one is a mistyped name.
     if let Ok(folder) = &folder
         && folder.starts_with("/dev")
         && !folder.starts_with("/dev/shm")
@@ -234,7 +234,7 @@ fn examine_missing(path: &Path, options: &FileOptions) -> Result<(), OpenFileErr
     creatable.map_err(|source| cannot_create(path, source))
 }
 
-/// Whether whoever wrote `memroy:1G` may have meant no file.
+/// Whether the author of `memroy:1G` may have meant no file.
 fn looks_like_a_scheme(path: &Path) -> bool {
     let text = path.to_string_lossy();
     text.split_once(':')
@@ -245,7 +245,7 @@ fn open_existing(path: &Path, metadata: &Metadata, writable: bool) -> Result<Fil
     let kind = metadata.file_type();
     let mut how = OpenOptions::new();
     how.read(true).write(writable);
-    // A pipe that has taken the file's place by now mustn't be waited for.
+    // A pipe may have taken the file's place by now, and the open must not wait for it.
     let mut flags = OFlag::O_NOCTTY;
     if kind.is_file() {
         flags |= OFlag::O_NONBLOCK;
@@ -255,7 +255,7 @@ fn open_existing(path: &Path, metadata: &Metadata, writable: bool) -> Result<Fil
     }
     let failed = |source| cannot_open(path, source, writable);
     let file = how.custom_flags(flags.bits()).open(path).map_err(failed)?;
-    // What was said of the path holds of what is open.
+    // The facts known of the path must hold for the opened file.
     let opened = file.metadata().map_err(failed)?;
     if same_file(metadata, &opened) && opened.file_type() == kind {
         Ok(file)
@@ -308,7 +308,7 @@ fn cannot_create(path: PathBuf, source: io::Error) -> OpenFileError {
     }
 }
 
-/// Creates a sparse file of the size asked for; nothing is left behind when that fails.
+/// Creates a sparse file of the requested size, and leaves nothing behind when that fails.
 fn create(path: &Path, options: &FileOptions) -> Result<File, OpenFileError> {
     let path = path.to_owned();
     let Some(size) = options.size else {
@@ -331,7 +331,7 @@ fn create(path: &Path, options: &FileOptions) -> Result<File, OpenFileError> {
     match durable {
         Ok(()) => Ok(file),
         Err(source) => {
-            // The file is ours and empty; the reason why it couldn't be made matters more than this.
+            // The file is new and empty, and the reason why it couldn't be made matters more than this error.
             let ours = file.metadata();
             let there = std::fs::symlink_metadata(&path);
             if ours.is_ok_and(|ours| there.is_ok_and(|there| same_file(&ours, &there))) {
@@ -367,7 +367,7 @@ fn check_size(path: &Path, actual: u64, asked: Option<u64>) -> Result<(), OpenFi
     }
 }
 
-/// Whether two descriptors are of one file.
+/// Whether two metadata are of one file.
 pub(super) fn same_file(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }

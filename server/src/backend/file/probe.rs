@@ -8,8 +8,8 @@
 //! | holes | `SEEK_HOLE` |
 //! | a block device's zeroing | its queue's limits in sysfs: there is nothing past the end to try it on |
 //!
-//! Writing is not tried, since there is no place for it; should the system refuse a direct write later, the file goes on
-//! buffered ([`super::transfer`]).
+//! Writing isn't tried, since there is no place for it. If the system refuses a direct write later, the file goes on buffered
+//! ([`super::transfer`]).
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -26,9 +26,9 @@ use super::calls::{COLLAPSE, PUNCH, ZERO};
 use super::open::same_file;
 use crate::limits::IO_SLICES_MAX;
 
-/// Of a file system that doesn't tell a sensible one: a page.
+/// For a file system that reports no sensible unit: a page.
 const ALLOCATION_UNIT_DEFAULT: u32 = 4096;
-/// Larger ones are a hint for streaming I/O, not for allocation.
+/// Larger units are a hint for streaming I/O, not for allocation.
 const ALLOCATION_UNIT_MAX: u32 = 1 << 20;
 
 /// What was found out.
@@ -43,7 +43,7 @@ pub(super) struct Found {
     pub(super) remarks: Vec<String>,
 }
 
-/// Asks everything. `file` is locked by this process.
+/// Probes everything. `file` is locked by this process.
 pub(super) fn probe(
     path: &Path,
     file: &File,
@@ -82,7 +82,7 @@ pub(super) fn probe(
         let length = i64::from(allocation_unit);
         punch = is_able(file, PUNCH, beyond, length);
         zero = is_able(file, ZERO, beyond, length);
-        // What the zeroed range allocated past the end; the size is already this.
+        // This undoes what the zeroed range allocated past the end; the size itself is already right.
         if zero && let Err(error) = file.set_len(size) {
             tracing::warn!(
                 "{}: can't give back the space that was tried out: {error}",
@@ -116,7 +116,7 @@ pub(super) fn probe(
     }
 }
 
-/// A second descriptor with `O_DIRECT` that was seen to read.
+/// A second descriptor with `O_DIRECT` that has been seen to read.
 fn open_direct(path: &Path, metadata: &Metadata, writable: bool) -> Result<File, String> {
     let file = OpenOptions::new()
         .read(true)
@@ -142,7 +142,7 @@ fn open_direct(path: &Path, metadata: &Metadata, writable: bool) -> Result<File,
     }
 }
 
-/// Whether the file system takes a call of this kind; out of space, for one, doesn't mean that it can't.
+/// Whether the file system supports a call of this kind. An error such as out of space doesn't mean that it can't.
 fn is_able(file: &File, mode: FallocateFlags, offset: u64, length: i64) -> bool {
     let Ok(offset) = i64::try_from(offset) else {
         return false;

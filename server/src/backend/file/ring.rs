@@ -1,32 +1,33 @@
 //! Reads and writes through io_uring: many transfers per system call, no thread per transfer.
 //!
 //! # How it works
-//! A transfer is a [`RingTransfer`] future. Its first poll enters it into the list of operations. Whoever enters the
-//! [`SUBMIT_BATCH`]th submits them all with one system call, so a disk starts on the first requests of a session while the
-//! session plans the rest; who is done asking says so ([`Ring::submit`]). What nobody submits the *driver* does, a task
-//! that runs after whoever woke it has come to its end. The driver alone takes completions: the ring's descriptor is watched by
-//! the runtime's reactor, and when some have come it takes all of them and wakes those who wait, who are mostly one session.
+//! A transfer is a [`RingTransfer`] future. Its first poll enters it into the list of operations. The transfer that makes the
+//! list [`SUBMIT_BATCH`] long submits them all with one system call, so a disk starts on the first requests of a session while
+//! the session plans the rest. A caller that has entered all its transfers says so ([`Ring::submit`]). Transfers that no caller
+//! submits are submitted by the *driver*, a task that runs after the task that woke it has paused. Only the driver takes
+//! completions: the runtime's reactor watches the ring's descriptor, and when some have come the driver takes all of them and
+//! wakes the waiting tasks, which are mostly one session.
 //!
 //! # Invariants
-//! - **Memory outlives the transfer.** The list owns frames, iovecs and file of every transfer from before the kernel hears
-//!   of it until it has completed. A future that is dropped leaves its operation there, abandoned; a ring that is dropped in the
-//!   middle (the runtime was shut down) leaks what is under way rather than free it.
-//! - **One at a time at each end of the ring.** Entries are pushed under the state's lock, and only the driver takes completions.
-//!   Telling the kernel of what was pushed needs no lock: it sorts out who calls at the same time.
-//! - **At most [`RING_DEPTH`] under way**, which the completion queue has room for; others wait in the list, in order.
-//! - **Only whole successes count.** A transfer that failed, was cut short or was interrupted is handed back, and the caller does
-//!   it over with the system calls of [`transfer`](super::transfer), which know why and what then. Reads and writes may be done
-//!   twice.
+//! - **Memory outlives the transfer.** The list owns the frames, iovecs and file of every transfer from before the kernel hears
+//!   of it until it has completed. A dropped future leaves its operation there, abandoned. A ring that is dropped in the middle
+//!   (the runtime was shut down) leaks what is under way rather than free it.
+//! - **One at a time at each end of the ring.** Entries are pushed under the state's lock, and only the driver takes
+//!   completions. Telling the kernel of pushed entries needs no lock: the kernel sorts out simultaneous calls.
+//! - **At most [`RING_DEPTH`] under way**, for which the completion queue has room; others wait in the list, in order.
+//! - **Only whole successes count.** A transfer that failed, was cut short or was interrupted is handed back. The caller
+//!   repeats it with the system calls of [`transfer`](super::transfer), which know the cause and what to do. Reads and writes
+//!   may be done twice.
 //!
-//! What a kernel without io_uring (or a sandbox that forbids it) says at the start is [`Ring::start`]'s error; the caller goes on
-//! with threads.
+//! What a kernel without io_uring (or a sandbox that forbids it) says at the start is [`Ring::start`]'s error, and the caller
+//! goes on with threads.
 //!
 //! # When the kernel refuses for good
-//! Out of memory or of room, it takes a submission later. With any other error (a sandbox that closes in a running process, a
-//! kernel with ideas of its own) the ring is *broken*: nothing is submitted any more, what the kernel has taken completes, and
-//! all else is handed back as if it had failed, which the caller does over with threads. What was pushed and not taken may be
-//! handed back only when nobody is in the kernel to submit it, so those who are there are counted, and the last to
-//! leave does it.
+//! If the kernel is out of memory or room, it takes a submission later. With any other error (a sandbox that closes in a
+//! running process, an unusual kernel) the ring is *broken*. Nothing is submitted any more, and what the kernel has taken
+//! completes. All else is handed back as if it had failed, and the caller repeats it with threads. Entries that were pushed and
+//! not taken may be handed back only when no thread is in the kernel to submit them. So the threads that are there are counted,
+//! and the last to leave hands them back.
 #![expect(
     unsafe_code,
     reason = "the kernel reads and writes memory that this module keeps alive"
@@ -57,11 +58,11 @@ use crate::limits::{IO_SLICES_MAX, RING_DEPTH};
 mod driver;
 mod operation;
 
-/// Transfers that are submitted at once, before the one who asks for them goes on: enough to share a system call, few
-/// enough that the disk doesn't wait for the planning of many. On a disk of 10 us per read, 8 did better than 4 and 16.
+/// Transfers that are submitted at once, before their caller goes on: enough to share a system call, few enough that the disk
+/// doesn't wait for the planning of many. On a disk of 10 us per read, 8 did better than 4 and 16.
 const SUBMIT_BATCH: usize = 8;
 
-/// A handle to the ring of one file. Dropping it, like closing, lets what is under way complete.
+/// A handle to the ring of one file. When it is dropped or closed, what is under way still completes.
 pub(super) struct Ring {
     shared: Arc<Shared>,
 }
@@ -69,10 +70,10 @@ pub(super) struct Ring {
 struct Shared {
     ring: IoUring,
     state: Mutex<State>,
-    /// So many submissions are yet to be refused.
+    /// How many submissions are still to be refused.
     #[cfg(test)]
     refusals: AtomicUsize,
-    /// With this error.
+    /// The error for them.
     #[cfg(test)]
     refusal: AtomicI32,
 }
@@ -82,15 +83,15 @@ struct State {
     operations: Slab<Operation>,
     /// Keys of operations that are in no queue of the ring yet, oldest first.
     queued: VecDeque<usize>,
-    /// Transfers that are in a queue of the ring, or the kernel's.
+    /// Transfers that are in one of the ring's queues, or the kernel's.
     under_way: usize,
     /// How many were ever pushed.
     pushed: u64,
-    /// Threads that are telling the kernel of what was pushed, or about to.
+    /// Threads that are telling the kernel of pushed entries, or about to.
     telling: usize,
     /// The kernel takes nothing any more.
     broken: bool,
-    /// The driver's, while it sleeps.
+    /// The driver's waker, while it sleeps.
     driver: Option<Waker>,
     closed: bool,
 }
@@ -106,12 +107,12 @@ impl fmt::Debug for Ring {
 }
 
 impl Ring {
-    /// Makes a ring and starts its driver on the runtime that this runs on.
+    /// Makes a ring and starts its driver on the current runtime.
     ///
     /// # Errors
-    /// What the system says when it has no io_uring or doesn't let this process use it; that there is no runtime.
+    /// The system has no io_uring or doesn't let this process use it, or there is no runtime.
     pub(super) fn start() -> io::Result<Self> {
-        // Completions needn't interrupt a busy worker: it looks at its next system call, and a parked one is woken.
+        // Completions needn't interrupt a busy worker: it looks for them at its next system call, and a parked worker is woken.
         let mut ring = IoUring::builder()
             .setup_coop_taskrun()
             .build(RING_DEPTH)
@@ -144,7 +145,7 @@ impl Ring {
         Ok(Self { shared })
     }
 
-    /// Reads all of `buffer` from `offset` of the file's direct descriptor; says whether that is what happened.
+    /// Reads all of `buffer` from `offset` of the file's direct descriptor; says whether all of it was read.
     pub(super) async fn read(
         &self,
         file: &Arc<OpenFile>,
@@ -167,7 +168,7 @@ impl Ring {
         }
     }
 
-    /// Writes all of `data` at `offset` through the file's direct descriptor; says whether that is what happened.
+    /// Writes all of `data` at `offset` through the file's direct descriptor; says whether all of it was written.
     pub(super) async fn write(
         &self,
         file: &Arc<OpenFile>,
@@ -219,7 +220,7 @@ impl Ring {
         (memory, whole)
     }
 
-    /// Submits what has gathered.
+    /// Submits the transfers that have gathered.
     pub(super) fn submit(&self) {
         let state = self.shared.lock();
         if !state.queued.is_empty() {
@@ -242,15 +243,16 @@ impl Drop for Ring {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing that runs under the lock panics half-way.
+        // No code under the lock panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters an operation. If enough have gathered they are submitted; else the driver does it when its turn comes. The first
-    /// to be entered has woken it in any case: it looks after the clock as long as anything is under way.
+    /// Enters an operation. If enough operations have gathered they are submitted; otherwise the driver does it in its turn.
+    /// The first operation that is entered has woken the driver in any case: the driver watches the clock as long as anything
+    /// is under way.
     ///
     /// # Errors
-    /// The operation, if the ring is broken.
+    /// Returns the operation if the ring is broken.
     fn enter(&self, operation: Operation) -> Result<usize, Box<Operation>> {
         let mut state = self.lock();
         assert!(!state.closed, "I/O submitted after close");
@@ -268,7 +270,7 @@ impl Shared {
         Ok(key)
     }
 
-    /// Submits as much of what is queued as the ring takes; what the kernel doesn't take now the driver tries again.
+    /// Submits as many queued operations as the ring takes; the driver retries what the kernel doesn't take now.
     fn submit(&self, mut state: MutexGuard<'_, State>) {
         let pushed = self.push_to_tell(&mut state);
         drop(state);
@@ -277,7 +279,7 @@ impl Shared {
         }
     }
 
-    /// [`Shared::push`], after which the kernel must be told if that says so.
+    /// [`Shared::push`], after which the kernel must be told if this returns true.
     fn push_to_tell(&self, state: &mut State) -> bool {
         let pushed = !state.broken && self.push(state);
         state.telling += usize::from(pushed);
@@ -291,8 +293,8 @@ impl Shared {
         }
     }
 
-    /// Moves queued operations into the ring's queue; says whether that holds anything, from before too: whoever pushed it may
-    /// not have got it taken.
+    /// Moves queued operations into the ring's queue. Says whether that queue holds anything, including earlier entries: their
+    /// thread may not have got the kernel to take them.
     fn push(&self, state: &mut State) -> bool {
         // SAFETY: under the state's lock, so it is the only one.
         let mut queue = unsafe { self.ring.submission_shared() };
@@ -315,8 +317,8 @@ impl Shared {
         !queue.is_empty()
     }
 
-    /// Tells the kernel of what was pushed, by whomever; says whether there is nothing left to tell. Whoever calls it was
-    /// counted before.
+    /// Tells the kernel of all pushed entries, whichever thread pushed them; says whether there is nothing left to tell. The
+    /// caller must have been counted before.
     fn tell_kernel(&self) -> bool {
         loop {
             let outcome = self.enter_kernel();
@@ -328,7 +330,7 @@ impl Shared {
             let empty = unsafe { self.ring.submission_shared() }.is_empty();
             let over = match outcome {
                 Ok(taken) => empty || taken == 0 || state.broken,
-                // It may take it later.
+                // The kernel may take it later.
                 Err(error) if is_passing(&error) => true,
                 Err(error) => {
                     if !std::mem::replace(&mut state.broken, true) {
@@ -345,11 +347,11 @@ impl Shared {
                 self.hand_back(state);
                 return empty || broken;
             }
-            // It has stopped half-way, at an entry that failed at once; or somebody has pushed meanwhile.
+            // The kernel has stopped half-way, at an entry that failed at once; or another thread has pushed meanwhile.
         }
     }
 
-    /// If the ring is broken and nobody is in the kernel: fails what that hasn't taken.
+    /// If the ring is broken and no thread is in the kernel, fails what the kernel hasn't taken.
     fn hand_back(&self, mut state: MutexGuard<'_, State>) {
         if !state.broken || state.telling > 0 {
             return;
@@ -363,7 +365,7 @@ impl Shared {
             pushed,
             ..
         } = &mut *state;
-        // The kernel takes in order.
+        // The kernel takes entries in order.
         let taken = *pushed - untaken;
         let mut failed = std::mem::take(queued);
         let pushed_in_vain = operations
@@ -406,7 +408,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.under_way > 0 {
-            // The runtime has ended under running transfers: the kernel may still write to their frames, so they are never freed.
+            // The runtime has ended during transfers. The kernel may still write to their frames, so they are never freed.
             #[expect(
                 clippy::disallowed_methods,
                 reason = "the kernel may still write there"
@@ -416,7 +418,7 @@ impl Drop for Shared {
     }
 }
 
-/// Whether the kernel may take what it has refused once something has completed.
+/// Whether the kernel may take a refused submission once something has completed.
 fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -424,7 +426,7 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-/// Submits nothing and waits for it: a sandbox may allow a ring to be made, and not to be used.
+/// Submits a NOP and waits for it: a sandbox may allow a ring to be made but not used.
 fn try_out(ring: &mut IoUring) -> io::Result<()> {
     // SAFETY: a NOP refers to no memory.
     unsafe { ring.submission().push(&opcode::Nop::new().build()) }.expect("an empty queue");
@@ -481,7 +483,7 @@ impl Drop for RingTransfer<'_> {
         if operation.outcome.is_some() {
             let done = state.operations.remove(key);
             drop(state);
-            // Not under the lock: freeing frames wakes others.
+            // Not under the lock: freeing frames wakes other tasks.
             drop(done);
         }
     }

@@ -10,7 +10,7 @@ use super::{Access, FileBackend, FileOptions, examine};
 use crate::backend::scheme::{OpenStore, OpenStoreError, Scheme, StoreOptions, StoreSource};
 use crate::source::SourceError;
 
-/// `file:PATH`, and whatever has no scheme.
+/// `file:PATH`, and any text without a scheme.
 pub static SCHEME: Scheme = Scheme {
     name: "file",
     form: "file:PATH",

@@ -1,13 +1,13 @@
 //! Error numbers of system calls, as this program names them.
 //!
-//! The bindings know the errors that have a name in C. The kernel also says others: `ENOTSUPP` (524) and its like leak out of
-//! drivers and network file systems. The bindings have one value for all of those, whose number is 0, and 0 means success to
-//! whoever keeps or sends it. So no error of the bindings travels further than the call that it came from.
+//! The bindings know the errors that have a name in C. The kernel also returns others: `ENOTSUPP` (524) and similar errors leak
+//! out of drivers and network file systems. The bindings have one value for all of those. Its number is 0, which would mean
+//! success wherever it is kept or sent. So an error of the bindings never travels further than the call that it came from.
 
 use nix::errno::Errno as SystemErrno;
 use weir_faults::Errno;
 
-/// The outcome of a system call. To be called at once: a number without a name is still where the call has left it.
+/// The outcome of a system call. Must be called at once: a number without a name is still where the call has left it.
 pub(super) fn called<T>(outcome: nix::Result<T>) -> Result<T, Errno> {
     outcome.map_err(|error| match error {
         SystemErrno::UnknownErrno => Errno::of_system(SystemErrno::last_raw()),

@@ -85,7 +85,7 @@ async fn an_end_inside_a_page_is_written_and_read_exactly() {
             let bytes = pattern(5, usize::try_from(size).unwrap());
             bench.write(0, &bytes).await.unwrap();
             let pages = bytes.len().div_ceil(PAGE_SIZE);
-            // One page more than there is, too.
+            // Also one page more than there is.
             let mut expected = bytes.clone();
             expected.resize((pages + 1) * PAGE_SIZE, 0);
             assert!(
@@ -301,7 +301,7 @@ async fn the_short_last_block_is_given_back_with_the_rest() {
 async fn a_capability_that_turns_out_wrong_is_withdrawn() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let (_, backend) = create(&folder, 1 << 20);
-    // tmpfs has no zero range; say that it was found to have one.
+    // tmpfs has no zero range; pretend that it was found to have one.
     backend.file.can.zero.store(true, Ordering::Relaxed);
     let bench = Bench::new(backend);
     assert!(bench.backend.capabilities().zero_keep);

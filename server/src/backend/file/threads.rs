@@ -1,8 +1,8 @@
 //! The I/O threads of one file: started on demand, fed by one queue.
 //!
-//! A submission takes the queue's lock for a push and never waits for I/O. A thread is started when more jobs wait than
-//! threads do, up to the limit; the first one is started at once, so that a system that refuses threads is noticed at the
-//! start, and later refusals only cost parallelism. Jobs start in the order in which they were submitted.
+//! A submission takes the queue's lock for a push and never waits for I/O. A thread is started when more jobs wait than threads
+//! do, up to the limit. The first thread is started at once, so a system that refuses threads is noticed at the start, and
+//! later refusals only cost parallelism. Jobs start in the order in which they were submitted.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A handle to the threads. Dropping it, like closing, lets them finish what was submitted and end.
+/// A handle to the threads. When it is dropped or closed, the threads finish what was submitted and end.
 pub(super) struct IoThreads {
     shared: Arc<Shared>,
 }
@@ -49,7 +49,7 @@ impl IoThreads {
     /// Starts the first thread.
     ///
     /// # Errors
-    /// What the system says when it refuses the thread.
+    /// The system refuses the thread.
     pub(super) fn start(threads_max: usize) -> io::Result<Self> {
         assert!(threads_max > 0);
         let shared = Arc::new(Shared {
@@ -61,14 +61,14 @@ impl IoThreads {
         Ok(Self { shared })
     }
 
-    /// Queues `call`; its result comes through the channel. Nobody has to wait for it.
+    /// Queues `call`; its result comes through the channel. The caller needn't wait for it.
     pub(super) fn run<T: Send + 'static>(
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (send, receive) = oneshot::channel();
         let job = Box::new(move || {
-            // The caller may be gone; the I/O is done all the same.
+            // The caller may be gone; the I/O is done in any case.
             let _ = send.send(call());
         });
         let mut queue = self.shared.lock();

@@ -1,4 +1,4 @@
-//! Reads and writes: whole pages directly, what is left through the buffered descriptor.
+//! Reads and writes: whole pages directly, the rest through the buffered descriptor.
 //!
 //! The kernel may transfer less than asked (a signal, a full disk, a limit of the device), so every transfer is a loop; an
 //! interrupted one is repeated. Direct I/O that the kernel refuses with `EINVAL` is repeated buffered, and if it was
@@ -104,8 +104,8 @@ impl OpenFile {
             .filter(|_| self.direct_works.load(Ordering::Relaxed))
     }
 
-    /// `EINVAL` at a page boundary says that direct I/O doesn't work here. Elsewhere it follows a short transfer that left
-    /// the rest misaligned, which says nothing.
+    /// `EINVAL` at a page boundary means that direct I/O doesn't work here. Elsewhere it follows a short transfer that left the
+    /// rest misaligned, and means nothing.
     fn direct_refused(&self, what: &str, done: usize) {
         if done.is_multiple_of(PAGE_SIZE) && self.direct_works.swap(false, Ordering::Relaxed) {
             let path = self.path.display();
@@ -125,7 +125,7 @@ impl OpenFile {
     }
 }
 
-/// Reads the bytes `done..end` of the buffer; `done` says how far it came, also on an error.
+/// Reads the bytes `done..end` of the buffer; `done` says how far it got, also on an error.
 fn read_run(
     file: &File,
     offset: u64,
@@ -136,7 +136,7 @@ fn read_run(
     while *done < end {
         let mut slices: Vec<_> = buffer.io_slices_mut(*done, end, IO_SLICES_MAX).collect();
         match called(preadv(file, &mut slices, file_offset(offset, *done)?)) {
-            // Somebody else cut the file: zeroes would hide that.
+            // Another program cut the file: zeroes would hide that.
             Ok(0) => return Err(Errno::EIO),
             Ok(count) => *done += count,
             Err(Errno::EINTR) => {}

@@ -19,7 +19,7 @@ fn layers() -> (Faults, Layers, Arc<MemoryBackend>) {
     (faults, layers, store)
 }
 
-/// A rule is about what the cache asks of the disk, not about what the disk's own cache brings to its platter.
+/// A rule is about what the cache asks of the disk, not about what the disk's own cache writes to its platter.
 #[tokio::test]
 async fn rules_are_asked_before_the_disk_that_can_lose_its_power() {
     let (faults, layers, _store) = layers();
@@ -29,14 +29,14 @@ async fn rules_are_asked_before_the_disk_that_can_lose_its_power() {
     assert_eq!(bench.write(0, &page).await, Err(Errno::EIO));
     faults.clear_rules();
     assert_eq!(bench.write(0, &page).await, Ok(()));
-    // What the disk's cache holds is brought down beside the rules.
+    // Data of the disk's cache is written down without passing the rules.
     faults.add_rule("write at=backend error=EIO").unwrap();
     assert_eq!(bench.backend.sync().await, Ok(()));
     assert_eq!(bench.backend.cover(0..PAGE_BYTES).await, Ok(()));
     assert_eq!(bench.read(0, 1).await.unwrap(), page);
 }
 
-/// What waits for a rule when the power goes never arrives: the rules know the disk that loses it.
+/// A call that waits for a rule when the power goes never arrives: the rules know the disk that loses its power.
 #[tokio::test]
 async fn a_power_cut_ends_what_waits_for_a_rule() {
     let (faults, layers, store) = layers();

@@ -1,12 +1,12 @@
 #![doc = include_str!("README.md")]
 //!
 //! # How
-//! A page exists once it was written, and a discarded page is given back. Pages lie in ordered maps, sharded by
-//! region so that parallel writers rarely meet; a region's pages share a shard, so that a run of pages takes one lock. A
-//! call isn't atomic as a whole, only per page, which is all that the contract asks for.
+//! A page exists once it was written, and a discarded page is given back. Pages lie in ordered maps, sharded by region so that
+//! parallel writers rarely meet. A region's pages share a shard, so a run of pages takes one lock. A call isn't atomic as a
+//! whole, only per page, and the contract asks for no more.
 //!
-//! The work is done by whoever asks, mostly a session, and copying is work: every few pages it is taken off the budget that the
-//! runtime gives a task, so that a task that asks for much lets others have their turn.
+//! The calling task does the work, mostly a session, and copying is work. Every few pages it is charged to the budget that the
+//! runtime gives a task, so a task that asks for much lets others have their turn.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -35,7 +35,7 @@ const REGION_PAGES: u64 = 256;
 /// More than any machine's number of parallel writers needs.
 const SHARDS: usize = 64;
 
-/// Pages that are copied, freed or passed for one unit of a task's budget, which has 128 of them: a poll comes to some hundreds of
+/// Pages that are copied, freed or passed for one unit of a task's budget, which has 128 units: a poll takes some hundreds of
 /// microseconds.
 const PAGES_PER_UNIT: usize = 4;
 
@@ -123,7 +123,7 @@ impl MemoryBackend {
         Ok(())
     }
 
-    /// Zeroes `range`: whole pages go, edges are overwritten where their page exists.
+    /// Zeroes `range`: whole pages are removed, and edges are overwritten where their page exists.
     async fn clear(&self, range: &Range<u64>) {
         if range.is_empty() {
             return;
@@ -212,7 +212,7 @@ impl MemoryBackend {
                 Some(present) => (ExtentKind::Hole, present.min(last_page)),
                 None => (ExtentKind::Hole, last_page),
             };
-            // The page may have gone between the two looks; it was data when it was first looked at.
+            // The page may have gone between the two looks; it was data at the first.
             let until = (until.max(page + 1) * PAGE_BYTES).min(end);
             found.push(BackendExtent {
                 range: at..until,
@@ -245,7 +245,7 @@ impl Backend for MemoryBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // Without `zero_keep`: memory that stays allocated has to be written.
+        // There is no `zero_keep`: memory that stays allocated would have to be written.
         Capabilities {
             discard: true,
             zero_keep: false,

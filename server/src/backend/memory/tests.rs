@@ -105,7 +105,7 @@ async fn memory_that_stays_allocated_is_not_offered() {
     );
 }
 
-/// How often somebody else has a turn while `work` goes on.
+/// How often another task has a turn while `work` goes on.
 async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
     let turns = Arc::new(AtomicUsize::new(0));
     let others = tokio::spawn({
@@ -124,7 +124,7 @@ async fn turns_of_others(work: impl Future<Output = ()>) -> usize {
 
 #[tokio::test]
 async fn much_at_once_lets_others_have_their_turn() {
-    // Twice what a poll comes to, and every second page only, so that there are as many extents.
+    // Twice what a poll does, and only every second page, so that there are as many extents.
     const PAGES: u64 = 2048;
     let polls = 2;
     let backend = Arc::new(MemoryBackend::new(PAGES * PAGE_BYTES));

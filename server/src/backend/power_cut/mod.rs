@@ -1,28 +1,27 @@
 #![doc = include_str!("README.md")]
 //!
 //! # How
-//! What isn't covered lives in a [`PowerCut`]. What is covered ([`Backend::cover`]) is applied to the store, which is synced and
-//! told so. Reads and extents lay the rest over what the store says.
+//! Data that isn't covered lives in a [`PowerCut`]. Covered data ([`Backend::cover`]) is applied to the store, which is synced
+//! and told so. Reads and extents lay the rest over what the store returns.
 //!
 //! # A cut
-//! 1. [`PowerCutBackend::switch_off`]: every call fails with `EIO` from here on. The caller then lets go whoever waits for
-//!    an injected fault, and closes the connections.
-//! 2. [`PowerCutBackend::cut`]: a sync that is being applied is waited for, and counts; one that waits for its turn does
-//!    not. The survivors are chosen, the incarnation is raised: a call that began before changes nothing any more.
+//! 1. [`PowerCutBackend::switch_off`]: every call fails with `EIO` from here on. The caller then releases requests that wait
+//!    for an injected fault, and closes the connections.
+//! 2. [`PowerCutBackend::cut`]: waits for a sync that is being applied, which counts; a sync that waits for its turn doesn't.
+//!    It chooses the survivors and raises the incarnation: a call that began before changes nothing any more.
 //! 3. [`PowerCutBackend::switch_on`].
 //!
 //! The last two happen while the cache is still and has dropped every page, dirty ones too: they were volatile memory
-//! ([`PageCache::lose_power`](weir_cache::PageCache::lose_power)). So nothing is under way that began before, but for a sync
-//! whose client has gone, which is waited for as said.
+//! ([`PageCache::lose_power`](weir_cache::PageCache::lose_power)). So nothing that began before is under way, except a sync
+//! whose client has gone, which `cut` waits for.
 //!
 //! # The turn
-//! Batches are applied one at a time, in the order in which they were completed, and each to its end: a store may go on with a
-//! write whose caller has gone, and a batch that passed it by would be overwritten by older data. So who has the turn gives it
-//! to a task together with the batch, and merely waits for the task (`turn.rs`).
+//! Batches are applied one at a time, in the order in which they were completed, and each to its end. A store may go on with a
+//! write whose caller has gone, and its older data would overwrite a batch that passed it by. So the caller that has the turn
+//! gives it to a task together with the batch, and merely waits for the task (`turn.rs`).
 //!
 //! # What costs
-//! Data is copied once on its way in, and syncs are as large as what they cover. It is there to be tested against, not to
-//! be fast.
+//! Data is copied once on its way in, and syncs are as large as what they cover. This layer is for tests, not for speed.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,7 +39,7 @@ use self::turn::{Store, Turn};
 
 mod turn;
 
-/// Written data held in memory beyond which a write syncs first: the volatile cache of a large disk. The cache behind
+/// The amount of written data in memory beyond which a write syncs first: the volatile cache of a large disk. The cache above
 /// syncs long before, unless the same pages are written over and over.
 const HELD_BYTES_MAX: u64 = 256 << 20;
 
@@ -72,7 +71,7 @@ impl State {
 }
 
 impl PowerCutBackend {
-    /// Puts a volatile cache before `next`. The points of this layer are reached with `context`.
+    /// Puts a volatile cache before `next`. `context` reaches the points of this layer.
     ///
     /// # Errors
     /// The system has no address space.
@@ -88,24 +87,24 @@ impl PowerCutBackend {
     /// How often the power was cut.
     ///
     /// # Errors
-    /// `EIO` while it is off.
+    /// `EIO` while the power is off.
     pub fn incarnation(&self) -> Result<u64, Errno> {
         Ok(self.lock().powered()?.incarnation())
     }
 
-    /// Makes every call fail with `EIO`; says whether it was on.
+    /// Makes every call fail with `EIO`; says whether the power was on.
     pub fn switch_off(&self) -> bool {
         !std::mem::replace(&mut self.lock().off, true)
     }
 
-    /// Ends that.
+    /// Lets calls succeed again.
     pub fn switch_on(&self) {
         self.lock().off = false;
     }
 
-    /// Loses what the options say. To be called while it is off; waits for the sync that is being applied, whoever waits for that
-    /// one besides. `newest` is what the page cache had not yet handed over: versions of those sectors that may survive like any
-    /// other. Cancel safe: dropped, it has not cut yet, or what survives is brought to the store all the same.
+    /// Loses what the options say. Must be called while the power is off. Waits for the sync that is being applied, if there is
+    /// one. `newest` is what the page cache had not yet handed over: versions of those sectors that may survive like any other.
+    /// Cancel safe: if it is dropped, either it has not cut yet, or the survivors are still brought to the store.
     pub async fn cut(&self, options: PowerCutOptions, newest: Vec<(u64, FrameRefs)>) {
         let turn = self.store.turn().await;
         let batch = {
@@ -122,7 +121,7 @@ impl PowerCutBackend {
             }
             state.volatile.cut(options)
         };
-        // What fails to be applied is still what reads see, and the next sync tries again.
+        // If applying fails, reads still see the data, and the next sync tries again.
         if let Err(errno) = self.apply(turn, batch).await {
             tracing::warn!(%errno, "what survived the power cut isn't in the store yet");
         }
@@ -165,7 +164,7 @@ impl PowerCutBackend {
 
     async fn read_laid_over(&self, offset: u64, buffer: FrameBuf) -> (FrameBuf, Result<(), Errno>) {
         let length = buffer.len() as u64 * PAGE_BYTES;
-        // First what is here, then the store: a sync that applies and forgets pieces in between does no harm.
+        // The pieces here are read before the store, so a sync that applies and forgets pieces in between does no harm.
         let (begun, pieces) = match self.lock().powered() {
             Ok(volatile) => (volatile.incarnation(), volatile.overlay(offset, length)),
             Err(errno) => return (buffer, Err(errno)),
@@ -174,7 +173,7 @@ impl PowerCutBackend {
         for piece in &pieces {
             lay_over(piece, offset, &mut buffer);
         }
-        // What was read before a cut may be what the cut has lost.
+        // Data read before a cut may be data that the cut has lost.
         let outcome = outcome.and_then(|()| match self.incarnation()? {
             now if now == begun => Ok(()),
             _ => Err(Errno::EIO),
@@ -200,7 +199,7 @@ impl PowerCutBackend {
         self.apply(turn, batch).await
     }
 
-    /// Brings a batch into the store, durably, and forgets it here. Cancel safe: it is done all the same.
+    /// Brings a batch into the store, durably, and forgets it here. Cancel safe: the work is finished in any case.
     async fn apply(&self, turn: Turn, batch: Batch) -> Result<(), Errno> {
         let state = Arc::clone(&self.state);
         let applied = move |batch: &Batch| lock(&state).volatile.applied(batch);
@@ -218,7 +217,8 @@ impl PowerCutBackend {
         Ok(merged(&below, &pieces, most))
     }
 
-    /// Before what can't live in memory: everything goes to the store. The cache lets nothing else run meanwhile.
+    /// For calls whose effect can't be kept in memory: everything goes to the store first. The cache runs nothing else
+    /// meanwhile.
     async fn bring_all_to_the_store(&self) -> Result<(), Errno> {
         self.cover_range(0..u64::MAX).await?;
         self.lock().powered().map(|_| ())
@@ -234,7 +234,7 @@ fn stale(_: Stale) -> Errno {
     Errno::EIO
 }
 
-/// Copies a piece over the pages in `buffer`, which is what lies at `offset`.
+/// Copies a piece over the pages in `buffer`, which holds what lies at `offset`.
 fn lay_over(piece: &Piece, offset: u64, buffer: &mut FrameBuf) {
     let end = (piece.offset + piece.length).min(offset + buffer.len() as u64 * PAGE_BYTES);
     let first = piece.offset.max(offset) - offset;
@@ -338,7 +338,7 @@ impl Filter for PowerCutBackend {
     }
 
     fn sync(&self) -> BackendFuture<'_, Result<(), Errno>> {
-        // Weir's own syncs promise nothing to anybody; what a FLUSH or FUA promises comes with `cover`.
+        // The cache's own syncs promise nothing to clients; what a FLUSH or FUA promises comes with `cover`.
         Box::pin(async { self.lock().powered().map(|_| ()) })
     }
 
@@ -369,7 +369,7 @@ impl Filter for PowerCutBackend {
 
     fn close(&self) -> BackendFuture<'_, Result<(), Errno>> {
         Box::pin(async move {
-            // Nothing is called on a store that is closed: what someone has left behind is applied first.
+            // Nothing is called on a closed store: an abandoned batch is applied first.
             let _turn = self.store.turn().await;
             self.next.close().await
         })

@@ -61,7 +61,7 @@ async fn a_sync_is_what_brings_data_to_the_store() {
     assert_eq!(setup.page(0).await, page_of(1));
 }
 
-/// Of trims and zeroes alike: what is punched is a discard of the store.
+/// This holds for trims and zeroes alike: a punch is a discard of the store.
 #[tokio::test]
 async fn a_sync_that_can_not_discard_says_so_and_the_next_does_it() {
     let store = Arc::new(LastingStore::new(SIZE));

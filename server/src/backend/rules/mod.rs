@@ -1,10 +1,10 @@
 #![doc = include_str!("README.md")]
 //!
 //! # How
-//! A filter over whatever the cache is over, asked about each call before it is made. Whether a rule is about a call is decided
-//! when it is made, so a call that none is about is that of the layer below, and costs one relaxed load more. The state of the
-//! device (offline, frozen, bad sectors, read-only) is not looked at here: it is about what clients ask for, and the sessions
-//! see to it.
+//! A filter over what lies below the cache, which is asked about each call before the call is made. Whether a rule is about a
+//! call is decided when the call is made. So a call without a rule is the call of the layer below, and costs one relaxed load
+//! more. The state of the device (offline, frozen, bad sectors, read-only) isn't checked here: it concerns what clients ask
+//! for, and the sessions check it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use weir_faults::{Action, BackendView, Decision, Faults, RequestKind};
 use super::bytes::ByteAccess;
 use super::power_cut::PowerCutBackend;
 
-/// A store whose calls rules see first.
+/// A store whose calls go through the rules first.
 #[derive(Debug)]
 pub struct RuledBackend {
     next: Arc<dyn Backend>,
@@ -25,12 +25,13 @@ pub struct RuledBackend {
     export: String,
     faults: Faults,
     bytes: ByteAccess,
-    /// The same store, if it can lose its power: nothing waits for a rule while it has none.
+    /// The same store, if it can lose its power: no call waits for a rule while the power is off.
     power: Option<Arc<PowerCutBackend>>,
 }
 
 impl RuledBackend {
-    /// Lets the rules of `faults` see what is asked of `next` for `export`. `power` is where `next` loses its power, if it can.
+    /// Lets the rules of `faults` see the calls to `next` for `export`. `power` is the part of `next` that can lose its power,
+    /// if there is one.
     ///
     /// # Errors
     /// The system has no address space.
@@ -58,7 +59,7 @@ impl RuledBackend {
             length,
         };
         let decision = self.faults.decide_backend(&view)?;
-        // In this order: a cut that comes after this look ends the wait, since the decision was made before it.
+        // The order matters: a cut that comes after this look ends the wait, because the decision was made before it.
         let begun = self.incarnation();
         Some(Decided { decision, begun })
     }
@@ -87,7 +88,7 @@ impl RuledBackend {
         }
     }
 
-    /// How often the power was cut. `EIO` while there is none.
+    /// How often the power was cut. `EIO` while the power is off.
     fn incarnation(&self) -> Result<u64, Errno> {
         self.power
             .as_ref()
@@ -154,7 +155,7 @@ impl RuledBackend {
         fault.outcome()
     }
 
-    /// A call that can't be damaged: it is made, unless it is to be lost.
+    /// A call whose data can't be damaged: it is made, unless it is to be lost.
     async fn change_under(
         &self,
         decided: Decided,
@@ -180,7 +181,7 @@ impl RuledBackend {
     }
 }
 
-/// What a rule has decided about a call, and how often the power had been cut by then.
+/// A rule's decision about a call, and how often the power had been cut by then.
 struct Decided {
     decision: Decision,
     begun: Result<u64, Errno>,
@@ -197,7 +198,7 @@ impl Fault {
         }
     }
 
-    /// Where what was to go to `offset` is stored, and how much of it.
+    /// Where data for `offset` is stored, and how much of it.
     fn stored(&self, offset: u64, length: u64) -> Range<u64> {
         match self.0.action {
             Some(Action::Tear(most)) => offset..offset + most.min(length),
@@ -206,7 +207,7 @@ impl Fault {
         }
     }
 
-    /// What the caller is told once it took effect.
+    /// What the caller is told once the call took effect.
     fn outcome(&self) -> Result<(), Errno> {
         match self.0.action {
             Some(Action::Error { errno, .. }) => Err(errno),
@@ -245,7 +246,7 @@ impl Filter for RuledBackend {
         offset: u64,
         buffer: FrameBuf,
     ) -> BackendFuture<'_, (FrameBuf, Result<(), Errno>)> {
-        // The last page may reach past the end of the device: nothing that is read there counts.
+        // The last page may reach past the end of the device, where no byte that is read counts.
         let room = self.next.geometry().size.saturating_sub(offset);
         let length = ((buffer.len() * PAGE_SIZE) as u64).min(room);
         match self.decide(RequestKind::Read, offset, length) {

@@ -66,7 +66,7 @@ async fn errors_with_and_without_effect() {
     assert_eq!(bench.discard(0..SIZE).await, Err(Errno::ENOMEM));
     assert_eq!(bench.extents(0..SIZE, 1).await, Err(Errno::ENOMEM));
     assert!(faults.newest_event() >= 5);
-    // It was done, and fails all the same.
+    // The call was made, and fails all the same.
     faults.clear_rules();
     faults.add_rule("any at=backend error=EIO after").unwrap();
     assert_eq!(bench.read(0, 1).await, Err(Errno::EIO));
@@ -144,7 +144,7 @@ async fn only_what_the_device_has_is_damaged() {
     assert_eq!(damaged, BITS);
 }
 
-/// What waits for a rule while the power is cut is of the time before the cut, and has no effect any more.
+/// A call that waits for a rule while the power is cut belongs to the time before the cut, and has no effect any more.
 #[tokio::test(start_paused = true)]
 async fn a_power_cut_ends_what_waits_for_a_rule() {
     let store = Arc::new(MemoryBackend::new(SIZE));
@@ -198,7 +198,7 @@ async fn everything_arrives() {
     let faults = Faults::new();
     let over = |below| RuledBackend::new(below, None, "db", &faults).expect("address space");
     assert_everything_arrives(over).await;
-    // Whether a rule is about a call or not.
+    // Whether or not a rule is about a call.
     faults.add_rule("any at=backend delay=1us").expect("a rule");
     assert_everything_arrives(over).await;
 }

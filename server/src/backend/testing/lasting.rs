@@ -1,5 +1,5 @@
 //! A store whose calls outlive their callers, as io_uring's and a thread's do: dropping the future of a write only means that
-//! nobody waits for it. Writes and discards can be held up, to be let go in any order.
+//! no task waits for it. Writes and discards can be held up and released in any order.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use weir_cache::{Backend, BackendFuture, Errno, Filter, FrameRefs};
 
 use super::super::MemoryBackend;
 
-/// Memory that goes on with what it was asked for.
+/// Memory that continues what it was asked for.
 #[derive(Debug)]
 pub(crate) struct LastingStore {
     memory: Arc<dyn Backend>,
@@ -41,7 +41,7 @@ impl LastingStore {
         self.state.lock().expect("not poisoned")
     }
 
-    /// Writes and discards that come from now on wait to be let go, or no longer.
+    /// Writes and discards that come from now on wait to be released, or no longer do.
     pub(crate) fn hold(&self, hold: bool) {
         self.state().holds = hold;
     }
@@ -51,10 +51,10 @@ impl LastingStore {
         self.state().held.len()
     }
 
-    /// Lets the newest that is held up go: so an older one lands last.
+    /// Releases the newest that is held up, so that an older one lands last.
     pub(crate) fn let_newest_go(&self) {
         let newest = self.state().held.pop_back().expect("one is held up");
-        // The task waits: whether anybody waits for the task is another matter.
+        // The task itself waits, whether or not anything waits for the task.
         newest.send(()).expect("a task");
     }
 

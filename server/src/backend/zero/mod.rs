@@ -1,13 +1,13 @@
 #![doc = include_str!("README.md")]
 //!
 //! # How
-//! There is a size and nothing else. A mutation has nothing to change, so each is done when it is asked for.
+//! This store has a size and nothing else. A mutation has nothing to change, so each is done at once.
 //!
-//! This store breaks one promise of [`Backend`] on purpose: later reads don't see a completed write. Nothing in Weir relies on
-//! that promise for its own sake; it is handed on to clients, and README.md says to them what they get instead.
+//! This store breaks one promise of [`Backend`] on purpose: later reads don't see a completed write. Weir itself doesn't rely
+//! on that promise. It is handed on to clients, and README.md tells them what they get instead.
 //!
-//! Reading is work all the same, for pages are filled: every few pages it is taken off the budget that the runtime gives a task, so
-//! that a task that asks for much lets others have their turn.
+//! Reading is still work, because pages are filled. Every few pages it is charged to the budget that the runtime gives a task,
+//! so a task that asks for much lets others have their turn.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,10 +24,10 @@ use crate::limits::DEVICE_BYTES_MAX;
 /// The page: there is no space that could be given back in smaller pieces.
 const ALLOCATION_UNIT: u32 = 4096;
 
-/// Pages that are filled for one unit of a task's budget, which has 128 of them: a poll comes to some hundred microseconds.
+/// Pages that are filled for one unit of a task's budget, which has 128 units: a poll takes some hundred microseconds.
 const PAGES_PER_UNIT: usize = 8;
 
-/// For whoever starts it with data in mind.
+/// For a user that starts it with data in mind.
 const NOTHING_IS_KEPT: &str =
     "nothing is kept: what is written reads back while it is cached, and as zeroes afterwards";
 
@@ -80,7 +80,7 @@ impl Backend for ZeroBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // Without `zero_keep`: `extents` says that nothing is ever allocated.
+        // There is no `zero_keep`: `extents` says that nothing is ever allocated.
         Capabilities {
             discard: true,
             zero_keep: false,

@@ -26,7 +26,7 @@ fn options(size: Option<u64>) -> StoreOptions {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
-    /// Nothing but what is written tells it from a flat vector.
+    /// Only writes tell it from a flat vector.
     #[test]
     fn behaves_as_a_flat_vector_that_nobody_writes(mut steps in steps(300)) {
         steps.retain(|step| !matches!(step, Step::Write { .. }));
@@ -50,7 +50,7 @@ async fn what_is_written_is_lost() {
     assert_eq!(found, [hole(0..1 << 40)]);
     let found = bench.extents(100..200, 1).await.unwrap();
     assert_eq!(found, [hole(100..200)]);
-    // Of what lies past the end nothing is said.
+    // About bytes past the end, nothing is said.
     let found = bench.extents(100..1 << 41, 2).await.unwrap();
     assert_eq!(found, [hole(100..1 << 40)]);
     assert_eq!(bench.extents(1 << 40..1 << 41, 2).await.unwrap(), []);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::cli::serve::ServeOptions;
 
-/// Settings of a server of `memory:1M` and of what is added here.
+/// Settings of a server of `memory:1M`, with the changes that are given here.
 fn settings(change: impl FnOnce(&mut ServeOptions)) -> Settings {
     let mut options = ServeOptions {
         source: Some("memory:1M".parse().unwrap()),
@@ -37,7 +37,7 @@ fn addresses_are_looked_at() {
     std::fs::write(&file, "mine").unwrap();
     let unix = |path: &Path| format!("unix:{}", path.display()).parse().unwrap();
     let listen = |address| refusal(|options| options.listen = vec![address]);
-    // Of the documentation's network, which no machine has.
+    // From the documentation's network, which no machine has.
     assert!(listen("192.0.2.1:10809".parse().unwrap()).contains("192.0.2.1"));
     assert!(listen(unix(&folder.path().join("no/such/s"))).contains("no/such"));
     assert!(listen(unix(&file)).contains("no socket"));
@@ -53,7 +53,7 @@ fn addresses_are_looked_at() {
         options.admin_token_file = Some(folder.path().join("none"));
     });
     assert!(token.contains("none"), "{token}");
-    // Whoever listens there now may be the server whose next configuration this is.
+    // The server that listens there now may be the one that will get this configuration.
     let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = busy.local_addr().unwrap().to_string().parse().unwrap();
     check_addresses(&settings(|options| options.listen = vec![address])).unwrap();

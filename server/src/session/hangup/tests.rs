@@ -25,7 +25,7 @@ fn a_goodbye_is_found_behind_requests_and_their_payloads() {
     assert!(!says_goodbye(&bytes, 100));
     bytes.extend(&disconnect);
     assert!(says_goodbye(&bytes, 100));
-    // Out of step, there is none.
+    // When it is out of step, it contains no goodbye.
     assert!(!says_goodbye(&bytes, 99));
     assert!(!says_goodbye(&bytes[..bytes.len() - 1], 100));
     assert!(says_goodbye(&disconnect, 0));
@@ -54,7 +54,7 @@ impl Wake for Woken {
     }
 }
 
-/// The end must be announced, and by a wake-up.
+/// The end must be announced by a wake-up.
 async fn announced(hangup: &mut Hangup<'_>) {
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));

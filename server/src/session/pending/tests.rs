@@ -49,7 +49,7 @@ fn all_that_are_new_are_begun_and_each_is_finished_once() {
             tell
         })
         .collect();
-    // Nothing is begun by asking for what has finished.
+    // Asking for what has finished begins nothing.
     assert!(under_way.has_new() && under_way.poll_finished(&mut task).is_pending());
     assert_eq!(begun.load(Ordering::Relaxed), 0);
     assert!(under_way.begin(&mut task).is_none());

@@ -1,10 +1,10 @@
-//! Clients beside one whose request the store doesn't come to an end with.
+//! Clients beside one whose request the store never finishes.
 
 use super::*;
 
 const MIB: u64 = 1 << 20;
 const PAGE: u32 = 4096;
-/// Where changes hang before the store has them.
+/// The point where changes hang before the store has them.
 const HANGS: &str = "class cache:discard:submit";
 
 /// Another client's reads and writes a MiB away from a change that hangs.

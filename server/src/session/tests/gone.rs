@@ -1,7 +1,8 @@
-//! Clients that go without a word: what they had asked for and has not begun never begins.
+//! Clients that go without a word: whatever they had asked for and has not begun never begins.
 //!
-//! Each test keeps requests waiting for something else, lets the client go, sees the session end *meanwhile*, takes what was
-//! in the way away, and looks at the device. The opposite beside it: what a client that said goodbye had asked for is done.
+//! Each test keeps requests waiting for something else, lets the client go, and sees the session end *meanwhile*. It then
+//! removes the obstacle and looks at the device. Beside it is the opposite: what a client that said goodbye had asked for is
+//! done.
 
 use super::*;
 
@@ -47,7 +48,7 @@ impl Server {
             .expect("a good query");
     }
 
-    /// Nothing is in anyone's way any more, and what had begun is over.
+    /// Nothing is in the way any more, and what had begun is over.
     async fn clear_the_way(&self) {
         self.context.faults.clear_rules();
         self.context.faults.reset_points();
@@ -129,7 +130,7 @@ async fn nothing_that_waits_for_the_sessions_limit_begins() {
 #[tokio::test]
 async fn nothing_that_waits_for_a_rule_begins() {
     for (name, change) in changes() {
-        // With and without so much beside it that the session takes no more.
+        // With and without so many requests beside it that the session takes no more.
         for beside in [Vec::new(), limit_of_flushes()] {
             let (server, mut client) = Server::with_ones(&Setup::default()).await;
             server.rule(&format!("{name} hang"));
@@ -188,7 +189,7 @@ async fn no_slice_of_a_write_begins_that_had_not() {
         ..Setup::default()
     };
     let (server, mut client) = Server::with_ones(&setup).await;
-    // So many that the session takes no more of the payload.
+    // So many requests that the session takes no more of the payload.
     server.points("class cache:write:begin pause");
     let mut bytes = write(7, 0, 5 << 20, 9);
     bytes.truncate((4 << 20) + 100_000);

@@ -1,4 +1,4 @@
-//! WRITEs of which the client sends only a part: what they keep others waiting for.
+//! WRITEs of which the client sends only a part, and what they keep from others.
 
 use weir_cache::PAGE_SIZE;
 
@@ -20,7 +20,7 @@ fn small(mode: CacheMode) -> Setup {
     }
 }
 
-/// With paused time: until nothing moves any more.
+/// With paused time: waits until nothing moves any more.
 async fn idle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
@@ -51,12 +51,12 @@ async fn they_hold_up_nobody() {
             let read = client.read(3, 512, u32::try_from(length).unwrap()).await;
             assert!(read == data, "{mode:?}: {length} bytes");
         }
-        // Not because they were let go.
+        // They must not have been let go for another reason.
         assert!(begun.elapsed() < PACE_WINDOW, "{mode:?}");
     }
 }
 
-/// Whatever is received through the input buffer is cut where it has arrived, and becomes whole again.
+/// Whatever is received through the input buffer is cut where it has arrived, and is put together again.
 #[tokio::test(start_paused = true)]
 async fn what_gathers_is_stored_as_it_was_sent() {
     for mode in MODES {
@@ -84,7 +84,7 @@ async fn what_gathers_is_stored_as_it_was_sent() {
                     client.send(part).await;
                     idle().await;
                 }
-                // Right behind it, in one piece with its end.
+                // Sent right behind it, in one piece with its end.
                 client
                     .request(request(Command::READ, 2, offset, announced))
                     .await;
@@ -107,7 +107,8 @@ async fn what_gathers_keeps_no_memory() {
     drop(ahead);
 }
 
-/// Others wait in turn for what this takes: it is for as much as lies there, though the client has announced more.
+/// Other requests wait in turn for the memory that this takes: only as much as lies there, though the client has announced
+/// more.
 #[tokio::test(start_paused = true)]
 async fn what_gathers_takes_memory_for_what_has_arrived() {
     let server = Server::new();
@@ -126,7 +127,7 @@ async fn what_gathers_takes_memory_for_what_has_arrived() {
     drop(ahead);
 }
 
-/// Of a payload of whole pages no part of a page goes to the cache: nothing is read from the store for it.
+/// If a payload consists of whole pages, no part of a page goes to the cache, so nothing is read from the store for it.
 #[tokio::test(start_paused = true)]
 async fn what_gathers_is_cut_between_pages() {
     for mode in MODES {
@@ -148,7 +149,7 @@ async fn what_gathers_is_cut_between_pages() {
     }
 }
 
-/// The client doesn't know of it yet: all that it sends of that WRITE is thrown away, whatever it was received into.
+/// The client doesn't know of the failure yet: all that it sends of that WRITE is thrown away, whatever it was received into.
 #[tokio::test(start_paused = true)]
 async fn a_slice_that_fails_takes_the_one_that_comes_along() {
     const SLICE: usize = 1 << 20;
@@ -171,7 +172,8 @@ async fn a_slice_that_fails_takes_the_one_that_comes_along() {
     assert!(client.read(3, 0, 3 << 20).await == data);
 }
 
-/// Sends `bytes_a_second` of a WRITE, while others are refused memory or not; says whether it is let go within a minute.
+/// Sends `bytes_a_second` of a WRITE, while others are refused memory or not; says whether the client is let go within a
+/// minute.
 async fn is_let_go(bytes_a_second: u64, others: bool) -> bool {
     let server = Server::with(&small(CacheMode::Writeback));
     let mut client = server.client(false).await;

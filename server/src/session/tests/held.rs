@@ -4,10 +4,10 @@ use super::*;
 use crate::limits::{BYTES_IN_FLIGHT_MAX, HELD_BYTES_MAX};
 
 const LENGTH: u32 = 4 << 20;
-/// More connections than have room for all that they may hold.
+/// More connections than there is room for at their limits.
 const CROWD: usize = HELD_BYTES_MAX / BYTES_IN_FLIGHT_MAX + 2;
 
-/// With paused time: until nothing moves any more.
+/// With paused time: waits until nothing moves any more.
 async fn idle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
@@ -30,7 +30,7 @@ impl Server {
     }
 }
 
-/// A client that sends `requests` as far as they are taken, and takes no reply before it is told to.
+/// A client that sends `requests` as far as they are taken, and takes no reply until it is told to.
 struct Eager {
     client: Client,
     requests: Vec<u8>,
@@ -46,7 +46,7 @@ impl Eager {
         }
     }
 
-    /// Sends what the socket takes at once; says whether that was anything.
+    /// Sends what the socket takes at once; says whether it took anything.
     fn push(&mut self) -> bool {
         let before = self.sent;
         while let Ok(count @ 1..) = self.client.socket.try_write(&self.requests[self.sent..]) {
@@ -127,7 +127,7 @@ async fn payloads_that_a_freeze_holds_are_within_the_exports_limit() {
     push_all(&mut crowd).await;
     let taken: usize = crowd.iter().map(|eager| eager.sent).sum();
     assert_eq!(server.held(), HELD_BYTES_MAX);
-    // And what lies in buffers and sockets.
+    // This includes what lies in buffers and sockets.
     assert!(taken < HELD_BYTES_MAX + CROWD * (2 << 20), "{taken} bytes");
     device.thaw();
     for eager in crowd {
@@ -136,7 +136,7 @@ async fn payloads_that_a_freeze_holds_are_within_the_exports_limit() {
     assert_eq!(server.held(), 0);
 }
 
-/// Clients beside them go on, and whoever leaves makes room.
+/// Clients beside them go on, and a client that leaves makes room.
 #[tokio::test(start_paused = true)]
 async fn the_limit_is_for_those_that_a_rule_holds() {
     let server = large();
@@ -188,7 +188,7 @@ async fn data_that_a_rule_had_its_hands_on_is_within_the_exports_limit() {
     tokio::time::sleep(Duration::from_millis(10)).await;
     idle().await;
     assert_eq!(server.held(), HELD_BYTES_MAX);
-    // They take turns: whoever takes its data makes room.
+    // They take turns: a client that takes its data makes room.
     let finishing = crowd
         .into_iter()
         .map(|eager| eager.finish(PIPELINED, LENGTH as usize));
@@ -253,7 +253,7 @@ async fn what_a_rule_returned_comes_in_order_between_other_replies() {
     assert_eq!(server.held(), 0);
 }
 
-/// It waits behind a large reply's header, and moves with what waits there.
+/// The reply waits behind a large reply's header, and moves with what waits there.
 #[tokio::test]
 async fn what_a_rule_returned_comes_behind_a_simple_reply_that_is_under_way() {
     const LONG: u32 = 3 << 20;
@@ -395,7 +395,7 @@ async fn who_keeps_much_room_has_to_take_it_in_time_if_others_want_the_room() {
         let mut bytes = vec![0; 256 << 10];
         loop {
             for client in &mut slow {
-                // What the socket holds comes and goes in larger pieces.
+                // The socket's contents come and go in larger pieces.
                 let _ = client.socket.try_read(&mut bytes);
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -407,7 +407,7 @@ async fn who_keeps_much_room_has_to_take_it_in_time_if_others_want_the_room() {
     }
 }
 
-/// Room that a hang keeps isn't the doing of those who are slow with something else.
+/// A client that is slow with something else isn't to blame for room that a hang keeps.
 #[tokio::test(start_paused = true)]
 async fn who_keeps_nothing_of_what_others_wait_for_is_not_let_go() {
     let server = large();

@@ -47,7 +47,7 @@ fn received_now(server: &Server) -> u64 {
     server.context.connections.list()[0].counts.received
 }
 
-/// Reads the rest and the end of the stream, which is no reset.
+/// Reads the rest and the end of the stream, which must not be a reset.
 async fn expect_end(mut client: Client) {
     let mut rest = Vec::new();
     soon(client.socket.read_to_end(&mut rest))
@@ -58,7 +58,7 @@ async fn expect_end(mut client: Client) {
     soon(client.session).await.expect("a session never panics");
 }
 
-/// Thirty-two requests, the first of which waits in the store: enough that each kind of them is among those.
+/// Thirty-two requests, the first of which waits in the store: enough for each kind of request to be among them.
 #[tokio::test]
 async fn shutting_down_answers_all_that_was_received_and_nothing_after_it() {
     let server = Server::new();
@@ -118,7 +118,7 @@ async fn a_request_that_had_begun_to_arrive_is_received_and_answered() {
         client.send(&bytes[..cut]).await;
         received(&server, before + cut as u64).await;
         server.context.shutdown.cancel();
-        // Another one right behind it isn't taken.
+        // Another request right behind it isn't taken.
         bytes.extend(request(Command::FLUSH, 2, 0, 0).encode());
         client.send(&bytes[cut..]).await;
         assert_eq!(client.reply().await, (0, 1), "a WRITE of {length} bytes");
@@ -148,7 +148,7 @@ async fn a_request_that_is_never_completed_is_waited_for_within_a_limit() {
     }
 }
 
-/// It is the server's turn, however long it takes.
+/// It is the server's turn, however long that takes.
 #[tokio::test(start_paused = true)]
 async fn a_received_write_that_waits_for_memory_is_answered() {
     let server = Server::with(&Setup {
@@ -244,7 +244,7 @@ async fn a_client_that_never_reads_is_disconnected() {
     drop(client.socket);
 }
 
-/// More than the socket holds: the client may take its time, up to the limit for writes.
+/// This is more than the socket holds: the client may take its time, up to the limit for writes.
 #[tokio::test(start_paused = true)]
 async fn shutting_down_waits_for_replies_that_the_client_has_not_taken() {
     const READS: u64 = 8;
@@ -286,7 +286,7 @@ async fn a_connection_that_is_being_closed_can_be_killed() {
     assert!(start.elapsed() < SHUTDOWN_GRACE, "{:?}", start.elapsed());
 }
 
-/// However much it has sent, and though nothing has to be waited for.
+/// This holds however much the client has sent, and though nothing has to be waited for.
 #[tokio::test]
 async fn a_killed_connection_is_served_no_longer() {
     const WRITES: u64 = 4000;

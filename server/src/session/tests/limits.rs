@@ -3,12 +3,12 @@
 use super::*;
 use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
 
-/// With paused time: until nothing moves any more.
+/// With paused time: waits until nothing moves any more.
 async fn idle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
-/// Whether somebody is stopped at `point` when nothing moves any more.
+/// Whether a request is stopped at `point` when nothing moves any more.
 async fn is_stopped(server: &Server, point: &str) -> bool {
     let class = format!("class {point}");
     let stopped = server.context.faults.paused(&class);
@@ -34,7 +34,7 @@ async fn no_more_requests_are_taken_than_may_be_in_flight() {
     let stopped = faults.paused("class session:operate").await;
     assert_eq!(stopped.expect("a good query"), REQUESTS_IN_FLIGHT_MAX);
     faults.reset_points();
-    // The others have their turn.
+    // The other clients have their turn.
     for _ in 1..=count {
         assert_eq!(client.reply().await.0, 0);
     }
@@ -98,7 +98,7 @@ async fn nothing_is_taken_from_a_client_that_takes_no_replies() {
     }
 }
 
-/// A WRITE as large as can be has memory of a few slices at a time.
+/// The largest possible WRITE has the memory of only a few slices at a time.
 #[tokio::test(start_paused = true)]
 async fn no_more_slices_of_a_write_are_stored_at_a_time_than_four() {
     const SLICES: usize = 8;

@@ -1,4 +1,4 @@
-//! Acknowledged data that is lost behind its writer's back: who is told, and how often.
+//! Acknowledged data that is lost behind its writer's back: which clients are told, and how often.
 
 use super::*;
 use weir_faults::RequestKinds;
@@ -7,7 +7,7 @@ const EIO: u32 = 5;
 const ENOSPC: u32 = 28;
 
 impl Server {
-    /// The next sync of the store fails, on whosever behalf.
+    /// The next sync of the store fails, for whichever client it runs.
     fn fail_next_sync(&self) {
         self.context
             .faults
@@ -15,7 +15,7 @@ impl Server {
             .expect("there is such a point");
     }
 
-    /// A sync of the cache's own fails: what can't be written again is lost, and no client has been told.
+    /// One of the cache's own syncs fails: what can't be written again is lost, and no client has been told.
     async fn lose_unseen(&self) {
         self.fail_next_sync();
         let context = self.context.faults.context(RequestKinds::WRITEBACK);
@@ -55,7 +55,7 @@ async fn every_open_connection_is_told_of_a_loss_once() {
     let mut third = server.client(false).await;
     assert_eq!(writer.zero().await, 0);
     server.fail_next_sync();
-    // Another's sync fails: what it was to cover of the writer's can't be written again.
+    // Another client's sync fails: the writer's data that it should cover can't be written again.
     let fua = other.command(Command::WRITE, CommandFlags::FUA, 4096).await;
     assert_eq!(fua, EIO);
     assert_eq!(other.flush().await, 0, "told twice");
@@ -76,7 +76,7 @@ async fn a_loss_that_nobody_saw_is_told_to_the_next_connection() {
     drop(writer);
     server.lose_unseen().await;
     let mut next = server.client(false).await;
-    // Nothing but a FLUSH or a FUA tells.
+    // Only a FLUSH or a FUA tells.
     assert_eq!(next.zero().await, 0);
     assert_eq!(next.write(1, 0, &[1; 512]).await, 0);
     assert_eq!(next.flush().await, EIO);

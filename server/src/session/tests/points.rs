@@ -1,11 +1,11 @@
 //! Every error at every point outside the cache, one at a time, while a client is at work.
 //!
-//! The registry says which points there are: those of the cache are swept by the cache's model, and all others here (what
-//! the store is asked in both, as the stores are here), so that a new one is in one of the two by itself. Each must have fired: one that the load doesn't come by is as good as
-//! untested. Whatever fails in the middle, nothing aborts, nothing hangs, a request that fails says so with that error, and
-//! what was answered and flushed is there: afterwards, in the file, and after a power cut.
+//! The registry says which points there are. The cache's model sweeps those of the cache, and this module sweeps all others.
+//! Both sweep what the store is asked, so each new point is in one of the two by itself. Each point must have fired. Whatever
+//! fails in the middle, nothing aborts and nothing hangs, and a request that fails reports that error. What was answered and
+//! flushed is there: afterwards, in the file, and after a power cut.
 //!
-//! `WEIR_POINTS_SEED=N` begins with another seed, `WEIR_POINTS_SEEDS=N` takes so many.
+//! `WEIR_POINTS_SEED=N` sets the first seed, and `WEIR_POINTS_SEEDS=N` the number of seeds.
 
 use std::ops::Range;
 use std::path::Path;
@@ -29,23 +29,23 @@ mod guest;
 use allowed::Allowed;
 use guest::Guest;
 
-/// Points of the crates whose own tests sweep them.
+/// The points of the crates whose own tests sweep them.
 const SWEPT_ELSEWHERE: &str = "weir_cache";
-/// But for these: what the cache asks of its store.
+/// Except these: what the cache asks of its store.
 const ASKED_OF_STORES: &str = "weir_cache::faulted_backend";
-/// It is come by once, before there is an export.
+/// This point is reached once, before there is an export.
 const AT_OPEN: &str = "backend:open";
 
 /// The device: a few slices, and no whole number of pages.
 const DEVICE: u64 = (1 << 19) + 512;
-/// Requests under way together, each in a part of the device of its own.
+/// Requests under way together, each in its own part of the device.
 const PARTS: u64 = 6;
 const BATCHES: u64 = 5;
-/// Cases for the first error of a point over a store: at random, and at one hit. One for the others.
+/// Cases for the first error of a point over a store: at random, and at one hit. The other errors have one case.
 const CASES_MIN: u64 = 2;
-/// More, until it has fired, over a store that comes by it.
+/// More cases, until the point has fired, over a store that reaches it.
 const CASES_MAX: u64 = 12;
-/// A byte that was written is one of these, so that what may be there is a set of bits.
+/// A byte that was written is one of these, so the possible bytes are a set of bits.
 const VALUES: u64 = 64;
 const EIO: u32 = 5;
 
@@ -85,7 +85,7 @@ fn index(at: u64) -> usize {
     usize::try_from(at).expect("small")
 }
 
-/// What was asked for and what came of it: nothing, if the connection ended before.
+/// What was asked for and its outcome: none, if the connection ended before.
 struct Asked {
     request: Request,
     value: u8,
@@ -98,7 +98,7 @@ impl Asked {
     }
 }
 
-/// One server, one point that fails, and what may be on the device.
+/// One server, one point that fails, and the possible contents of the device.
 struct Case {
     server: Server,
     store: Store,
@@ -151,7 +151,7 @@ impl Case {
             return self.one_of_each(size / PARTS);
         }
         if number % 3 == 2 {
-            // One of more than a slice; a READ of so many is a stream.
+            // One of more than a slice; a READ of this size is a stream.
             let mut large = self.draw(0, &(0..size / 4), size);
             large.request.length = u32::try_from(size / 2).unwrap();
             if large.request.command == Command::FLUSH {
@@ -168,7 +168,7 @@ impl Case {
             .collect()
     }
 
-    /// Every command on a whole part of the device: whatever there is to come by, each case does.
+    /// Every command on a whole part of the device: so each case reaches every point that can be reached.
     fn one_of_each(&self, part: u64) -> Vec<Asked> {
         let status = match self.structured {
             true => Command::BLOCK_STATUS,
@@ -223,14 +223,14 @@ impl Case {
         let outcome = asked.outcome.as_ref();
         if let Some(Err(code)) = outcome {
             let told = NbdError::from_os(self.errno.0).code();
-            // What others made dirty again, and what a failed sync may have undone, is EIO whatever went wrong.
+            // Whatever went wrong, EIO is right for what others made dirty again, and for what a failed sync may have undone.
             assert!([told, EIO].contains(code), "{command:?} fails with {code}");
         }
         match (command, outcome) {
             (Command::READ, Some(Ok(data))) => {
                 self.allowed.check(asked.request.offset, data, "a READ");
             }
-            // A trim leaves its edges, or all of it, as they are.
+            // A trim may leave its edges, or all of it, as they are.
             (Command::TRIM, outcome) => {
                 let done = outcome.map(|_| false);
                 self.allowed.changed(&asked.range(), 0, done);
@@ -254,7 +254,7 @@ impl Case {
         if soon(cache.resize(size)).await.is_ok() {
             self.allowed.resized(size);
         }
-        // What is read next, the store is asked for.
+        // The next read asks the store for its data.
         _ = soon(cache.drop_clean()).await;
         let backend = cache.backend();
         if backend.capabilities().shift {
@@ -265,7 +265,7 @@ impl Case {
                 self.allowed.collapsed(index(8192), index(4096));
             }
         } else {
-            // Few file systems can, and asking is enough to come by the points.
+            // Few file systems can do this, and asking is enough to reach the points.
             soon(backend.insert_range(context, 0, 4096))
                 .await
                 .expect_err("it can't");
@@ -275,7 +275,7 @@ impl Case {
         }
     }
 
-    /// With nothing failing any more: all is there, all can be made durable, and is.
+    /// Nothing fails any more: all data is there, can be made durable, and is.
     async fn end(mut self, image: &Path) {
         if let Some(guest) = self.guest.take() {
             guest.leave().await;
@@ -286,7 +286,7 @@ impl Case {
             client.request(request(Command::FLUSH, 1, 0, 0)).await;
             flushes.push(client.reply().await.0);
         }
-        // The first may tell what a failed sync has lost of zeroes and direct writes; each is told once.
+        // The first may report what a failed sync has lost of zeroes and direct writes; each loss is reported once.
         let told = [0, EIO, NbdError::from_os(self.errno.0).code()];
         assert!(told.contains(&flushes[0]) && flushes[1] == 0, "{flushes:?}");
         let size = self.server.cache.size();
@@ -347,7 +347,7 @@ fn serving(export: Export, faults: Faults) -> Server {
     }
 }
 
-/// At which hits the point fails, in each batch anew.
+/// The hits at which the point fails, counted anew in each batch.
 #[derive(Clone, Copy, Debug)]
 enum Trigger {
     Chance,
@@ -363,7 +363,7 @@ impl Trigger {
     }
 }
 
-/// A load with the point armed; what the registry says of it then.
+/// Runs a load with the point armed; returns what the registry then says of it.
 async fn play(
     store: Store,
     place: &str,
@@ -418,14 +418,14 @@ fn sweep(point: &FaultPoint, errno: Errno, seed: u64) -> bool {
             let seed = seed.wrapping_add(case);
             let trigger = match case % 2 {
                 0 => Trigger::Chance,
-                // Twice each: at the first hit with structured replies and without.
+                // Each twice, at the first hit: with structured replies and without.
                 _ => Trigger::After(case / 4),
             };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .expect("a runtime");
-            // Shown if it fails.
+            // This is shown if the test fails.
             println!("{store:?}, seed {seed}: {place} {trigger:?} error {errno}");
             let listed = runtime.block_on(play(store, &place, trigger, errno, seed, case % 4 != 1));
             hits += listed.iter().map(|point| point.hits).sum::<u64>();
@@ -438,7 +438,7 @@ fn sweep(point: &FaultPoint, errno: Errno, seed: u64) -> bool {
     false
 }
 
-/// Those that no other crate sweeps.
+/// The points that no other crate sweeps.
 fn swept_here() -> impl Iterator<Item = &'static FaultPoint> {
     FaultPoint::all().filter(|point| {
         point.module == ASKED_OF_STORES || point.module.split("::").next() != Some(SWEPT_ELSEWHERE)

@@ -1,9 +1,9 @@
-//! Devices that become smaller under a READ: what can be answered is answered, and the connection lives.
+//! Devices that become smaller under a READ: the server answers what it can, and the connection lives.
 
 use super::*;
 
 const LENGTH: u32 = 6 << 20;
-/// Behind what a client that doesn't read is sent, and within a page.
+/// Beyond the data that is sent to a client that doesn't read, and within a page.
 const END: u64 = (4 << 20) + 100;
 
 /// A cache in which a slice is a few pages.
@@ -14,7 +14,7 @@ fn small() -> Setup {
     }
 }
 
-/// Nothing is kept, so that a READ waits for the store without a guard.
+/// The cache keeps nothing, so a READ waits for the store without a guard.
 fn uncached() -> Setup {
     Setup {
         mode: CacheMode::None,
@@ -76,7 +76,7 @@ async fn chunks_end_where_the_device_does() {
         client.write(1, 0, &data).await;
         let read = request(Command::READ, 2, 0, LENGTH);
         client.request(Request { flags, ..read }).await;
-        // A chunk is promised; its end, or the last of those behind it, can't have been read.
+        // A chunk is promised, but its end, or the last of the later chunks, can't have been read.
         let header = client.take(20).await;
         server.shrink(END).await;
         let length = u32::from_be_bytes(header[16..].try_into().unwrap());
@@ -140,7 +140,7 @@ async fn chunks_of_one_slice_end_where_the_device_does() {
             .await;
         let chunks = client.chunks(2).await;
         if flags == CommandFlags::DF || size == 4096 {
-            // Nothing is there, or what is there can't be said.
+            // Nothing is there, or the reply can't say what is there.
             assert_eq!(chunks.iter().map(|c| c.kind).collect::<Vec<_>>(), [0x8001]);
         } else {
             assert_eq!(chunks.len(), 2);

@@ -203,7 +203,7 @@ async fn a_header_does_not_wait_for_slices_for_which_there_is_no_memory() {
         let pages = soon(cache.read(context, at as u64, SLICE)).await;
         there.push(pages.expect("a good store"));
     }
-    // Everything else is in use, for as long as the test lasts.
+    // Everything else is in use for as long as the test lasts.
     let mut hoard = Vec::new();
     let mut at = 1 << 20;
     loop {
@@ -215,7 +215,7 @@ async fn a_header_does_not_wait_for_slices_for_which_there_is_no_memory() {
         at += 4096;
     }
     drop(there);
-    // Three slices are there, and pinned if they are kept; the fourth has no memory but theirs.
+    // Three slices are there, and pinned if they are kept; the fourth can only get their memory.
     assert_eq!(cache.pool().free_frames(), 0);
     assert!(client.read(2, 0, u32::try_from(4 * SLICE).unwrap()).await == data);
     drop(hoard);

@@ -81,13 +81,13 @@ async fn a_client_that_takes_nothing_is_let_go_when_memory_is_short() {
     };
     assert_eq!(watch.judge(waiting), Tick::Nothing);
     assert_eq!(watch.judge(waiting), Tick::Nothing);
-    // One that sends is not what others wait for.
+    // Others don't wait for a client that sends.
     assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Nothing);
     assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Nothing);
     assert_eq!(watch.judge(Activity { sent: 10, ..short }), Tick::Hoarding);
 }
 
-/// Who takes nothing at all isn't given the time that a slow one has.
+/// A client that takes nothing at all doesn't get the time that a slow one has.
 #[tokio::test]
 async fn who_takes_nothing_while_memory_is_short_is_let_go_soon() {
     let mut watch = watch(None, 60);
@@ -103,7 +103,7 @@ async fn who_takes_nothing_while_memory_is_short_is_let_go_soon() {
     assert_eq!(watch.judge(short), Tick::Hoarding);
 }
 
-/// Ticks of a watch until it says something else than that nothing is to be done, or the connection quiet; at most a minute.
+/// Ticks of a watch until it reports something other than nothing or quiet; at most a minute.
 fn judged(watch: &mut Watch, mut now: Activity, next: impl Fn(&mut Activity)) -> Option<Tick> {
     watch.judge(now);
     let ticks = Duration::from_secs(60).as_millis() / watch.tick.as_millis();
@@ -148,7 +148,7 @@ async fn who_sends_too_little_of_what_memory_is_kept_for_is_let_go_if_others_wan
             hoards.then_some(Tick::HoardingAhead),
             "{bytes_a_second}"
         );
-        // Nobody wants it, or it has none.
+        // No request wants the memory, or the client has none.
         let mut alone = watch(None, 60);
         let found = judged(&mut alone, ahead, |now| now.received += bytes_a_second);
         assert_eq!(found, None);
@@ -163,7 +163,7 @@ async fn who_sends_too_little_of_what_memory_is_kept_for_is_let_go_if_others_wan
 
 #[tokio::test]
 async fn one_refusal_in_a_while_is_enough() {
-    // Wherever in the window it is.
+    // At every position in the window.
     for phase in 0..PACE_WINDOW.as_secs() {
         let mut watch = watch(None, 60);
         let mut now = Activity {
@@ -179,7 +179,7 @@ async fn one_refusal_in_a_while_is_enough() {
     }
 }
 
-/// What it did before it gave the memory back is no matter.
+/// What the client did before it gave the memory back doesn't matter.
 #[tokio::test]
 async fn memory_that_is_kept_anew_is_judged_anew() {
     let mut watch = watch(None, 60);
@@ -207,7 +207,7 @@ async fn memory_that_is_kept_anew_is_judged_anew() {
     assert_eq!(judge(&mut watch, true), Tick::HoardingAhead);
 }
 
-/// A network that stands still for a while is no hoarder.
+/// A network that stands still for a while doesn't make a hoarder.
 #[tokio::test]
 async fn a_pause_that_is_made_up_for_is_forgiven() {
     let mut watch = watch(None, 60);
@@ -218,7 +218,7 @@ async fn a_pause_that_is_made_up_for_is_forgiven() {
     for tick in 0..60_u64 {
         now.refusals += 1;
         now.received += if tick % 4 == 3 { 4 * PACE_BYTES_MIN } else { 0 };
-        // A window of five ticks always has one of the bursts, which is less than it asks for.
+        // A window of five ticks always has one of the bursts, and a burst is less than the window asks for.
         now.received += PACE_BYTES_MIN / 4;
         let found = watch.judge(now);
         assert!(matches!(found, Tick::Nothing | Tick::Quiet), "{tick}");

@@ -1,7 +1,7 @@
 //! One connection of the load generator: many requests per write, many replies per read.
 //!
-//! The caller queues as many requests as it wants in flight, sends them with one write, and receives whatever one read
-//! brings. Nothing here waits but the socket, and each such wait is bounded.
+//! The caller queues as many requests as it wants in flight, sends them with one write, and receives what one read brings. Only
+//! the socket makes it wait, and each such wait is bounded.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;
@@ -73,7 +73,7 @@ impl Connection {
         self.slots.len() - self.free.len()
     }
 
-    /// Puts a request, and the payload of a WRITE, into the next write. `now` is when its time starts.
+    /// Puts a request, and the payload of a WRITE, into the next write. `now` is the start of its time.
     pub(crate) fn queue(&mut self, request: Request, now: Instant) {
         let slot = self.free.pop().expect("room was checked");
         self.slots[slot] = Some(Completed {

@@ -1,4 +1,4 @@
-//! Who takes part: Weir, the references, the peers that are installed, and how each is started.
+//! The contenders: Weir, the references, the peers that are installed, and how each is started.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ pub(crate) const NAMES: [(Kind, &str); 12] = [
     (Kind::Baseline, "baseline"),
 ];
 
-/// A rule about every command, but no device of the benchmark reaches so far.
+/// A rule about every command, but at offsets that no device of the benchmark reaches.
 pub(crate) const UNMATCHED_RULE: &str = "any offset=1P..2P error=EIO";
 
 /// More than any mode opens, for servers that limit them.
@@ -73,7 +73,7 @@ pub(crate) struct Place<'place> {
 }
 
 impl Contender {
-    /// The contender of that name, or why it can't take part.
+    /// The contender of that name, or the reason why it can't take part.
     pub(crate) fn find(
         kind: Kind,
         name: &'static str,
@@ -120,7 +120,7 @@ impl Contender {
         matches!(self.kind, Kind::RawThreads | Kind::RawUring)
     }
 
-    /// Whether `load` means something for it: memory is never cold, and raw access is the reference for disks only.
+    /// Whether `load` is meaningful for it: memory is never cold, and raw access is the reference for disks only.
     pub(crate) fn takes(&self, load: &Load) -> bool {
         match self.kind {
             Kind::Ceiling | Kind::TokioLoop => load.temperature == Temperature::Hot,
@@ -146,7 +146,7 @@ impl Contender {
 
     fn start_once(&self, place: &Place<'_>) -> io::Result<Server> {
         let address = match place.transport {
-            // Never the same path twice: another server of this contender may still listen on the last one.
+            // The same path is never used twice: another server of this contender may still listen on the last one.
             Transport::Unix => {
                 static STARTED: AtomicU32 = AtomicU32::new(0);
                 let number = STARTED.fetch_add(1, Ordering::Relaxed);

@@ -1,16 +1,17 @@
-//! A check for regressions that counts instead of timing, so that it says the same on a busy machine.
+//! A check for regressions that counts instead of timing, so it gives the same result on a busy machine.
 //!
 //! Each load sends bursts in lockstep: all of a burst in one write, then all its answers. A burst of writes fits into one
-//! buffer of the socket, so the server finds all or nothing of it, whoever is faster. A load runs twice against a fresh
-//! server, the second time with more bursts, and leaves the same pages dirty both times; the difference leaves out the
-//! start, the handshake and the end. System calls (all but waits) are counted by strace, instructions and allocations by
-//! valgrind's callgrind: neither needs privileges or hardware counters.
+//! buffer of the socket, so the server finds all or nothing of it, whichever side is faster. A load runs twice against a fresh
+//! server, the second time with more bursts, and leaves the same pages dirty both times. The difference leaves out the start,
+//! the handshake and the end. System calls (all but waits) are counted by strace, instructions and allocations by valgrind's
+//! callgrind: neither needs privileges or hardware counters.
 //!
-//! Cold reads come from the disk, through io_uring, each page once and from a server whose cache is smaller than what it has
-//! read by then, so that each also evicts one. Which of a burst complete together is up to the disk, so these figures vary more.
+//! Cold reads come from the disk, through io_uring, and each page is read once. The server's cache is smaller than what it has
+//! read by then, so each read also evicts a page. The disk decides which of a burst complete together, so these figures vary
+//! more.
 //!
-//! What else the server does meanwhile (its ticks, a worker that goes to sleep) can only add, and does so by chance, so of
-//! several counts the least is taken.
+//! The server's other work (its ticks, a worker that goes to sleep) can only add to a count, and does so by chance. So the
+//! least of several counts is taken.
 
 mod callgrind;
 mod limits;
@@ -31,7 +32,7 @@ use crate::wire::{Command, failure};
 use limits::Limits;
 use server::{Counted, Source};
 
-/// Counts of which the least is taken.
+/// How many counts the least is taken from.
 const REPEATS: usize = 3;
 
 const SMALL: u32 = 4 << 10;
@@ -85,7 +86,7 @@ const COUNTED: [Counted; 8] = [
         burst: 8,
         ..HOT
     },
-    // The smallest in whole pages that is received in place rather than copied.
+    // The smallest payload of whole pages that is received in place rather than copied.
     Counted {
         name: "write-large",
         command: Command::Write,

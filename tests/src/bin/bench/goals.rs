@@ -1,6 +1,6 @@
 //! What Weir is meant to reach, as ratios within a run, and whether it did.
 //!
-//! A missed goal is printed and doesn't fail the run: on a busy machine a ratio swings, and what must not swing is
+//! A missed goal is printed and doesn't fail the run. On a busy machine a ratio swings, and figures that must not swing are
 //! counted instead (`count`).
 
 use std::fmt::Write as _;
@@ -96,7 +96,7 @@ pub(crate) struct Verdict {
     met: bool,
 }
 
-/// The verdicts on all goals that `samples` can tell about.
+/// The verdicts on all goals that `samples` can decide.
 pub(crate) fn verdicts(samples: &[Sample]) -> Vec<Verdict> {
     let mut transports: Vec<&str> = samples
         .iter()
@@ -127,7 +127,7 @@ pub(crate) fn verdicts(samples: &[Sample]) -> Vec<Verdict> {
     verdicts
 }
 
-/// The verdicts as text; nothing where there are none.
+/// The verdicts as text; empty if there are none.
 pub(crate) fn table(verdicts: &[Verdict]) -> String {
     let mut text = String::new();
     if !verdicts.is_empty() {

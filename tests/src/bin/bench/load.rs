@@ -11,7 +11,7 @@ use crate::pattern::Random;
 use crate::stream::Address;
 use crate::wire::{Command, Request, failure};
 
-/// A run that gets no further than this is given up.
+/// A run that exceeds this time is given up.
 const CELL_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// What a load asks for.
@@ -268,8 +268,8 @@ impl<'load> Source<'load> {
     }
 }
 
-/// Runs `load` on connections of its own. `started` is called when all of them stand, `ended` when all are done and
-/// still open: what the server used lies between.
+/// Runs `load` on connections of its own. `started` is called when all connections are open. `ended` is called when all are
+/// done and still open. The server's work for the load lies between the two.
 pub(crate) fn run<T>(
     address: &Address,
     options: &Options,
@@ -289,7 +289,7 @@ pub(crate) fn run<T>(
         }
         connections.push(connection);
     }
-    // Drawing a permutation takes a while and belongs to nobody's time.
+    // Drawing a permutation takes a while and must not count as any contender's time.
     let mut sources: Vec<Source<'_>> = (0..load.connections as u64)
         .map(|index| Source::new(load, extent, extent.seed ^ (index << 32)))
         .collect();
@@ -318,7 +318,7 @@ pub(crate) fn run<T>(
         total.merge(&outcome?);
     }
     for mut connection in connections {
-        // The server starts the next load with nothing to write back.
+        // The server then starts the next load with nothing to write back.
         if matches!(load.kind, Kind::RandomWrite | Kind::Mixed)
             && load.temperature == Temperature::Hot
         {
@@ -365,7 +365,7 @@ fn drive(
     Ok(outcome)
 }
 
-/// Receives once and looks at the clock once. The requests' time is up to the end of the read.
+/// Receives once and looks at the clock once. A request's time runs up to the end of the read.
 fn receive(connection: &mut Connection, outcome: &mut Outcome) -> io::Result<Instant> {
     let mut now = None;
     connection

@@ -1,8 +1,8 @@
 //! The benchmark: Weir against other servers, and against what the socket costs, in the same run.
 //!
-//! A figure of its own means nothing on a machine that does other things too. So every contender takes its turn in
-//! every round, and what is reported are medians of ratios. `bench --help` names the modes; each lives in a module of
-//! its own, above a lean load generator (`connection`, `replies`, `load`) that shares nothing with Weir.
+//! An absolute figure means nothing on a machine that does other things too. So every contender takes its turn in every round,
+//! and the results are medians of ratios. `bench --help` names the modes; each lives in a module of its own, above a lean load
+//! generator (`connection`, `replies`, `load`) that shares nothing with Weir.
 
 mod args;
 mod connection;
@@ -44,7 +44,7 @@ use rounds::{Comparison, Scale};
 use stream::Transport;
 use wire::failure;
 
-/// Any number: it tells the benchmark's data from what else may lie on a disk.
+/// Any number will do: it tells the benchmark's data from other data on a disk.
 const SEED: u64 = 0x7765_6972;
 
 fn main() -> ExitCode {
@@ -103,7 +103,7 @@ fn chosen_loads(only: &[String]) -> io::Result<Vec<&'static Load>> {
         .collect())
 }
 
-/// The contenders that `--servers` leaves and that are there. A line says why another isn't.
+/// The available contenders that `--servers` leaves. A line says why another one is missing.
 fn chosen_contenders(arguments: &Arguments) -> io::Result<Vec<Contender>> {
     for name in &arguments.servers {
         if !NAMES.iter().any(|(_, known)| known == name) {
@@ -124,7 +124,7 @@ fn chosen_contenders(arguments: &Arguments) -> io::Result<Vec<Contender>> {
     Ok(chosen)
 }
 
-/// The same without Weir a second time: an armed rule matters to throughput only.
+/// The same without a second Weir: an armed rule matters to throughput only.
 fn distinct_contenders(arguments: &Arguments) -> io::Result<Vec<Contender>> {
     let mut contenders = chosen_contenders(arguments)?;
     contenders.retain(|contender| contender.kind != Kind::WeirArmed);
@@ -205,7 +205,7 @@ fn run_count(arguments: &Arguments) -> io::Result<ExitCode> {
     })
 }
 
-/// Tells whoever reads the figures how much they may swing.
+/// Tells the reader of the figures how much they may swing.
 fn print_machine() {
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -230,7 +230,7 @@ fn compare(arguments: &Arguments) -> io::Result<ExitCode> {
         let loads: Vec<&Load> = loads
             .iter()
             .copied()
-            // Cold loads are about the disk: when time is short, once is enough.
+            // Cold loads are about the disk: when time is short, one run is enough.
             .filter(|load| {
                 !arguments.quick
                     || arguments.tcp

@@ -13,11 +13,11 @@ use weir_tests::process::let_pass;
 use crate::stream::Address;
 use crate::wire::failure;
 
-/// A server that isn't reachable by then won't be.
+/// A server that isn't reachable by then won't be reachable at all.
 const START_TIME_MAX: Duration = Duration::from_secs(10);
 /// A server asked to stop has this long before it is killed.
 const STOP_TIME_MAX: Duration = Duration::from_secs(20);
-/// Between two looks at something that gives no event; a start-up time is measured no finer than this.
+/// The time between two looks at something that gives no event; a start-up time is measured no finer than this.
 const LOOK_INTERVAL: Duration = Duration::from_micros(200);
 
 /// A running server. Dropping it kills it.
@@ -164,7 +164,7 @@ pub(crate) fn find_tool(program: &str) -> io::Result<PathBuf> {
     find(program).ok_or_else(|| failure(format!("{program} is needed and isn't installed")))
 }
 
-/// A command for `program` that is killed when this process dies, however it dies, where util-linux can arrange that.
+/// A command for `program`. It is killed when this process dies in whatever way, where util-linux can arrange that.
 pub(crate) fn command(program: &Path) -> Command {
     match find("setpriv") {
         Some(setpriv) => {

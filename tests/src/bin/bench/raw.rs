@@ -1,8 +1,8 @@
-//! What the disk itself does under a cold load: the reference for servers that must go there.
+//! What the disk itself does under a cold load: the reference for servers that must read from it.
 //!
-//! Twice, because each has its flaw: threads with positional `O_DIRECT` I/O (one per request in flight) need nothing
-//! installed and are checked against the pattern, but pay for context switches; fio's io_uring engine doesn't, where
-//! fio is installed. Sequential reads go in 1 MiB pieces, as a server that reads ahead would.
+//! It is measured in two ways, because each has its flaw. Threads with positional `O_DIRECT` I/O (one per request in flight)
+//! need nothing installed and are checked against the pattern, but pay for context switches. fio's io_uring engine doesn't pay
+//! for them, but fio must be installed. Sequential reads go in 1 MiB pieces, as a server that reads ahead would.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -186,7 +186,7 @@ pub(crate) fn with_uring(
             .as_u64()
             .ok_or_else(|| failure("fio's report lacks a figure"))
     };
-    // The job's time has the final fsync in it, the direction's has not.
+    // The job's time includes the final fsync; the direction's time doesn't.
     let milliseconds = field(if overflow {
         &job["job_runtime"]
     } else {

@@ -1,9 +1,9 @@
-//! Takes the server's bytes apart as they come: headers, payloads that are checked against the pattern where they lie,
-//! and requests that are complete.
+//! Takes the server's bytes apart as they come: headers, payloads, and requests that are complete. Payloads are checked against
+//! the pattern where they lie.
 //!
-//! A payload is never gathered: whatever part of it a read brought is checked at once, so the cost doesn't depend on
-//! how the socket cuts the stream. Everything the server says is checked: a reply to an unknown cookie, an error, a
-//! chunk outside its request or a reply that covers less than was asked fails the run.
+//! A payload is never gathered: each part is checked when a read brings it, so the cost doesn't depend on how the socket cuts
+//! the stream. Everything the server says is checked: a reply to an unknown cookie, an error, a chunk outside its request or a
+//! reply that covers less than was asked fails the run.
 
 use std::io;
 
@@ -62,7 +62,7 @@ impl Replies {
         assert!(former.is_none(), "slot {slot} is in use");
     }
 
-    /// Takes in what a read brought; `done` gets the slot of each request whose answer is complete.
+    /// Takes in what a read brought; `done` gets the slot of each request that is now answered completely.
     pub(crate) fn take(&mut self, mut bytes: &[u8], mut done: impl FnMut(usize)) -> io::Result<()> {
         while !bytes.is_empty() {
             if let Some(payload) = &mut self.payload {

@@ -61,7 +61,7 @@ pub(crate) struct Group {
     pub(crate) rows: Vec<Row>,
 }
 
-/// Whom a load is measured against.
+/// The contenders that a load is measured against.
 const fn yardsticks(load: &Load) -> [&'static str; 5] {
     match load.temperature {
         Temperature::Hot => ["ceiling", "tokio-loop", "nbdkit-memory", "baseline", "weir"],
@@ -155,7 +155,7 @@ fn row(contender: &'static str, samples: &[&Sample], yardsticks: &[&'static str]
     }
 }
 
-/// A contender's figure over a yardstick's, round by round; none where they share no round.
+/// A contender's figure over a yardstick's, round by round; none if they share no round.
 pub(crate) fn ratio(
     samples: &[&Sample],
     contender: &str,

@@ -1,5 +1,5 @@
-//! The comparison: every contender once per round, in an order that rotates, so that what the machine does besides
-//! falls on all of them alike.
+//! The comparison: every contender once per round, in an order that rotates, so that other work of the machine affects them all
+//! alike.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,17 +17,17 @@ use crate::stream::Transport;
 /// Requests in flight while an export is filled.
 const PREFILL_DEPTH: usize = 4;
 
-/// Reading a cacheful takes a second at most, on a slow disk ten.
+/// Reading as much as a cache holds takes a second at most, on a slow disk ten.
 const FILL_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scale {
     pub(crate) rounds: u32,
-    /// Of a load on one contender in one round.
+    /// The time of a load on one contender in one round.
     pub(crate) hot_time: Duration,
     pub(crate) cold_time: Duration,
-    /// No round starts a load after that.
+    /// No round starts a load after that time.
     pub(crate) total_time: Duration,
     pub(crate) hot_size: u64,
     /// At most a tenth of the hot cache.
@@ -124,7 +124,7 @@ struct Measured {
     processor: Option<Duration>,
 }
 
-/// A contender that failed: who, where, why.
+/// A contender that failed: its name, the load, the reason.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Failure {
     pub(crate) contender: &'static str,
@@ -314,8 +314,8 @@ impl Comparison<'_> {
         self.measure(&server, load, &extent)
     }
 
-    /// Reads other data, as much as the server's cache holds: a server that has just started pays for the first use of its
-    /// memory, once in its life, and on a virtual machine more than for the disk.
+    /// Reads other data, as much as the server's cache holds. A server that has just started pays once in its life for the
+    /// first use of its memory, and on a virtual machine that costs more than the disk.
     fn fill_cache(&self, server: &Server) -> io::Result<()> {
         let other = Extent {
             start: self.scale.cold_size,
@@ -327,7 +327,7 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// A file for writes that don't keep the pattern, as large as what overflows and allocated on the disk.
+    /// A file for writes that don't keep the pattern, as large as the overflow and allocated on the disk.
     fn scratch(&self) -> io::Result<PathBuf> {
         let path = self.folder.join("scratch.img");
         if !path.exists() {

@@ -58,7 +58,7 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// A loopback port that was free a moment ago: servers without a port 0 need one.
+    /// A loopback port that was free a moment ago, for servers that don't accept port 0.
     pub(crate) fn free_port() -> io::Result<Self> {
         Ok(Self::Tcp(
             TcpListener::bind(("127.0.0.1", 0))?.local_addr()?,

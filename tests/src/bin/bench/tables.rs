@@ -1,7 +1,7 @@
-//! What things cost that no throughput shows, each over sizes that it must not grow with: idle connections, a lookup, a
-//! start, a trim of what was never touched, a flush, more exports.
+//! Costs that no throughput shows, each over sizes that it must not grow with: idle connections, a lookup, a start, a trim of
+//! untouched data, a flush, more exports.
 //!
-//! Each table asks every server that can answer; a server that fails gets a line that says why.
+//! Each table asks every server that can answer, and a server that fails gets a line with the reason.
 
 mod connections;
 mod exports;
@@ -24,7 +24,7 @@ use crate::stream::Transport;
 const GIB: u64 = 1 << 30;
 /// Room for all that a table touches.
 const CACHE_SIZE: u64 = 512 << 20;
-/// How often what is short is repeated.
+/// How often short measurements are repeated.
 const REPEATS: usize = 5;
 const PAGE: u32 = 4096;
 
@@ -111,7 +111,7 @@ impl Tables<'_> {
     }
 }
 
-/// Whether all of the export would lie in memory, which no huge one can.
+/// Whether all of the export would lie in memory, which isn't possible for a huge one.
 fn is_memory(contender: &Contender) -> bool {
     matches!(contender.kind, Kind::Ceiling | Kind::TokioLoop)
 }

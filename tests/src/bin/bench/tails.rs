@@ -1,4 +1,5 @@
-//! What a median hides: a small reader beside a streaming writer, and latency over time while the cache overflows.
+//! What a median hides: the latency of a small reader beside a streaming writer, and latency over time while the cache
+//! overflows.
 
 use std::io;
 use std::path::Path;
@@ -347,7 +348,8 @@ pub(crate) fn print(fairness: &[Fairness], over_time: &[OverTime]) {
     }
 }
 
-/// Lines for a plot: the 99th percentile of each window that has one. What a silent window kept waiting shows in the next.
+/// Lines for a plot: the 99th percentile of each window that has one. Requests that a silent window kept waiting show in the
+/// next window.
 pub(crate) fn plot(over_time: &[OverTime]) -> Vec<Line> {
     let line = |result: &OverTime| Line {
         name: result.contender.to_owned(),

@@ -37,7 +37,7 @@ fn of_two_that_were_under_way_together_either_may_be_the_last() {
             history.end(other, Ending::Done);
         }
         assert_eq!(possible(&history), [1, 2]);
-        // But not any later.
+        // But none that is later.
         let last = begin(&mut history, 3);
         history.end(last, Ending::Done);
         assert_eq!(possible(&history), [3]);

@@ -1,4 +1,4 @@
-//! Other programs here are other descriptors: OFD locks don't know processes.
+//! Other descriptors stand for other programs here: OFD locks don't know processes.
 
 use tempfile::TempDir;
 
@@ -66,7 +66,7 @@ fn readers_share_and_keep_writers_out() {
     let qemu = image.other(libc::F_RDLCK, READER);
     let ours = image.lock(false).expect("both read");
     let error = image.lock(true).expect_err("refused");
-    // The flock of the reader speaks first.
+    // The reader's flock is what refuses first.
     assert!(matches!(error, OpenFileError::InUse { .. }), "{error}");
     drop(ours);
     let error = image.lock(true).expect_err("refused");
@@ -82,7 +82,7 @@ fn others_see_what_is_served() {
     ] {
         let image = Image::new();
         let served = image.lock(writable).expect("free");
-        // As the buffered and the direct descriptor of one file do.
+        // This is what the buffered and the direct descriptor of one file do.
         drop(image.open());
         let other = image.open();
         for byte in (95..110).chain(195..210) {

@@ -88,7 +88,7 @@ fn a_failed_creation_leaves_nothing_behind() {
     let path = folder.path().join("new.img");
     let error = refusal(&path, Some(u64::MAX), Access::ReadWrite);
     assert!(matches!(error, OpenFileError::TooLarge { .. }), "{error}");
-    // More than ext4 and most others can have in one file; tmpfs and xfs can.
+    // This is more than one file can have on ext4 and most others; tmpfs and xfs can.
     if let Err(error) = try_open(&path, Some(DEVICE_BYTES_MAX), Access::ReadWrite) {
         assert!(matches!(error, OpenFileError::Create { .. }), "{error}");
         assert!(!path.exists());
@@ -167,7 +167,7 @@ fn a_created_image_is_its_owners_alone() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o7777, 0o600);
-    // What was there before keeps what its owner gave it.
+    // An existing file keeps the mode that its owner gave it.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("changed");
     try_open(&path, None, Access::ReadWrite).expect("opened");
     let mode = std::fs::metadata(&path)
@@ -187,7 +187,7 @@ fn what_takes_the_files_place_before_it_is_open_is_not_served() {
         drop(std::fs::remove_file(&path));
         std::fs::write(&path, [1; 4096]).expect("written");
         let metadata = std::fs::metadata(&path).expect("there");
-        // Kept, so that its number can't be given to another.
+        // The file is kept, so that its number can't be given to another.
         std::fs::rename(&path, folder.path().join("aside")).expect("moved");
         metadata
     };
@@ -207,7 +207,7 @@ fn what_takes_the_files_place_before_it_is_open_is_not_served() {
             );
         }
     }
-    // A link that is there all the time is as good as what it leads to.
+    // A link that is there all the time is as good as its target.
     std::fs::remove_file(&path).expect("removed");
     std::os::unix::fs::symlink(&other, &path).expect("linked");
     try_open(&path, None, Access::ReadWrite).expect("opened");

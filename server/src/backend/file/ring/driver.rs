@@ -1,4 +1,4 @@
-//! The task that takes the ring's completions, submits what nobody else does, and looks after the clock.
+//! The task that takes the ring's completions, submits what no caller submits, and watches the clock.
 #![expect(
     unsafe_code,
     reason = "submits entries whose memory the ring keeps alive"
@@ -19,11 +19,11 @@ use tokio::time::Sleep;
 use super::{Operation, Shared};
 use crate::limits::IO_REPORT_AFTER;
 
-/// How long to wait when the kernel has no memory to take a submission: it frees some when anything completes, which wakes
-/// the driver earlier if anything is under way.
+/// How long to wait when the kernel has no memory for a submission. Each completion frees some and wakes the driver earlier, if
+/// anything is under way.
 const SUBMIT_RETRY: Duration = Duration::from_millis(1);
 
-/// How often transfers are looked at for their age.
+/// How often the ages of transfers are checked.
 const REPORT_EVERY: Duration = IO_REPORT_AFTER.checked_div(2).expect("not by zero");
 
 /// The ring's descriptor.
@@ -40,7 +40,7 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     /// The kernel had no room for what was pushed.
     unsubmitted: bool,
-    /// The next look at what takes long, or the next try to submit.
+    /// The next check for slow transfers, or the next try to submit.
     timer: Pin<Box<Sleep>>,
     timer_is_set: bool,
     timer_is_for_submission: bool,
@@ -49,10 +49,10 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// A driver for the runtime that this runs on.
+    /// A driver for the current runtime.
     ///
     /// # Errors
-    /// Why the ring can't be watched.
+    /// The ring can't be watched.
     pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
         let watched = Watched(Arc::clone(&shared));
         // SAFETY: a ring has one descriptor, never exchanges it, and closes it when it is dropped, after this.
@@ -80,7 +80,7 @@ impl Driver {
             let completed = self.complete();
             let ready = match self.watched.poll_read_ready(task) {
                 Poll::Ready(guard) => {
-                    // Before the completions are looked at again: one that comes after this is announced anew.
+                    // This comes before the next look at the completions, so a later completion is announced anew.
                     guard
                         .unwrap_or_else(|error| panic!("a ring can't be watched: {error}"))
                         .clear_ready();
@@ -142,8 +142,8 @@ impl Driver {
         completed
     }
 
-    /// Looks after the clock; says whether there is something to be done. Once set for slow transfers it is left to run out,
-    /// however many come and go: setting it for each would cost more than it is worth.
+    /// Watches the clock; says whether there is something to do. Once it is set for slow transfers it is left to run out,
+    /// however many come and go: setting it for each would cost too much.
     fn poll_timer(&mut self, task: &mut Context<'_>) -> bool {
         if self.unsubmitted && !(self.timer_is_set && self.timer_is_for_submission) {
             self.set_timer(SUBMIT_RETRY);

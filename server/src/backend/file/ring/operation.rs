@@ -1,6 +1,6 @@
-//! One transfer as the ring's list keeps it: what the kernel works on, and what has become of it.
+//! One transfer as the ring's list keeps it: what the kernel works on, and its outcome.
 //!
-//! The memory that the kernel is told of belongs to the operation, and leaves it only when the kernel has completed it.
+//! The operation owns the memory that the kernel is told of, and gives it up only when the kernel has completed the transfer.
 #![expect(unsafe_code, reason = "memory that the kernel reads and writes")]
 
 use std::os::fd::AsRawFd as _;
@@ -15,7 +15,7 @@ use weir_cache::{FrameBuf, FrameRefs};
 
 use crate::backend::file::OpenFile;
 
-/// One transfer: what the kernel works on, and what has become of it.
+/// One transfer: what the kernel works on, and its outcome.
 pub(super) struct Operation {
     pub(super) memory: Memory,
     pub(super) vectors: Vectors,
@@ -23,13 +23,13 @@ pub(super) struct Operation {
     pub(super) offset: u64,
     /// When it was submitted.
     pub(super) since: Option<Instant>,
-    /// The how manieth it was to be pushed, from 1.
+    /// Its place in the order of pushes, from 1.
     pub(super) number: u64,
     /// It was reported for taking long.
     pub(super) reported: bool,
     pub(super) outcome: Option<i32>,
     pub(super) waiter: Option<Waker>,
-    /// Nobody waits for it any more.
+    /// No task waits for it any more.
     pub(super) abandoned: bool,
 }
 
@@ -40,11 +40,11 @@ pub(super) enum Memory {
     Write(FrameRefs),
 }
 
-/// What the kernel is told of the memory; neighbouring frames are one piece. A single one is told as such, so what the kernel
-/// may look at later, a list, lies on the heap and stays where it is.
+/// What the kernel is told of the memory; neighbouring frames are one piece. A single piece is passed by itself. So whatever
+/// the kernel may look at later, a list, lies on the heap and stays where it is.
 pub(super) struct Vectors(pub(super) SmallVec<[libc::iovec; 1]>);
 
-// SAFETY: the pointers lead into frames that the operation owns beside them and that nobody touches meanwhile (a FrameBuf's are
+// SAFETY: the pointers lead into frames that the operation owns beside them and that nothing touches meanwhile (a FrameBuf's are
 // private, a FrameRefs' are immutable); which thread hands them to the kernel makes no difference.
 unsafe impl Send for Vectors {}
 
@@ -52,7 +52,7 @@ impl Operation {
     /// What the kernel is to do.
     ///
     /// # Safety
-    /// The operation must stay as it is, apart from being moved, until the kernel has completed the entry.
+    /// The operation must stay as it is, though it may be moved, until the kernel has completed the entry.
     pub(super) unsafe fn entry(&self, key: usize) -> squeue::Entry {
         let direct = self
             .file
@@ -88,7 +88,7 @@ impl Operation {
 }
 
 impl Vectors {
-    /// Pieces in order, those that touch as one.
+    /// The pieces in order, with adjacent ones merged.
     pub(super) fn merged(pieces: impl Iterator<Item = libc::iovec>) -> Self {
         let mut vectors = SmallVec::<[libc::iovec; 1]>::new();
         for piece in pieces {

@@ -13,7 +13,7 @@ use crate::backend::testing::pattern;
 const PAGE_BYTES: u64 = PAGE_SIZE as u64;
 const FRAMES: u32 = 1024;
 
-/// A file of that many pages, on a file system with direct I/O; `None`, said, where there is none or no io_uring.
+/// A file of that many pages, on a file system with direct I/O; `None`, with a message, where there is none or no io_uring.
 fn bench(pages: usize) -> Option<(tempfile::TempDir, Arc<OpenFile>, Ring, Arc<FramePool>)> {
     let ring = match Ring::start() {
         Ok(ring) => ring,
@@ -93,7 +93,7 @@ async fn a_batch_is_submitted_by_who_completes_it_and_the_rest_on_request() {
         let state = ring.shared.lock();
         (state.under_way, state.queued.len())
     };
-    // No await: the driver has no turn.
+    // There is no await, so the driver has no turn.
     for read in &mut reads[..SUBMIT_BATCH - 1] {
         assert!(poll_once(read.as_mut()).is_pending());
     }
@@ -112,7 +112,7 @@ async fn a_batch_is_submitted_by_who_completes_it_and_the_rest_on_request() {
     assert_eq!(count(), (0, 0));
 }
 
-/// Refused once to who completes a batch and then to the driver, which tries again by itself.
+/// Refused once to the caller that completes a batch and then to the driver, which tries again by itself.
 #[tokio::test]
 async fn what_the_kernel_refuses_at_first_is_submitted_later() {
     let Some((_folder, file, ring, pool)) = bench(SUBMIT_BATCH) else {
@@ -133,7 +133,7 @@ async fn what_the_kernel_refuses_at_first_is_submitted_later() {
     assert_eq!(ring.shared.refusals.load(Ordering::SeqCst), 0);
 }
 
-/// What one has pushed and not got taken, the driver submits although nothing is queued.
+/// If a thread's pushed entry isn't taken, the driver submits it although nothing is queued.
 #[tokio::test]
 async fn the_driver_submits_what_another_has_pushed() {
     let Some((_folder, file, ring, pool)) = bench(1) else {
@@ -165,7 +165,7 @@ async fn many_tasks_share_a_ring() {
                 for round in 0..ROUNDS {
                     let page = (task * 31 + round * 7) % pages;
                     let at = page as u64 * PAGE_BYTES;
-                    // Some alone, some in batches, each with one that nobody waits for.
+                    // Some alone, some in batches, each with one that no task waits for.
                     let batch = 1 + (task + round) % (2 * SUBMIT_BATCH);
                     let mut reads: Vec<_> = (0..batch)
                         .map(|_| Box::pin(ring.read(&file, at, frames(&pool, 1))))
@@ -303,7 +303,7 @@ async fn what_takes_long_is_reported() {
     let mut read = Box::pin(ring.read(&file, 0, frames(&pool, 1)));
     assert!(poll_once(read.as_mut()).is_pending());
     tokio::task::yield_now().await;
-    // The age is by the real clock: pretend that it has been there for long.
+    // The age is by the real clock: pretend that the transfer is old.
     let begun = Instant::now().checked_sub(crate::limits::IO_REPORT_AFTER);
     ring.shared.lock().operations[0].since = begun;
     tokio::time::sleep(crate::limits::IO_REPORT_AFTER).await;
@@ -354,7 +354,7 @@ fn neighbours_are_one_piece() {
     assert_eq!(vectors.bytes(), 48);
 }
 
-/// Errors that aren't to be expected end the ring, and nothing else.
+/// Unexpected errors end the ring, and nothing else.
 #[tokio::test]
 async fn a_ring_that_breaks_hands_everything_back() {
     let pages = 2 * SUBMIT_BATCH + 3;
@@ -373,7 +373,7 @@ async fn a_ring_that_breaks_hands_everything_back() {
         });
         let reads = futures_util::future::join_all(reads);
         let reads = tokio::time::timeout(crate::limits::IO_REPORT_AFTER / 4, reads).await;
-        // The kernel would take them again: what is given up stays so.
+        // The kernel would take them again, but what is given up stays so.
         assert!(reads.expect("handed back").iter().all(|(_, whole)| !whole));
     }
     {
@@ -411,7 +411,7 @@ async fn what_the_kernel_has_taken_completes_in_a_broken_ring() {
     assert!(whole && buffer.page(0)[..] == [7; PAGE_SIZE]);
 }
 
-/// What came while one was told that it is broken.
+/// Transfers that came while a thread was told that the ring is broken.
 #[tokio::test]
 async fn what_is_queued_when_a_ring_breaks_is_handed_back() {
     let Some((_folder, file, ring, pool)) = bench(2) else {
@@ -430,7 +430,8 @@ async fn what_is_queued_when_a_ring_breaks_is_handed_back() {
     }
 }
 
-/// One is told that it is broken while another is in the kernel, which takes what both have pushed: that isn't theirs any more.
+/// One thread is told that the ring is broken while another is in the kernel, which takes the entries of both: those may not be
+/// handed back.
 #[tokio::test]
 async fn nothing_is_handed_back_under_somebody_in_the_kernel() {
     let Some((_folder, file, ring, pool)) = bench(2) else {
@@ -453,7 +454,7 @@ async fn nothing_is_handed_back_under_somebody_in_the_kernel() {
     assert!(first.await.1 && second.await.1);
 }
 
-/// It breaks while several workers are in the kernel: each read is whole and right, or handed back.
+/// The ring breaks while several workers are in the kernel: each read is whole and right, or handed back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_ring_that_breaks_among_many_tasks() {
     let pages = 64;

@@ -53,7 +53,7 @@ fn idle_threads_are_used_before_new_ones_start() {
     let threads = IoThreads::start(8).expect("a thread");
     for _ in 0..50 {
         threads.run(|| ()).blocking_recv().expect("finished");
-        // The thread answers before it is idle again; the next submission may only then count on it.
+        // The thread answers before it is idle again, and only then may the next submission count on it.
         while threads.shared.lock().idle == 0 {
             thread::yield_now();
         }

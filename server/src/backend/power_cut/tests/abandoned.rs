@@ -1,4 +1,4 @@
-//! A FLUSH whose client goes away while it is applied, over a store that goes on with what it was given.
+//! A FLUSH whose client goes away while it is applied, over a store that continues what it was given.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-/// So large that each of its transfers takes all frames that there are.
+/// So large that each of its transfers takes all frames.
 const LARGE_PAGES: usize = 600;
 
 struct Abandoned {
@@ -37,7 +37,7 @@ impl Abandoned {
         flush
     }
 
-    /// Writes, and begins to bring it to the store for a client that goes away meanwhile.
+    /// Writes, and begins to bring the data to the store for a client that goes away meanwhile.
     async fn abandon_flush_of(&self, bytes: &[u8]) {
         self.setup.bench.write(0, bytes).await.unwrap();
         self.store.hold(true);
@@ -47,7 +47,7 @@ impl Abandoned {
         assert!(flush.await.unwrap_err().is_cancelled());
     }
 
-    /// Lets what is held up go, the newest first, until nothing is any more.
+    /// Releases what is held up, the newest first, until nothing is held up any more.
     async fn let_go(&self) {
         while self.store.held() > 0 {
             self.store.let_newest_go();
@@ -90,7 +90,7 @@ async fn a_power_cut_waits_for_a_sync_whose_client_has_gone() {
     }
 }
 
-/// Of two batches that were applied side by side the pieces could be interleaved, and the older of a page come last.
+/// If two batches were applied side by side, their pieces could be interleaved, and the older version of a page come last.
 #[tokio::test(start_paused = true)]
 async fn no_piece_of_an_abandoned_sync_lands_after_a_power_cut() {
     let abandoned = over_lasting_store(SIZE);
@@ -139,7 +139,7 @@ async fn a_cut_that_is_dropped_half_way_still_brings_the_survivors_to_the_store(
     assert_eq!(abandoned.stored(1).await, page_of(2));
 }
 
-/// A store must not be closed under what someone has left behind.
+/// A store must not be closed while an abandoned batch is being applied.
 #[tokio::test(start_paused = true)]
 async fn closing_waits_for_a_sync_whose_client_has_gone() {
     let abandoned = over_lasting_store(SIZE);
@@ -167,7 +167,7 @@ async fn a_trim_that_fails_at_the_store_fails_the_sync_and_is_tried_again() {
     assert_eq!(abandoned.stored(1).await, vec![0; PAGE_SIZE]);
 }
 
-/// What a FLUSH has covered survives the power of the machine too: the store is synced, and only when it has all.
+/// What a FLUSH has covered also survives a power cut of the machine: the store is synced, but only once it has everything.
 #[tokio::test(start_paused = true)]
 async fn a_flush_syncs_the_store_when_that_has_all() {
     let abandoned = over_lasting_store(SIZE);

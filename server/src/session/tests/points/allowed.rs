@@ -1,13 +1,13 @@
-//! What may be on the device after requests that failed or were never answered.
+//! The possible contents of the device after requests that failed or were never answered.
 
 use std::ops::Range;
 
 use super::{DEVICE, index};
 
-/// What each byte of the device may be, a bit for each value.
+/// The possible values of each byte of the device, a bit for each value.
 pub(super) struct Allowed {
     now: Vec<u64>,
-    /// What a request may still do whose connection ended before it was answered.
+    /// What a request may still do if its connection ended before it was answered.
     late: Vec<u64>,
 }
 
@@ -39,7 +39,7 @@ impl Allowed {
         self.late.resize(index(size), 0);
     }
 
-    /// What is late knows nothing of it.
+    /// A late request doesn't know of the insertion.
     pub(super) fn inserted(&mut self, at: usize, length: usize) {
         self.now.splice(at..at, std::iter::repeat_n(1, length));
         self.late.resize(self.now.len(), 0);

@@ -5,14 +5,14 @@ use std::io;
 
 use super::*;
 
-/// A client that takes it as it comes when it is thrown out.
+/// A client that expects to be thrown out.
 pub(super) struct Guest {
     socket: UnixStream,
     session: JoinHandle<()>,
 }
 
 impl Guest {
-    /// `None` if the server closes the connection before requests can be made.
+    /// Returns `None` if the server closes the connection before requests can be made.
     pub(super) async fn arrive(server: &Server, structured: bool) -> Option<Self> {
         let (socket, session) = server.connect();
         let mut client = Self { socket, session };

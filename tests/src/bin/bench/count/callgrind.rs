@@ -16,7 +16,7 @@ use std::process::Command;
 
 use crate::process;
 
-/// What takes memory from the allocator, as libc calls it.
+/// The functions of libc that take memory from the allocator.
 const ALLOCATORS: [&str; 5] = [
     "malloc",
     "calloc",
@@ -45,7 +45,7 @@ pub(super) fn instructions_of(profile: &str) -> Option<u64> {
     })
 }
 
-/// How often a profile's program asked the allocator for memory. No program starts without, so never is an answer.
+/// How often a profile's program asked the allocator for memory. No program starts without that, so there is always an answer.
 pub(super) fn allocations_of(profile: &str) -> Option<u64> {
     let mut allocators = HashSet::new();
     let mut callee = "";

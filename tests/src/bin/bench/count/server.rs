@@ -53,13 +53,13 @@ impl Source {
     const fn cache_size(self) -> u64 {
         match self {
             Self::Memory => 64 << 20,
-            // Full before the shorter run ends.
+            // It is full before the shorter run ends.
             Self::Disk => 8 << 20,
         }
     }
 
-    /// Bursts of the shorter and the longer run. The shorter one touches every page of the span at least once, so that both
-    /// leave the same, or reads more than the cache holds; the longer one is far more than the start and the end cost.
+    /// Bursts of the shorter and the longer run. The shorter run touches every page of the span at least once, so that both
+    /// leave the same, or reads more than the cache holds. The longer run costs far more than the start and the end.
     pub(super) const fn bursts(self) -> (u64, u64) {
         match self {
             Self::Memory => (256, 2304),
@@ -89,7 +89,7 @@ pub(super) struct Totals {
     pub(super) allocations: u64,
 }
 
-/// Who counts.
+/// The tool that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counter {
     Strace,
@@ -183,7 +183,7 @@ fn prepare(source: Source, folder: &Path, options: &Options) -> io::Result<PathB
         }
         Source::Disk => {
             let file = folder.join("count-cold.img");
-            // Nobody writes to it.
+            // No run writes to it.
             if !file.exists() {
                 raw::create(&file, source.size(), options.pattern)?;
             }
@@ -220,7 +220,7 @@ fn run(
     if let Some(rule) = counted.rule {
         command.args(["--fault", rule]);
     }
-    // The tool holds the other end for as long as it or the server runs: once it is closed, the report is written.
+    // The tool holds the other end for as long as it or the server runs. Once that end is closed, the report is written.
     command.stderr(Stdio::piped());
     let mut server = Server::start(&mut command, address)?;
     let stderr = server.take_stderr();

@@ -18,7 +18,7 @@ pub(super) fn command(program: &Path, report: &Path) -> io::Result<Command> {
     Ok(command)
 }
 
-/// What isn't counted: how often the server waits depends on who is faster, it or the client.
+/// This isn't counted: how often the server waits depends on whether it or the client is faster.
 const WAIT: &str = "epoll_wait";
 
 /// A line of strace's summary.
@@ -28,7 +28,7 @@ struct Calls {
     failed: u64,
 }
 
-/// How often each system call was made. Where none failed the summary has no figure for that.
+/// How often each system call was made. If none failed, the summary has no figure for failures.
 fn calls_by_name(report: &str) -> HashMap<&str, Calls> {
     let calls = |line| {
         let fields: Vec<&str> = str::split_whitespace(line).collect();

@@ -1,7 +1,7 @@
 //! Requests in, replies out, without a socket: what the two reference servers share.
 //!
-//! The memory's lock is taken once per batch, never per request, and is uncontended in every load that compares
-//! against these servers with writes: its cost vanishes behind a system call.
+//! The memory's lock is taken once per batch, never per request. In every load with writes that compares against these servers
+//! it is uncontended, and its cost vanishes behind a system call.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -69,7 +69,7 @@ impl<'memory> Engine<'memory> {
         self.disconnected
     }
 
-    /// Takes whole requests, and of the last write as much payload as there is. Returns how many bytes were used.
+    /// Takes whole requests, and as much of the last write's payload as there is. Returns how many bytes were used.
     pub(super) fn take(&mut self, input: &[u8]) -> io::Result<usize> {
         let mut memory = None;
         let mut used = 0;

@@ -14,7 +14,7 @@ fn addresses_are_read_as_they_are_written() {
     assert!("10809".parse::<Address>().is_err());
 }
 
-/// Nagle's algorithm on either side would make a latency of the network out of one of the server.
+/// Nagle's algorithm on either side would turn a latency of the server into one of the network.
 #[test]
 fn neither_side_of_a_tcp_connection_delays_small_packets() {
     let listener = Address::Tcp(([127, 0, 0, 1], 0).into()).listen().unwrap();

@@ -1,4 +1,4 @@
-//! Memory: of connections that do nothing, and of what is cached.
+//! Memory: of idle connections, and of cached data.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::wire::{self, failure};
 use super::Tables;
 
 const CONNECTIONS: [usize; 4] = [0, 10, 100, 1000];
-/// Descriptors for those, on both sides, and some more.
+/// Descriptors for the connections, on both sides, and some more.
 const DESCRIPTORS: u64 = 4096;
 const SIZE: u64 = 256 << 20;
 

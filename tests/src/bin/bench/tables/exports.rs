@@ -1,4 +1,4 @@
-//! What exports cost that nobody uses.
+//! The cost of unused exports.
 
 use std::io;
 use std::process::Stdio;
@@ -51,7 +51,7 @@ fn start(tables: &Tables<'_>, contender: &Contender, count: usize) -> io::Result
     Server::start(&mut command, address)
 }
 
-/// Requests per second, and processor time of each in microseconds.
+/// Requests per second, and processor time per request in microseconds.
 fn read(tables: &Tables<'_>, server: &Server) -> io::Result<(f64, f64)> {
     let load: &'static Load = LOADS
         .iter()

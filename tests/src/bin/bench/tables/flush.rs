@@ -1,4 +1,4 @@
-//! What a FLUSH costs: by what is dirty, and by what isn't.
+//! The cost of a FLUSH, by dirty data and by clean data.
 
 use std::io;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use super::{PAGE, REPEATS, Tables, median, milliseconds};
 const SIZE: u64 = 256 << 20;
 const DEPTH: usize = 32;
 const DIRTY_PAGES: [u64; 6] = [0, 1, 16, 256, 4096, 16384];
-/// Beside these clean ones [`FEW_PAGES`] are dirty.
+/// Beside these clean bytes, [`FEW_PAGES`] are dirty.
 const CLEAN_BYTES: [u64; 4] = [0, 16 << 20, 64 << 20, 256 << 20];
 const FEW_PAGES: u64 = 16;
 
@@ -42,7 +42,7 @@ pub(super) fn clean(tables: &mut Tables<'_>, contender: &mut Contender) -> io::R
     Ok(())
 }
 
-/// How long the FLUSH after `pages` random writes takes, each to a page of its own.
+/// The time of a FLUSH after `pages` random writes, each to a page of its own.
 fn flush_time(connection: &mut Connection, pages: u64) -> io::Result<f64> {
     let mut times = Vec::new();
     for repeat in 0..REPEATS {

@@ -1,4 +1,4 @@
-//! What must not depend on how large a device is.
+//! Costs that must not depend on the size of a device.
 
 use std::io;
 use std::time::Instant;
