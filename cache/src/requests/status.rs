@@ -141,7 +141,8 @@ impl PageCache {
             known_to: range.end,
         };
         let mut next = pages.start;
-        // None is dirty, in flight, held or unsynced: every change of that kind was before this or is after.
+        // At this moment no page is dirty, in flight, held or unsynced: each change of that kind came before it or comes after
+        // it.
         if self.unclean_pages() == 0 {
             return overlay;
         }
