@@ -212,7 +212,7 @@ impl PageCache {
             return;
         }
         let mut withheld = self.memory.withheld.lock().expect("not poisoned");
-        // The next reservations do the rest.
+        // The next reservations do the rest; when memory is short, that is all of it.
         for _ in 0..WITHHELD_PER_RESERVATION {
             if withheld.len() > target {
                 self.pool

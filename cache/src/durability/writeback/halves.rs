@@ -55,7 +55,8 @@ impl PageCache {
                 for rest in [part.start..drawn, drawn..drawn + 1, drawn + 1..part.end] {
                     match rest.end - rest.start {
                         0 => {}
-                        // Neighbours of the drawn page go apart, too: a failure is blamed on a single page.
+                        // A part of one page is tried even if it isn't the drawn page: a failed part of one page counts as a bad
+                        // page.
                         1 => failed.extend(self.try_part(context, rest).await),
                         _ => failed.push((rest, errno)),
                     }
