@@ -234,7 +234,7 @@ impl PointState {
         })
     }
 
-    /// Counts someone as paused, unless the epoch that the pause belongs to is over.
+    /// Counts a caller as paused, unless the epoch that the pause belongs to is over.
     pub(crate) fn enter_pause(&self, epoch: u64) -> Paused<'_> {
         let mut inner = lock(&self.inner);
         if *inner.epoch.borrow() == epoch {

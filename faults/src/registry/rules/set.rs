@@ -323,7 +323,7 @@ impl Inner {
 }
 
 impl Shared {
-    /// What happens to a request whose command something in force is about.
+    /// What happens to a request if something in force is about its command.
     #[cold]
     pub(super) fn decide(
         &self,

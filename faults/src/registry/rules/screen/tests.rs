@@ -199,7 +199,7 @@ fn a_rule_that_comes_while_another_request_passes_is_late() {
     assert_eq!(last_occurrence(&faults), None);
 }
 
-/// As above, for those who ask without a screen.
+/// As above, for callers that ask without a screen.
 #[test]
 fn the_word_in_front_of_the_rules_lets_no_first_request_slip_by() {
     let faults = with(&["write error=EIO".to_owned()]);

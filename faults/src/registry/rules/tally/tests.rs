@@ -279,7 +279,7 @@ fn what_would_be_the_first_note_is_decided_about_anew_after_a_change() {
     assert_eq!(last_occurrence(&faults), Some(2));
 }
 
-/// A replay is a new beginning, for those too who note in a tally of before.
+/// A replay is a new beginning, also for callers that note in an older tally.
 #[test]
 fn a_replay_counts_nothing_that_was_noted_before() {
     let faults = with(&["read conn=1 error=EIO"]);
