@@ -215,7 +215,7 @@ async fn a_flush_doesnt_fail_for_a_younger_page() {
     }
 }
 
-/// And a FUA doesn't fail for a page that fails in another request's run while the FUA waits for its own pages.
+/// A FLUSH doesn't fail for a younger page that fails in another request's run while the FLUSH waits for its own pages.
 #[tokio::test(start_paused = true)]
 async fn a_flush_doesnt_fail_for_younger_pages_that_others_write_back() {
     let race = Race::new(64, 7);

@@ -289,7 +289,7 @@ pub(crate) struct Paused<'a> {
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
         let mut inner = lock(&self.state.inner);
-        // A release has counted everyone of its epoch out.
+        // A release has already counted out all pauses of its epoch.
         if *inner.epoch.borrow() == self.epoch {
             inner.paused -= 1;
         }

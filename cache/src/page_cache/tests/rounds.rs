@@ -135,7 +135,7 @@ pub(super) async fn model_run_under(faults: &Faults, seed: u64, failing: bool) {
         "seed {seed}: the cache differs from the model at the end"
     );
     let closed = bench.cache.close(Duration::from_secs(60)).await;
-    // A request whose sync after zeroes fails gets an error, whatever this backend has kept.
+    // A failed sync after zeroes is reported as a loss, whatever this backend has kept.
     assert!(
         matches!(closed, Ok(())) || failing && matches!(closed, Err(CloseError::Lost(_))),
         "seed {seed}: {closed:?}"

@@ -134,7 +134,7 @@ impl Bench {
                 return None;
             }
             Action::Write { fua, .. } if self.setup.forgets => Action::Write { direct: false, fua },
-            // What is forgotten at once, past the cache, before the cache knows that the sync has failed.
+            // A direct read could see that the store has forgotten data before the cache knows that the sync has failed.
             Action::Read { .. } if self.setup.forgets => Action::Read { direct: false },
             other => other,
         };
