@@ -1,7 +1,7 @@
 //! A locked slot, and all the ways in which it can change.
 //!
-//! The state and the detail word of a slot change here and nowhere else. Each change has a name, [`Transition`], and each transition has
-//! a rule that says in which states it may be made. The tables in the [module above](super) say who makes it.
+//! The state and the detail word of a slot change here and nowhere else. Each change has a name, [`Transition`], and each
+//! transition has a rule that says in which states it may be made. The tables in the [module above](super) say what makes it.
 
 use super::counts::Counts;
 use super::frame::FrameId;

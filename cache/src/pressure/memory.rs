@@ -61,7 +61,7 @@ pub(crate) struct Memory {
     payloads: Arc<Semaphore>,
     /// Frames that payloads may still take whose data is to come.
     ahead: Arc<Semaphore>,
-    /// How often payloads of the second kind were refused.
+    /// How often payloads were refused memory ahead of their data.
     refusals: AtomicU64,
     pub(super) hand: Hand,
     /// Frames set aside for metadata.

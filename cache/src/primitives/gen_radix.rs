@@ -143,7 +143,7 @@ pub struct GenRadix<T: Zeroable + Send + Sync + 'static> {
     entries: PhantomData<T>,
 }
 
-// SAFETY: the array owns its nodes and entries (`T: Send`), and the pointers in it are only followed.
+// SAFETY: the array owns its nodes and entries (`T: Send`), and the pointers in it are only followed as they are.
 unsafe impl<T: Zeroable + Send + Sync> Send for GenRadix<T> {}
 // SAFETY: shared use hands out `&T` (`T: Sync`), may drop entries on any thread (`T: Send`), and
 // changes nodes through atomics.

@@ -44,9 +44,9 @@ enum Obstacle {
 }
 
 impl PageCache {
-    /// Writes a little data straight from the session's buffer, if it has to wait for nothing: the mode is writeback, little is
-    /// dirty, no blocker has these pages, and the pages written in part are present. After `false` the caller takes the slow path
-    /// with all of it.
+    /// Writes a small amount of data straight from the session's buffer, if it has to wait for nothing: the mode is writeback,
+    /// little is dirty, no blocker has these pages, and the pages written in part are present. After `false` the caller takes the
+    /// slow path with all of it.
     #[inline]
     pub fn try_write(&self, context: &FaultContext, offset: u64, data: &[u8]) -> bool {
         let range = offset..offset + data.len() as u64;

@@ -388,7 +388,7 @@ impl FramePool {
     pub(crate) unsafe fn run_mut(&self, frame: FrameId, start: usize, length: usize) -> &mut [u8] {
         let offset = frame as usize * PAGE_SIZE + start;
         assert!(offset + length <= self.frames as usize * PAGE_SIZE);
-        // SAFETY: inside the mapping by the assertion, initialised, and nobody else's by the caller's promise.
+        // SAFETY: inside the mapping by the assertion, initialised, and the caller's alone by its promise.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), length) }
     }
 
@@ -400,8 +400,8 @@ impl FramePool {
     #[expect(clippy::mut_from_ref, reason = "the caller has the frame to itself")]
     pub(crate) unsafe fn bytes_mut(&self, frame: FrameId) -> &mut [u8; PAGE_SIZE] {
         assert!(frame < self.frames);
-        // SAFETY: inside the mapping by the assertion, aligned to a page, initialised, and nobody else's by the caller's
-        // promise (speculative readers never touch bytes before they have validated the slot).
+        // SAFETY: inside the mapping by the assertion, aligned to a page, initialised, and the caller's alone by its promise
+        // (speculative readers never touch bytes before they have validated the slot).
         unsafe { &mut *self.base.as_ptr().add(frame as usize * PAGE_SIZE).cast() }
     }
 }
