@@ -14,35 +14,36 @@
 //!
 //! **A mutation that fails** leaves each of its bytes old or new; the cache knows neither and writes again, or tells its client.
 //!
-//! **[`Backend::sync`]** covers every mutation that had completed when it was called, and nothing else. If it fails, whatever it was
-//! to cover is unknown: the store may have forgotten it, and the next sync may succeed all the same, as Linux' does. A sync is no
-//! promise to anybody. [`Backend::cover`] is: it says that a client is about to be told.
+//! **[`Backend::sync`]** covers every mutation that had completed when it was called, and nothing else. If it fails, whatever it
+//! was to cover is unknown: the store may have forgotten it, and the next sync may succeed all the same, as Linux' does. A sync
+//! is no promise to a client. [`Backend::cover`] is one: it says that a client is about to be told.
 //!
-//! **Sizes.** Reads ask for whole pages, the last of which may reach past the device's end and is zero there. The cache
-//! cuts writes at the end, so a store need not look for what lies past it. The size changes by [`Backend::resize`], [`Backend::insert_range`] and [`Backend::collapse_range`] alone. Beside
-//! these no read and no other mutation is under way; a sync or a look for extents may be.
+//! **Sizes.** Reads ask for whole pages, the last of which may reach past the device's end and is zero there. The cache cuts
+//! writes at the end, so a store need not look for what lies past it. Only [`Backend::resize`], [`Backend::insert_range`] and
+//! [`Backend::collapse_range`] change the size. While one of them runs, no read and no other mutation is under way; a sync or a
+//! look for extents may be.
 //!
-//! **Abilities.** A store that can't do a thing says so in its [`Capabilities`] and answers `ENOTSUP`; nothing is emulated silently.
-//! An ability may be withdrawn later and never comes back. `ENOTSUP` from an ability that is there is an error like any other,
-//! except to [`Backend::write_zeroes`], after which the cache writes zeroes.
+//! **Abilities.** A store that can't do a thing says so in its [`Capabilities`] and answers `ENOTSUP`; nothing is emulated
+//! silently. An ability may be withdrawn later and never comes back. `ENOTSUP` from an ability that the store has is an error
+//! like any other, except from [`Backend::write_zeroes`]: then the cache writes zeroes.
 //!
 //! **Errors** are the system's error numbers, and travel up to the client.
 //!
 //! **Buffers** are owned by the call for as long as it runs, so a caller that goes away frees nothing under a running transfer.
 //!
-//! # Who polls a call, and what may be dropped half-way
+//! # What polls a call, and what may be dropped half-way
 //! A call may begin when it is made or when its future is first polled, which is at once. Then:
 //!
 //! | call | polled by | when its client is gone |
 //! | --- | --- | --- |
-//! | `read`, of a miss or ahead; `write`, by writeback | whoever needs it, beside others ([`transfer`](crate::transfer)) | a task goes on with it |
+//! | `read`, of a miss or ahead; `write`, by writeback | the request that needs it, beside others ([`transfer`](crate::transfer)) | a task goes on with it |
 //! | `read` and `write` past the cache, `discard`, `write_zeroes`, `sync`, `resize`, `insert_range`, `collapse_range` | a task | it runs to its end |
 //! | `extents`, `cover` | the request itself | it is dropped |
-//! | `close` | whoever stops the server | the process ends |
+//! | `close` | the task that stops the server | the process ends |
 //!
-//! So a call that changes the store is dropped with the runtime only, and the process has ended by then. A store to which `cover`
-//! means work finishes that by itself, in the order in which it was begun. Several calls are polled by one task, which stands
-//! still while one of them blocks: what blocks belongs on a thread of the store's own. What a call does in memory counts too. A
+//! So a call that changes the store is dropped only with the runtime, and the process has ended by then. A store for which
+//! `cover` means work finishes this work by itself, in the order in which it was begun. One task polls several calls, and stands
+//! still while one of them blocks: blocking work belongs on a thread of the store's own. What a call does in memory counts too. A
 //! loop over pages lets others have their turn, as `memory` does with tokio's `consume_budget`.
 //!
 //! Cache hits never reach a store, so a boxed future per call is affordable.
@@ -160,8 +161,8 @@ pub trait Backend: Send + Sync + std::fmt::Debug + 'static {
     }
 
     /// What `range` holds: adjacent, in order, covering the range from its start; may stop early after `most` extents. Nothing is
-    /// said of what lies past the end, where `range` may reach if the device has just become smaller. By default it is data, as
-    /// far as anybody knows.
+    /// said of what lies past the end, where `range` may reach if the device has just become smaller. By default all of it counts
+    /// as data.
     fn extents(
         &self,
         range: Range<u64>,

@@ -1,10 +1,10 @@
-//! What the store is asked, and the fault points of it: the cache's own handle to its store.
+//! The cache's own handle to its store, with the fault points of the calls.
 //!
-//! Every call of the cache to its store passes here, so the points of what a store is asked (`backend:write` and its like) are
-//! here, once, whatever the store is and whatever layers are over it. The handle is no [`Backend`]: it also takes the
-//! [`FaultContext`], which says why the call is made. Stores and filters aren't told that.
+//! Every call of the cache to its store passes here, so the points of these calls (`backend:write` and the like) are here, once,
+//! whatever the store is and whatever layers are over it. The handle is no [`Backend`]: it also takes the [`FaultContext`], which
+//! says why the call is made. Stores and filters aren't told that.
 //!
-//! A call comes by its points before the store hears of it. With nothing armed each point costs one relaxed load.
+//! A call passes its points before it reaches the store. With nothing armed each point costs one relaxed load.
 //!
 //! # Names
 //! Classes and function names are what scripts say: a point keeps its class when the code moves, and the functions are called
@@ -18,7 +18,7 @@ use weir_faults::{Errno, FaultContext, error_injectable, pause_point};
 use crate::backend::{Backend, BackendExtent, Capabilities, Geometry, ZeroMode};
 use crate::frame::{FrameBuf, FrameRefs};
 
-/// The store as the cache asks it: each call with what it is for, through the points that can make it fail or wait.
+/// The store as the cache calls it: each call has its purpose with it, and passes the points that can make it fail or wait.
 #[derive(Debug)]
 pub struct FaultedBackend {
     store: Arc<dyn Backend>,

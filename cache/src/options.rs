@@ -1,4 +1,4 @@
-//! What an opener of a cache chooses, and the limits that follow from it.
+//! What is chosen when a cache is opened, and the limits that follow from it.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct CacheOptions {
     pub direct_threshold: Option<u64>,
     /// The most that the export may allocate, in bytes.
     pub quota: Option<u64>,
-    /// The export as faults know it: what interrupts it ends the pauses of the cache's own work, too.
+    /// The export as faults know it. An interruption of the export also ends the pauses of the cache's own work.
     pub device: Option<Device>,
 }
 
@@ -52,8 +52,8 @@ pub const MIN_CACHE_BYTES: u64 = 1 << 20;
 /// What [`CacheOptions::default`] takes.
 pub const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
 
-/// The most that one read, write or payload call takes, in bytes. What is larger goes in slices: large enough that a slice's
-/// fixed costs vanish, small enough that a few of them fit everywhere.
+/// The most that one read, write or payload call takes, in bytes. Larger requests go in slices. A slice is large enough that its
+/// fixed costs vanish, and small enough that a few slices fit everywhere.
 pub const SLICE_BYTES: usize = 1 << 20;
 
 /// The most pages in one backend write: as long as a slice.
@@ -63,7 +63,7 @@ pub(crate) const RUN_PAGES: u64 = (SLICE_BYTES / PAGE_SIZE) as u64;
 pub const WRITEBACK_RUNS: usize = 64;
 /// Searches for holes that the store is asked for at a time, for clients: each keeps a thread and a processor busy.
 pub(crate) const SEARCHES: usize = 2;
-/// Age at which a dirty page is written back though nobody asked.
+/// Age at which a dirty page is written back though no request asked for it.
 pub(crate) const DIRTY_AGE: Duration = Duration::from_secs(5);
 /// How often the background task looks at ages.
 pub(crate) const TICK: Duration = Duration::from_secs(1);
@@ -75,17 +75,18 @@ pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const RETRY_LAST: Duration = Duration::from_secs(5);
 /// How long a run that keeps failing is written anew in smaller and smaller parts: a disk's own attempts at a bad sector take
-/// seconds, and who waits for the run waits for all of it.
+/// seconds, and a request that waits for the run waits for all of this.
 pub(crate) const HALVING_TIME_MAX: Duration = Duration::from_secs(1);
 /// A blocker whose range spans more regions than this takes the whole-device gate instead of region after region.
 pub(crate) const WHOLE_REGIONS: usize = 8;
-/// What such a blocker does first under one hold of the gate. Punching as much data out of ext4 took 0.1 s on the disk that
-/// was measured, which everyone else can wait; 4 GiB, the most that a request asks for, took 3 s.
+/// The first slice of such a blocker, under one hold of the gate. Punching this much data out of ext4 took 0.1 s on the disk that
+/// was measured, and other requests can wait as long; 4 GiB, the most that a request asks for, took 3 s.
 pub(crate) const WHOLE_SLICE_BYTES: u64 = WHOLE_REGIONS as u64 * REGION_BYTES;
-/// What a slice should take: after a quicker one the next is as many times larger as fit into this, because holes cost next to
-/// nothing and a device of any size is done in a few slices. After a slower one they begin anew.
+/// The time that a slice should take. A slice that takes an n-th of it makes the next one n times larger: holes cost next to
+/// nothing, so a device of any size is done in a few slices. After a slower slice the sizes begin anew.
 pub(crate) const WHOLE_SLICE_QUICK: Duration = Duration::from_millis(5);
-/// But not more than this many times: the first data behind a hole is to be met by a slice that isn't all of the device.
+/// The most times that a slice may be larger than the one before. The slice that meets the first data behind a hole must not be
+/// all of the device.
 pub(crate) const WHOLE_SLICE_GROWTH: u64 = 8;
 
 /// Thresholds in frames, computed once.
@@ -103,9 +104,9 @@ pub(crate) struct Limits {
     pub(crate) dirty_stop: u64,
     /// Weir syncs by itself.
     pub(crate) unstable_sync: u64,
-    /// Frames that payloads may hold together which have arrived and are being stored.
+    /// Frames that arrived payloads may hold together while they are being stored.
     pub(crate) payload_frames: u32,
-    /// Frames that payloads may hold together which are received straight into them: as many.
+    /// Frames that payloads may hold together while their data is received straight into them: as many.
     pub(crate) payload_ahead_frames: u32,
     /// The most that readahead keeps in the air, in pages.
     pub(crate) readahead_pages: u64,

@@ -1,13 +1,13 @@
-//! What the cache is built of, and what knows nothing of it: locks, the sparse array, the record of errors.
+//! What the cache is built of, and what doesn't know the cache: locks, the sparse array, the record of errors.
 //!
 //! Each is a data structure of its own that is usable and tested alone. Under loom only this folder is built, and its models look at every
 //! interleaving; [`sync`] is what loom replaces. Nothing here names a page, a request or a store.
 //!
 //! | module | what |
 //! | --- | --- |
-//! | [`add_lock`] | who may put pages in and who may keep them out, range by range |
+//! | [`add_lock`] | which requests may put pages in and which may keep them out, range by range |
 //! | [`two_state_lock`] | the lock of its gate: two shared states that exclude each other, in phases |
-//! | [`range_queue`] | ranges in the order of their arrival: what the add lock and the range lock know of who came before whom |
+//! | [`range_queue`] | ranges in the order of their arrival, for the add lock and the range lock |
 //! | [`range_lock`] | the order of changes behind the cache's back |
 //! | [`lg_lock`] | a lock per processor for what is changed often and totalled rarely |
 //! | [`gen_radix`] | the sparse array, looked up without locks |

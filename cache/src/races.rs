@@ -1,7 +1,7 @@
-//! The races that must be impossible, each driven by paused fault points, and what must hold when the dust has settled.
+//! The races that must be impossible, each driven by paused fault points, and what must hold afterwards.
 //!
-//! A test is named after its row of the design's list, `race_NN_...`. It stops one party at the worst moment, lets the other
-//! do what it can, lets go, and looks at what is left. [`idle`] is how a test knows that the other party can't go on: with
+//! A test is named after its row of the design's list, `race_NN_...`. It stops one party at the worst moment, lets the other do
+//! what it can, lets the first go on, and checks the result. [`idle`] is how a test knows that the other party can't go on: with
 //! paused tokio time a sleep ends only when no task can run.
 
 use std::ops::Range;
@@ -80,21 +80,21 @@ impl Race {
         self.faults.context(kind)
     }
 
-    /// The next one that comes by at `point` waits there.
+    /// The next request that comes to `point` waits there.
     fn stop_next(&self, point: &str) {
         self.faults
             .set_points(&format!("class {point} oneshot pause"))
             .unwrap_or_else(|error| panic!("{point}: {error}"));
     }
 
-    /// Waits until someone is stopped at `point`.
+    /// Waits until a request is stopped at `point`.
     async fn stopped(&self, point: &str) {
         let class = format!("class {point}");
         let stopped = tokio::time::timeout(settle_time(), self.faults.paused(&class)).await;
         assert_eq!(stopped.expect("someone comes by"), Ok(1), "at {point}");
     }
 
-    /// Lets whoever is stopped at `point` go on.
+    /// Lets the request that is stopped at `point` go on.
     fn go(&self, point: &str) {
         assert_eq!(self.faults.release(&format!("class {point}")), Ok(1));
     }
@@ -165,7 +165,7 @@ impl Race {
     }
 }
 
-/// Waits until no task can run: everyone waits for something that only the test can end.
+/// Waits until no task can run: every task waits for something that only the test can end.
 async fn idle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
@@ -264,7 +264,7 @@ fn check_slots(race: &Race) {
         assert!(frames.insert(frame), "frame {frame} is in two slots");
         assert_eq!(pool.count(frame), 1, "references to page {page}");
         assert_eq!(pool.owner(frame), page, "the owner of frame {frame}");
-        // Not by a read: that might start readahead.
+        // Not with a read: that might start readahead.
         let (frame, _) = cache.table.take_present(page, &pin).expect("it is present");
         let mut refs = FrameRefs::new(Arc::clone(pool));
         refs.push(frame, 0, PAGE_SIZE, false);

@@ -1,4 +1,4 @@
-//! A store that remembers what it was asked: what is put under a filter to see that nothing stops there.
+//! A store that remembers what it was asked. It is put under a filter to check that nothing stops there.
 //!
 //! For tests alone, those of other crates too (feature `testing`).
 
@@ -52,7 +52,7 @@ struct State {
 /// Which methods of a spy fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failing {
-    /// All that can.
+    /// All that can fail.
     All,
     /// This one.
     Only(&'static str),
@@ -140,7 +140,7 @@ impl Spy {
         self.state().failing = Some((which, errno));
     }
 
-    /// What it was asked, with the numbers, oldest first; it is forgotten here.
+    /// What it was asked, with the numbers, oldest first; the spy then forgets it.
     pub fn take_asked(&self) -> Vec<(&'static str, Vec<u64>)> {
         std::mem::take(&mut self.state().asked)
     }
@@ -241,7 +241,7 @@ fn page() -> FrameBuf {
     buffer
 }
 
-/// Asks `top` everything that can be asked, each of another range, and says what came of each.
+/// Asks `top` everything that can be asked, each time about another range, and returns each outcome.
 pub async fn ask_everything(top: &dyn Backend) -> Vec<(&'static str, Result<(), Errno>)> {
     let pages = |from: u64, to: u64| from * PAGE_BYTES..to * PAGE_BYTES;
     let write = page().freeze(PAGE_BYTES.try_into().expect("a page"));
@@ -278,7 +278,7 @@ pub async fn ask_everything(top: &dyn Backend) -> Vec<(&'static str, Result<(), 
     outcomes
 }
 
-/// What can't be answered before the store has answered, by any layer. Others may fail later: in [`Backend::cover`].
+/// The methods that no layer can answer before the store has answered. Others may fail later, in [`Backend::cover`].
 const ANSWERED_BELOW: [&str; 7] = [
     "read",
     "extents",
@@ -289,12 +289,12 @@ const ANSWERED_BELOW: [&str; 7] = [
     "close",
 ];
 
-/// Puts a spy under the layer that `layer` makes. Sees every method arrive there with what was asked, each ability come up, and the
-/// store's errors too. A layer may ask for more, and later: what it was asked must have come by the time that all is covered
-/// and closed.
+/// Puts a spy under the layer that `layer` makes. Checks that every method arrives there with what was asked, and that each
+/// ability and the store's errors come up. A layer may ask for more, and later: what it was asked must have arrived by the time
+/// that all is covered and closed.
 ///
 /// # Panics
-/// Says what stops at the layer.
+/// If something stops at the layer: the message says what.
 pub async fn assert_everything_arrives<B: Backend>(layer: impl Fn(Arc<dyn Backend>) -> B) {
     let spy = Arc::new(Spy::default());
     let top = layer(Arc::clone(&spy) as _);

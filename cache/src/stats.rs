@@ -74,7 +74,7 @@ pub struct CacheStats {
     pub evictions: u64,
     /// Pages written back.
     pub writeback_pages: u64,
-    /// Backend writes that did so.
+    /// Backend writes that wrote pages back.
     pub writeback_runs: u64,
     /// Backend writes that failed.
     pub writeback_errors: u64,
@@ -86,7 +86,7 @@ pub struct CacheStats {
     pub readahead_pages: u64,
     /// Pages read ahead and then asked for.
     pub readahead_used: u64,
-    /// Pages read ahead and evicted before anyone asked.
+    /// Pages read ahead and evicted before a request asked for them.
     pub readahead_wasted: u64,
     /// Writes that were slowed or stopped because too much was dirty.
     pub throttled: u64,

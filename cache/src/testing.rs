@@ -15,19 +15,19 @@ use crate::page_cache::PageCache;
 
 pub(crate) mod sparse;
 
-/// What a test backend does besides its work.
+/// How a test backend misbehaves.
 #[derive(Debug, Default)]
 pub(crate) struct Behaviour {
-    /// Each call takes a random time up to so long (paused tokio time).
+    /// Each call takes a random time up to this long (paused tokio time).
     pub(crate) delay_max: Option<Duration>,
-    /// Out of a thousand calls so many fail, by operation.
+    /// How many out of a thousand calls fail, by operation.
     pub(crate) failures_per_mille: BTreeMap<&'static str, u64>,
     /// Writes that touch these bytes fail.
     pub(crate) bad: Range<u64>,
-    /// A read takes the first half of each page, waits for so long, and takes the second half: no store promises more while a
+    /// A read takes the first half of each page, waits for this long, and takes the second half: no store promises more while a
     /// page is written.
     pub(crate) halves_apart: Option<Duration>,
-    /// A sync that fails loses some of the pages that it was about, and later ones succeed without them, as Linux does.
+    /// A sync that fails loses some of the pages that it was to cover, and later syncs succeed without these pages, as on Linux.
     pub(crate) forgets: bool,
 }
 
@@ -88,7 +88,7 @@ impl TestBackend {
         self.0.lock().unwrap()
     }
 
-    /// To be said before it is opened.
+    /// To be called before the cache is opened.
     pub(crate) fn set_allocation_unit(&self, bytes: u32) {
         self.store().allocation_unit = bytes;
     }
@@ -97,14 +97,14 @@ impl TestBackend {
         self.store().behaviour = behaviour;
     }
 
-    /// Overwrites both images, behind everybody's back.
+    /// Overwrites both images, without a request.
     pub(crate) fn fill(&self, bytes: &[u8]) {
         let mut store = self.store();
         store.volatile.copy_from_slice(bytes);
         store.durable.copy_from_slice(bytes);
     }
 
-    /// The power fails: what no sync has covered is gone.
+    /// The power fails: what no sync has covered is lost.
     pub(crate) fn lose_power(&self) {
         let mut store = self.store();
         store.volatile = store.durable.clone();
@@ -265,7 +265,7 @@ impl Backend for TestBackend {
             let store = self.store();
             let mut extents: Vec<BackendExtent> = Vec::new();
             let mut at = range.start;
-            // It may have been cut meanwhile.
+            // The device may have been cut meanwhile.
             let known = range.end.min(store.volatile.len() as u64);
             while at < known {
                 let end = ((at / PAGE_SIZE as u64 + 1) * PAGE_SIZE as u64).min(known);
@@ -352,7 +352,7 @@ pub(crate) mod interleave {
         static STEP: RefCell<Option<Step>> = const { RefCell::new(None) };
     }
 
-    /// Runs `step` whenever this thread comes by `place`, until [`clear`].
+    /// Runs `step` whenever this thread comes to `place`, until [`clear`].
     pub(crate) fn set(place: &'static str, step: impl Fn() + 'static) {
         STEP.set(Some((place, Box::new(step))));
     }

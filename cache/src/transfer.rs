@@ -1,13 +1,14 @@
-//! Work that is completed whoever goes away.
+//! Work that is completed even if its request goes away.
 //!
-//! A transfer owns the guard and the frames of its pages, so it must never be dropped half-way: the kernel would go on writing
-//! to memory that belongs to someone else by then, and its pages would stay `FILLING` for ever. A task of its own would see to
-//! that, at the cost of an allocation, a turn in the scheduler and often another core's wake-up, for each miss. Instead its
-//! reader carries it: polls it together with its own waiting, and only if the reader is dropped (the client is gone) does a
-//! task take over what is not done. A FLUSH carries the runs that it writes back, and the background task its own: what
-//! completes together is settled together, in one poll.
+//! A transfer owns the guard and the frames of its pages, so it must never be dropped half-way: the kernel would go on writing to
+//! memory that has another owner by then, and the pages would stay `FILLING` for ever. A task for each transfer would prevent
+//! this, but it would cost each miss an allocation, a turn in the scheduler and often the wake-up of another core. Instead the
+//! reader carries the transfer: it polls the transfer together with its own waiting. If the reader is dropped (the client is
+//! gone), a task takes over what is not done. A FLUSH carries the runs that it writes back, and the background task carries its
+//! own runs. Runs that complete together are settled together, in one poll.
 //!
-//! Whoever carries work must poll it until it is done or drop it, never keep it without polling: others may wait for it.
+//! The carrier of work must poll it until it is done, or drop it. It must never keep work without polling it, because others may
+//! wait for that work.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -23,12 +24,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 /// A future that goes on in a task of its own when it is dropped before it has finished.
 pub(crate) struct Transfer<T: Send + 'static = ()> {
     work: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
-    /// Whoever waits for the tracker's tasks waits for this too, carried or not.
+    /// A wait for the tracker's tasks includes this work, carried or not.
     token: TaskTrackerToken,
 }
 
 impl<T: Send> Transfer<T> {
-    /// Work that `tasks` is to count. Nothing of it is done before the first poll.
+    /// Work that `tasks` is to count. No part of it is done before the first poll.
     pub(crate) fn new(tasks: &TaskTracker, work: impl Future<Output = T> + Send + 'static) -> Self {
         Self {
             work: Some(Box::pin(work)),
@@ -93,7 +94,7 @@ impl<T: Send> Default for Carrier<T> {
 }
 
 impl<T: Send> Carrier<T> {
-    /// Begins `work`, now, and carries it; says what came of it if that was all. Doesn't wait.
+    /// Begins `work` now and carries it. Returns the outcome if the work is done already. Doesn't wait.
     pub(crate) async fn begin(&mut self, mut work: Transfer<T>) -> Option<T> {
         let outcome = poll_fn(|task| match Pin::new(&mut work).poll(task) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -107,7 +108,7 @@ impl<T: Send> Carrier<T> {
         outcome
     }
 
-    /// What came of the next one that is done; `None` if nothing is left.
+    /// The outcome of the next work that is done; `None` if nothing is left.
     pub(crate) fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<T>> {
         self.0.poll_next_unpin(task)
     }

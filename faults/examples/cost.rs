@@ -38,7 +38,7 @@ fn main() {
     println!("{case}: {each:.1} ns");
 }
 
-/// Decisions about one connection's reads; with "1000", beside so many others that send nothing now.
+/// Decisions about one connection's reads; with "1000", beside that many others that send nothing now.
 fn rules(faults: &Faults, case: &str, count: u64) {
     let rule = match case {
         "disarmed" => None,

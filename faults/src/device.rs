@@ -23,7 +23,7 @@ use range_set::RangeSet;
 /// What a disk remaps and loses at once, in bytes.
 pub const SECTOR: u64 = 512;
 
-/// The most separate ranges of bad sectors on one device; some megabytes, and more is a device to throw away.
+/// The most separate ranges of bad sectors on one device: they take some megabytes, and a disk with more would be thrown away.
 pub const BAD_RANGES_MAX: usize = 65_536;
 
 /// The words that `weir device` takes.
@@ -264,8 +264,8 @@ impl Device {
 }
 
 impl State {
-    /// Makes these bytes good. In the middle of a bad range that leaves two; where that is one too many, the left one
-    /// becomes good, too.
+    /// Makes these bytes good. In the middle of a bad range this leaves two ranges. If that is one too many, the left one becomes
+    /// good, too.
     fn heal(&mut self, range: Range<u64>) {
         let start = range.start;
         self.bad.remove(range);

@@ -185,7 +185,7 @@ impl EventLog {
         self.newest.send_replace(number);
     }
 
-    /// Those kept that are newer than the event of that number, at most `most`: whoever fires a rule waits for this.
+    /// The kept events that are newer than the event of that number, at most `most`. A caller that fires a rule waits for this.
     pub(crate) fn since(&self, number: u64, most: usize) -> Vec<Event> {
         let kept = lock(&self.kept);
         let first = kept.partition_point(|event| event.number <= number);

@@ -139,7 +139,7 @@ impl RequestKinds {
         self.intersects(Self::of(kind))
     }
 
-    /// One bit per kind, for a word of one's own.
+    /// One bit per kind, for a word of the caller's own.
     pub(crate) const fn bits(self) -> u16 {
         self.0
     }

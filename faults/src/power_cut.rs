@@ -10,18 +10,18 @@
 //!   promise, on the range that it is about, and returns what the backend lacks. The decorator applies it, syncs the backend,
 //!   and calls [`PowerCut::applied`]: one batch at a time, in the order in which they were returned. A batch that failed is
 //!   just dropped: its pieces stay, and the next sync returns them again.
-//! - For a cut, [`PowerCut::cut`] raises the incarnation, so that whatever is older changes nothing, and returns a batch:
-//!   what the disk turns out to hold. A sync that was completed but not applied counts as complete; one that was only
-//!   begun does not. The cut must not run while a batch is being applied.
+//! - For a cut, [`PowerCut::cut`] raises the incarnation, so that older work changes nothing, and returns a batch: what the disk
+//!   turns out to hold. A sync that was completed but not applied counts as complete; one that was only begun does not. The cut
+//!   must not run while a batch is being applied.
 //!
 //! # How
 //! The device is cut into segments in which every byte has the same history: a list of versions, oldest first, each with
 //! the number of its mutation. In each segment, everything up to some number is covered. A segment needs no version older than
 //! its newest covered one, so memory is in proportion to what is not applied. A trim of the whole device is one segment.
 //!
-//! The survivors of a cut are chosen by *cutoff*. For each sector it is a number among the covered one and those of the later
-//! mutations that touched the sector. Each byte takes its newest version up to there. So a sector is always what it was at
-//! one moment, also if mutations began in its middle.
+//! The survivors of a cut are chosen by *cutoff*. For each sector the cutoff is the covered number or that of a later mutation
+//! that touched the sector. Each byte takes its newest version up to the cutoff. So a sector is always what it was at one moment,
+//! also if mutations began in its middle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -55,7 +55,7 @@ pub enum Mutation {
     Trim(u64),
 }
 
-/// It belongs to a time before the last power cut, and changes nothing.
+/// The work belongs to a time before the last power cut, and changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the power was cut since (incarnation {0}, not {1})")]
 pub struct Stale(pub u64, pub u64);
@@ -71,7 +71,7 @@ pub struct SyncToken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     incarnation: u64,
-    /// Up to which mutation the pieces hold what they stand for: first byte, byte after the last, number.
+    /// The ranges, each with the mutation up to which the pieces hold it: first byte, byte after the last, number.
     through: Vec<(u64, u64, u64)>,
     /// To be applied.
     pub pieces: Vec<Piece>,
@@ -298,7 +298,7 @@ impl PowerCut {
         });
     }
 
-    /// Splits segments at the units that they begin and end in, and what is whole units into choices.
+    /// Splits segments at the units that they begin and end in, and splits the whole units into choices.
     fn split_at_choices(&mut self, unit: u64) {
         let mut points = BTreeSet::new();
         for (start, segment) in &self.segments {

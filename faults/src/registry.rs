@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     points_armed: AtomicUsize,
     /// Absent until a point is armed or listed.
     points: OnceLock<PointStates>,
-    /// Raised whenever someone pauses.
+    /// Raised whenever a caller pauses.
     pauses: watch::Sender<u64>,
     rules: rules::Rules,
     events: EventLog,
@@ -145,7 +145,7 @@ impl Shared {
         }));
     }
 
-    /// Counts someone as paused at `point` until the guard is dropped.
+    /// Counts a caller as paused at `point` until the guard is dropped.
     pub(crate) fn enter_pause(&self, point: &'static FaultPoint, epoch: u64) -> Paused<'_> {
         let paused = self.points().of(point).enter_pause(epoch);
         self.pauses.send_modify(|count| *count += 1);

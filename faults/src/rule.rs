@@ -90,7 +90,7 @@ pub(crate) struct Triggers {
     pub(crate) after: Option<u64>,
     pub(crate) times: Option<u64>,
     pub(crate) limit: Option<Duration>,
-    /// Well for the first time, failing for the second, and so on.
+    /// Works during the first time, fails during the second, and so on.
     pub(crate) up_down: Option<(Duration, Duration)>,
 }
 

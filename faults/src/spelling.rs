@@ -1,4 +1,4 @@
-//! What may have been meant by a word that nobody knows.
+//! What may have been meant by an unknown word.
 
 /// The known word that is nearest to one that isn't, if it is near enough to be meant.
 #[must_use]

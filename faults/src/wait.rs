@@ -42,7 +42,7 @@ impl Ends {
         self.over = true;
     }
 
-    /// Waits for an end, `delay` at most.
+    /// Waits for an end, for `delay` at most.
     pub(crate) async fn within(&mut self, delay: Duration) {
         // Both outcomes mean that the delay is over.
         drop(tokio::time::timeout(delay, self.reached()).await);

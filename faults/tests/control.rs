@@ -276,7 +276,7 @@ async fn a_pause_lasts_until_its_release() {
     assert_eq!(first.await.expect("joined"), Err(Errno::ENOSPC));
     assert_eq!(second.await.expect("joined"), Err(Errno::ENOSPC));
 
-    // Released is counted out, the point stays armed; disabling releases too.
+    // What is released is counted out, and the point stays armed. Disabling releases, too.
     assert_eq!(
         faults.points("class control:waits").expect("listed")[0].paused,
         0

@@ -51,9 +51,8 @@ pub const MAX_OPTION_DATA: u32 = 32 << 10;
 /// each of them (`qemu-nbd --list`: INFO and LIST_META_CONTEXT), so a few dozen would be too few.
 pub const MAX_OPTIONS: u32 = 1024;
 
-/// The most input that a server's handshake can leave unconsumed: one option, all but its last
-/// byte. A caller that reads more only after the former bytes were offered never holds more than
-/// this and one read.
+/// The most input that a server's handshake can leave unconsumed: one option, all but its last byte. A caller that reads more
+/// only after it has offered the earlier bytes never holds more than this and one read.
 pub const MAX_HANDSHAKE_BACKLOG: usize = MAX_OPTION_DATA as usize + OPTION_HEADER_SIZE;
 
 /// The longest text that Weir puts into a refusal. Well under [`MAX_NAME`], which the protocol

@@ -7,9 +7,7 @@ use thiserror::Error;
 /// An error code in a reply. Never zero, which on the wire means success: `Option<NbdError>` is the
 /// wire's field.
 ///
-/// The constants are all that a server may send. A client keeps any other value as it came, and is
-/// to treat it as
-/// [`NbdError::INVALID`].
+/// A server may send only the constants. A client keeps any other value as it came, and must treat it as [`NbdError::INVALID`].
 #[derive(Clone, Copy, Error, PartialEq, Eq, Hash)]
 #[error("{}", self.describe())]
 pub struct NbdError(NonZeroU32);

@@ -24,7 +24,8 @@ use crate::wire::wire_enum;
 
 /// How a connection's replies are framed.
 ///
-/// An enum and not a flag, so that extended headers can join; and exhaustive, so that whoever frames replies is told.
+/// An enum and not a flag, so that extended headers can join. Exhaustive, so that the compiler finds all code that frames
+/// replies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplyStyle {
     /// Simple replies only.

@@ -3,14 +3,14 @@
 //! - From [`dirty_start`](crate::options::Limits) dirty pages on, everything dirty is written back.
 //! - A page older than [`DIRTY_AGE`] is written back though little is dirty. Ages are told by flush epochs: every tick ends an
 //!   epoch, and a page remembers the epoch of its first write.
-//! - When enough is written but not synced, or someone waits for memory or room, the backend is synced: only then may pages
-//!   be evicted.
-//! - What failed is tried again after a pause, longer each time up to a limit. Other pages are written meanwhile, and syncs go
-//!   on, unless it was one that failed: a bad sector holds up nobody else. A FLUSH does not wait for that: it tries at once.
+//! - When enough is written but not synced, or a request waits for memory or room, the backend is synced: only then may pages be
+//!   evicted.
+//! - What failed is tried again after a pause, longer each time up to a limit. Other pages are written meanwhile, and syncs go on
+//!   unless a sync failed: a bad sector holds up no other page. A FLUSH does not wait for the pause: it tries at once.
 //!
-//! The task starts transfers, which it carries, and syncs, and never waits for one: a transfer that the store doesn't complete
-//! holds up its own pages, who waits for these, and nothing else. What it started wakes it up when it ends, as far as that
-//! matters: the last run of a pass, one whose permit is wanted, one that failed, a sync.
+//! The task starts transfers, which it carries, and syncs. It never waits for one of them: a transfer that the store doesn't
+//! complete holds up its own pages and the requests that wait for these, and nothing else. The task is woken up by the ends that
+//! matter to it: of the last run of a pass, of a run whose permit is wanted, of a run that failed, and of a sync.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -45,8 +45,8 @@ pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: Canc
                 None => std::future::pending().await,
             }
         };
-        // In this order, not by chance: the same events make the same schedule. Runs go on however often the task is kicked.
-        // The tick comes seldom and keeps out nobody.
+        // In this order, not at random: the same events make the same schedule. Runs go on however often the task is kicked. The
+        // tick comes seldom and holds nothing up.
         let ticked = tokio::select! {
             biased;
             never = carry(&mut plan.runs) => match never {},
@@ -69,7 +69,7 @@ pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: Canc
     }
 }
 
-/// Polls runs as they go on. What their ends mean to the task they say by kicks, if anything.
+/// Polls runs as they go on. A run whose end matters to the task says so by a kick.
 async fn carry(runs: &mut Carrier<Result<(), Errno>>) -> Infallible {
     poll_fn(|task| {
         while let Poll::Ready(Some(_)) = runs.poll_next(task) {}
@@ -78,10 +78,10 @@ async fn carry(runs: &mut Carrier<Result<(), Errno>>) -> Infallible {
     .await
 }
 
-/// What the task has in mind.
+/// What the task is about to do.
 #[derive(Default)]
 struct Plan {
-    /// What it has started, as far as it is not done.
+    /// The runs that it has started and that are not done.
     runs: Carrier<Result<(), Errno>>,
     ages: Ages,
     /// What the next pass is to cover.
@@ -127,7 +127,7 @@ struct Submission {
     epochs: Epochs,
 }
 
-/// What the task has started and not seen the end of. It is the cache's, as what was started outlives a look.
+/// What the task has started and not seen the end of. The cache owns this, because what was started outlives a look.
 #[derive(Debug, Default)]
 pub(crate) struct Started {
     runs: AtomicU64,
@@ -138,7 +138,7 @@ pub(crate) struct Started {
     failures: AtomicU64,
 }
 
-/// A run that the task has started. It is counted as long as this lives; the end of the last one is said by a kick.
+/// A run that the task has started. It is counted as long as this lives; the end of the last one kicks the task.
 struct StartedRun(Arc<PageCache>);
 
 impl StartedRun {
@@ -147,7 +147,7 @@ impl StartedRun {
         Self(Arc::clone(cache))
     }
 
-    /// It has ended like this.
+    /// Notes how it has ended.
     fn note(&self, result: Result<(), Errno>) {
         if result.is_err() {
             self.0.started.failures.fetch_add(1, Ordering::SeqCst);
@@ -188,7 +188,7 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Takes notice of new failures; says whether there are any. Those of what is tried meanwhile don't put the next attempt
+    /// Takes notice of new failures; says whether there are any. Failures of what is tried meanwhile don't put the next attempt
     /// off.
     fn notice(&mut self, failures: u64) -> bool {
         if failures == self.failures {
@@ -208,7 +208,7 @@ impl Backoff {
         self.until.is_some()
     }
 
-    /// A pass begins: if none failed in the last one, the store is well again.
+    /// A pass begins: if nothing failed in the last one, the store is well again.
     fn begin_pass(&mut self) {
         if self.failures == self.failures_before_pass {
             self.pause = RETRY_FIRST;
@@ -244,7 +244,7 @@ impl PageCache {
     async fn tend(self: &Arc<Self>, plan: &mut Plan, ticked: bool) {
         let started = &self.started;
         if plan.backoff.notice(started.failures.load(Ordering::SeqCst)) {
-            // What failed is dirty again, as old as can be. The pass goes on: others' pages are not to wait for these.
+            // What failed is dirty again, as old as can be. The pass goes on: other pages must not wait for these.
             plan.retry = true;
         }
         let pressed = self.pool.waiting() > 0 || self.unclean_pages() >= self.limits.dirty_slow;
@@ -261,7 +261,8 @@ impl PageCache {
         self.submit_pass(plan).await;
         self.backend.submit();
         let unstable = self.table.counts().unstable();
-        // One sync for all of a pass is the cheapest. But if a run takes longer than a tick, who waits can't wait for that.
+        // One sync for all of a pass is the cheapest. But a request that waits must not wait for a run that takes longer than a
+        // tick.
         let settled = plan.pass.is_none() && started.runs.load(Ordering::SeqCst) == 0;
         let due = unstable >= self.limits.unstable_sync
             || self.generations.listed() > self.limits.frames as usize
@@ -296,7 +297,7 @@ impl PageCache {
         }
     }
 
-    /// Syncs, unless that is under way.
+    /// Starts a sync, unless one is under way.
     fn start_sync(self: &Arc<Self>) {
         if self.started.syncing.swap(true, Ordering::SeqCst) {
             return;

@@ -8,9 +8,9 @@
 //!
 //! # The scan lock
 //! One mutex guards the list of [`Operation`](operations::Operation)s under way: runs, and blockers that hold pages. A run is cut
-//! and entered into the list in one critical section. So a holder of the lock sees every page that is not durable, either as dirty or
-//! in the list. Stale tags of the tree's inner nodes are cleared under the same lock, so that can't hide a page from a scan. The lock
-//! is never held across an await; a run of 256 pages is cut in some microseconds.
+//! and entered into the list in one critical section. So a holder of the lock sees every page that is not durable, either as
+//! dirty or in the list. Stale tags of the tree's inner nodes are cleared under the same lock, so clearing them can't hide a page
+//! from a scan. The lock is never held across an await; a run of 256 pages is cut in some microseconds.
 //!
 //! Writeback takes no add guard: a blocker waits for writeback in its range.
 //!
@@ -143,9 +143,9 @@ impl PageCache {
         runs: &mut Carrier<Result<(), Errno>>,
         pass: &mut Pass,
     ) -> OwnedSemaphorePermit {
-        // A permit that comes just before this is dropped goes back, and the background task may want it.
+        // A permit that comes just before this future is dropped goes back, and the background task may want it.
         let mut pass_on = PassOn(Some(self));
-        // Waited for holding nothing but runs that are polled here; it travels with the next.
+        // During this wait nothing is held but runs that are polled here. The permit goes with the next run.
         let mut permit = pin!(Arc::clone(&self.writeback.runs).acquire_owned());
         let permit = poll_fn(|task| {
             loop {
@@ -164,8 +164,8 @@ impl PageCache {
         permit
     }
 
-    /// A run to be carried, which owns its pages; what comes of it is the end of those that its pass covers. `ended` is called with
-    /// that of all when they are settled and its permit is given back.
+    /// A run to be carried, which owns its pages. Its outcome is that of the pages that its pass covers. `ended` is called with
+    /// the outcome of all its pages when they are settled and its permit is given back.
     pub(crate) fn start_run(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -239,7 +239,7 @@ impl PageCache {
             });
             break;
         }
-        // Few at a time, with what has left them so behind.
+        // A few at a time, at the scan that has left their tags behind.
         let pin = epoch::pin();
         self.table.tidy_dirty(pages.start..scan.next, &pin);
         drop(lock);
@@ -260,7 +260,7 @@ impl PageCache {
         let mut next = past(found.len(), found.last());
         for operation in lock.operations() {
             let part = operation.pages.start.max(pages.start)..operation.pages.end.min(next);
-            // In a blocker's range there is nothing but what it holds, but that may be more than one look is to take.
+            // A blocker's range has no pages but those that it holds, but these may be more than one look is to take.
             let there: Vec<u64> = self.table.known(part, &pin).take(most).collect();
             next = next.min(past(there.len(), there.last()));
             let on_their_way = there.into_iter().filter(|page| {
@@ -307,7 +307,7 @@ impl PageCache {
         data.push(frame, 0, length, taken.zero);
     }
 
-    /// Clears what scans would look at in vain.
+    /// Clears the tags that scans would look at in vain.
     pub(crate) fn tidy_dirty_tags(&self, pages: &Range<u64>) {
         // Under the scan lock: no scan runs while tags are cleared.
         let scan = self.writeback.scan();
@@ -317,7 +317,7 @@ impl PageCache {
     }
 }
 
-/// Passes a permit on that was not used, if it is dropped with a cache.
+/// Passes on a permit that was not used, if this is dropped with a cache.
 struct PassOn<'c>(Option<&'c PageCache>);
 
 impl Drop for PassOn<'_> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::spy::{Failing, METHODS, Spy, ask_everything, assert_everything_arrives};
 
-/// A layer that is about nothing.
+/// A layer that changes nothing.
 #[derive(Debug)]
 struct Nothing(Arc<dyn Backend>);
 
@@ -53,7 +53,7 @@ async fn everything_is_asked() {
     assert_eq!(asked, BTreeSet::from(METHODS));
 }
 
-/// Nothing else makes a method that is new known to the spy and so to the tests of every filter.
+/// This test alone makes sure that a new method is known to the spy, and so to the tests of every filter.
 #[test]
 fn the_spy_knows_every_method() {
     let text = include_str!("../backend.rs");

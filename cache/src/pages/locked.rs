@@ -1,7 +1,7 @@
-//! A locked slot, and all that can become of it.
+//! A locked slot, and all the ways in which it can change.
 //!
-//! The state and the detail word of a slot change here and nowhere else. Each change has a name, [`Transition`], and each transition has
-//! a rule that says in which states it may be made. The tables in the [module above](super) say who makes it.
+//! The state and the detail word of a slot change here and nowhere else. Each change has a name, [`Transition`], and each
+//! transition has a rule that says in which states it may be made. The tables in the [module above](super) say what makes it.
 
 use super::counts::Counts;
 use super::frame::FrameId;
@@ -60,7 +60,7 @@ pub(crate) struct LockedPage<'a> {
 }
 
 impl<'a> LockedPage<'a> {
-    /// Of a slot whose lock bit the caller has just set, over `state`.
+    /// For a slot whose lock bit the caller has just set; the state was `state`.
     #[inline]
     pub(super) fn new(slot: &'a PageSlot, counts: &'a Counts, state: PageState) -> Self {
         Self {
@@ -83,7 +83,7 @@ impl<'a> LockedPage<'a> {
         self.slot.detail()
     }
 
-    /// Since when the page is dirty. Of one in flight it is what was submitted, if it was not written again.
+    /// Since when the page is dirty. For a page in flight that was not written again, it is what was submitted.
     pub(crate) fn dirty_since(&self) -> DirtySince {
         assert!(
             self.state.has(DIRTY | IN_FLIGHT),
@@ -160,7 +160,7 @@ impl<'a> LockedPage<'a> {
     /// The backend has what was submitted, as mutation `generation`.
     pub(crate) fn completed(&mut self, generation: u64) {
         let landed = self.state.without(IN_FLIGHT);
-        // What was written again has yet to be submitted, and of what is held its blocker decides.
+        // A page that was written again has yet to be submitted, and its blocker decides about a page that is held.
         let superseded = landed.has(DIRTY | HELD);
         let to = if superseded {
             landed
@@ -173,8 +173,8 @@ impl<'a> LockedPage<'a> {
         }
     }
 
-    /// The backend has not what was submitted. Returns the epoch since which the page is dirty again, unless it is held: its
-    /// blocker puts it back as dirty if it fails.
+    /// The backend doesn't have what was submitted. Returns the epoch since which the page is dirty again, unless the page is
+    /// held: then its blocker puts it back as dirty if the change fails.
     pub(crate) fn write_failed(&mut self) -> Option<u64> {
         let before = self.state;
         let landed = before.without(IN_FLIGHT);
@@ -252,7 +252,7 @@ impl<'a> LockedPage<'a> {
 
     fn restore(&mut self, transition: Transition, frame: FrameId) {
         self.change(transition, PageState::new(frame, PRESENT | DIRTY));
-        // What the store has of it nobody knows: every FLUSH under way has it to write.
+        // It is not known what the store has of it: every FLUSH under way must write it.
         self.slot
             .set_detail(DirtySince::written(OLDEST_EPOCH).detail());
     }

@@ -1,6 +1,6 @@
 //! Since when a page is dirty.
 
-/// Older than every FLUSH: whatever comes next covers it.
+/// Older than every FLUSH: the next FLUSH covers it, whichever it is.
 pub(crate) const OLDEST_EPOCH: u64 = 0;
 
 /// The detail word of a dirty page: the flush epoch of its first write since its last submission, and whether it is dirty

@@ -16,7 +16,7 @@ use super::state::{LOCKED, PageState};
 /// Spins on a locked slot before the thread yields its processor.
 const SPINS_BEFORE_YIELD: u32 = 64;
 
-/// What is known of one page. All zero: nothing.
+/// What is known of one page. All zero means that nothing is known.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct PageSlot {
@@ -69,7 +69,7 @@ impl PageSlot {
     /// Stores the new state of a slot that the caller has locked, without the lock bit.
     #[inline]
     pub(super) fn unlock(&self, state: PageState) {
-        // Release: whoever sees the new state sees the frame's bytes. SeqCst: a flush that starts after this write was
+        // Release: a thread that sees the new state sees the frame's bytes. SeqCst: a flush that starts after this write was
         // replied to must see it, whatever the thread.
         self.word.store(state.0, Ordering::SeqCst);
     }

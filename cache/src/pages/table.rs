@@ -1,12 +1,13 @@
 //! The table of pages: finds a page's slot, reads it without the lock, or locks it.
 //!
 //! # What goes with a slot's state
-//! Whoever changes a state doesn't pair it with anything by hand. A [`PageGuard`] does when it is dropped, or in the transition:
+//! Code that changes a state doesn't keep anything else in step by hand. A [`PageGuard`] does that when it is dropped, or in the
+//! transition:
 //!
-//! - **Tags.** An entry of the array is tagged `Dirty` while its slot has `DIRTY`, and `Present` while the slot isn't empty. The tags
-//!   change under the slot's lock. A tag that is set before the state shows is merely stale-set for a moment.
-//! - **Population.** A leaf of the array counts its slots that are not empty. It is counted before a slot is filled, as a counted leaf
-//!   can't be reclaimed under the slot, and given back after the slot was emptied.
+//! - **Tags.** An entry of the array is tagged `Dirty` while its slot has `DIRTY`, and `Present` while the slot isn't empty. The
+//!   tags change under the slot's lock. A tag that is set before the state shows is only set too early for a moment.
+//! - **Population.** A leaf of the array counts its slots that are not empty. A slot is counted before it is filled, because a
+//!   counted leaf can't be reclaimed under the slot. The count is given back after the slot was emptied.
 //! - **References.** A slot that is `PRESENT` or `HELD` has one reference to its frame. A transition that takes the frame away
 //!   unlocks the slot and then gives the reference back. In the other order the frame might be used again while the slot still
 //!   names it, and a hit would take another page's data.
@@ -124,7 +125,7 @@ impl PageTable {
         self.slots.tagged(pages, Tag::Dirty, pin)
     }
 
-    /// Clears what scans for dirty pages would look at in vain. The caller excludes such scans meanwhile.
+    /// Clears the tags that scans for dirty pages would look at in vain. The caller excludes such scans meanwhile.
     pub(crate) fn tidy_dirty(&self, pages: Range<u64>, pin: &epoch::Guard) {
         self.slots.tidy_tags(pages, Tag::Dirty, pin);
     }
@@ -162,7 +163,7 @@ impl PageTable {
     ) -> Result<PageGuard<'a>, Errno> {
         let mut armed = self.faults.armed();
         loop {
-            // Lost: as if nothing were there yet, and someone else makes it at the same time.
+            // Lost: as if there were no slot yet, and another thread makes it at the same time.
             if !race_fault!(armed)
                 && let Some(guard) = self.lock(page, pin)
                 && guard.counted

@@ -76,7 +76,7 @@ fn the_lock_excludes() {
     assert_eq!(slot.detail(), 40_000);
 }
 
-/// Whatever else a state says: all sets of bits are tried.
+/// No other state is valid: all sets of bits are tried.
 #[test]
 fn nine_sets_of_bits_are_states() {
     let all = state::BITS.iter().fold(0, |all, (bit, _)| all | bit);

@@ -1,7 +1,7 @@
-//! Eviction by CLOCK: a hand goes round over the frames; a page that was used since the last round (its visited bit, set by the hit's own
-//! reference count update) gets another round, the first clean unreferenced page that wasn't goes. New pages start unvisited,
-//! so a scan evicts itself first, as in SIEVE. Whether a page is clean is decided under its lock, so a write can't dirty it in
-//! between.
+//! Eviction by CLOCK: a hand goes round over the frames. A page that was used since the last round gets another round; the update
+//! of the reference count by a hit also sets the visited bit that says so. The first clean unreferenced page that wasn't used is
+//! evicted. New pages start unvisited, so a scan evicts its own pages first, as in SIEVE. Whether a page is clean is decided
+//! under its lock, so a write can't dirty it in between.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,17 +12,17 @@ use crate::frame::FrameId;
 use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::PageCache;
 
-/// The most frames that are looked at for each that is wanted where nothing may take long: when clean pages are that rare, the
-/// request may as well wait its turn.
+/// Where nothing may take long: the most frames that are looked at for each frame that is wanted. When clean pages are that rare,
+/// the request may as well wait its turn.
 const INLINE_STEPS_PER_FRAME: usize = 16;
 /// How many frames the hand passes before it gives up, in rounds: the first clears visited bits.
 const HAND_ROUNDS: usize = 2;
 
-/// The hand of the clock: the frame that is looked at next, modulo those in use.
+/// The hand of the clock: the frame that is looked at next, modulo the number of frames in use.
 #[derive(Debug, Default)]
 pub(crate) struct Hand(AtomicU32);
 
-/// How many frames may be looked at for so many where nothing may take long.
+/// Where nothing may take long: how many frames may be looked at to find `frames` of them.
 pub(super) fn inline_steps(frames: usize) -> usize {
     frames * INLINE_STEPS_PER_FRAME
 }
@@ -57,8 +57,8 @@ impl PageCache {
         )
     }
 
-    /// Evicts up to `wanted` clean pages, looking at no more than `steps_left` frames, of which it takes off what it has looked at; says
-    /// how many.
+    /// Evicts up to `wanted` clean pages, looking at no more than `steps_left` frames, and takes the frames that it has looked at
+    /// off `steps_left`; says how many pages it evicted.
     pub(super) fn evict_within(&self, wanted: usize, steps_left: &mut usize) -> usize {
         let used = self.pool.used_frames();
         let counts = self.table.counts();
@@ -86,7 +86,7 @@ impl PageCache {
         evicted
     }
 
-    /// Gives the page in `frame` up if it is clean and nobody uses it. A race that is said to be lost disarms the others.
+    /// Gives up the page in `frame` if it is clean and not in use. A race that is said to be lost disarms the others.
     fn evict_frame(&self, frame: FrameId, armed: &mut ArmedPoints<'_>) -> bool {
         let page = self.pool.owner(frame);
         #[cfg(test)]
@@ -101,7 +101,7 @@ impl PageCache {
             return false;
         }
         if race_fault!(armed) {
-            // Its next user comes just now.
+            // A reader comes at this moment.
             *armed = ArmedPoints::NONE;
             return false;
         }

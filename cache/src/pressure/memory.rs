@@ -1,23 +1,24 @@
-//! Memory: who gets frames when there are not enough. [`clock`](crate::pressure::clock) says which pages are given up for it.
+//! Memory: which requests get frames when there are not enough. [`clock`](crate::pressure::clock) says which pages are given up
+//! for it.
 //!
-//! Memory is a lock like any other. A request reserves its worst case before it takes any guard, all or nothing, first come
-//! first served: [`PageCache::reserve`] hands out frames that are physically the caller's. Whoever must wait takes a place in
-//! a fair queue; only the head of the queue gathers, so partial hoards can't deadlock. Newcomers don't overtake while
-//! somebody waits.
+//! Memory is a lock like any other. A request reserves its worst case before it takes any guard, all or nothing, first come first
+//! served: [`PageCache::reserve`] hands out frames that are physically the caller's. A request that must wait takes a place in a
+//! fair queue. Only the head of the queue gathers frames, so partial hoards can't deadlock. While a request waits, newcomers
+//! don't overtake it.
 //!
 //! Payloads have budgets of their own, a quarter of the frames: a thousand clients that each announce a large write and send
-//! nothing can't starve the readers. Half of it is for payloads whose data is still to come, so that they can't starve those
-//! whose data is there either; [`payload`](crate::requests::payload) says who waits for which.
+//! nothing can't starve the readers. Half of it is for payloads whose data is still to come, so that these can't starve payloads
+//! whose data is there; [`payload`](crate::requests::payload) says which of the two is waited for.
 //!
 //! # Lines
 //! A client may have hundreds of requests under way. If each of them took a place in the queue of its own, the client whose
-//! requests came first would have the memory for as long as it likes to take for its replies, and a neighbour with one request would
-//! wait behind all of them. So the requests of one client stand in a [`MemoryLine`], and only the first of a line stands in the
-//! queue: whoever waits has at most one request of each other client before it.
+//! requests came first would have the memory for as long as it likes to take for its replies, and a neighbour with one request
+//! would wait behind all of them. So the requests of one client stand in a [`MemoryLine`], and only the first of a line stands in
+//! the queue. A request there has at most one request of each other client before it.
 //!
 //! # Metadata
 //! What is kept beside the pages counts within the cache's size: the nodes of the radix tree, the locks of the regions, the bits
-//! of the quota. For every page's worth of it one frame is withheld.
+//! of the quota. For every 4 KiB of these, one frame is withheld.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,14 +36,15 @@ use crate::pressure::quota::Quota;
 /// Pages evicted at a time when the free list is empty on a hot path: enough to amortise the search, few enough that no
 /// request notices.
 const EVICTION_BATCH: usize = 32;
-/// The most frames that a reservation sets aside for metadata, or gives back: what a request adds to it is less.
+/// The most frames that a reservation sets aside for metadata, or gives back: a request adds less metadata than that.
 const WITHHELD_PER_RESERVATION: usize = 256;
 /// A budget of the payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Budget {
-    /// Of those that have arrived. Its holders wait for the store only.
+    /// The budget of payloads that have arrived. Its holders wait for the store only.
     Arrived,
-    /// Of those that are received straight into their frames. Its holders wait for clients, so nobody waits for it.
+    /// The budget of payloads that are received straight into their frames. Its holders wait for clients, so no request waits for
+    /// it.
     Ahead,
 }
 
@@ -50,7 +52,7 @@ pub(crate) enum Budget {
 #[derive(Clone, Debug, Default)]
 pub struct MemoryLine(Arc<FairMutex<()>>);
 
-/// Who waits for memory, and what is set aside.
+/// The requests that wait for memory, and what is set aside.
 #[derive(Debug)]
 pub(crate) struct Memory {
     /// The head of the queue of waiters holds it; tokio's mutex is fair.
@@ -59,7 +61,7 @@ pub(crate) struct Memory {
     payloads: Arc<Semaphore>,
     /// Frames that payloads may still take whose data is to come.
     ahead: Arc<Semaphore>,
-    /// How often these were refused.
+    /// How often payloads were refused memory ahead of their data.
     refusals: AtomicU64,
     pub(super) hand: Hand,
     /// Frames set aside for metadata.
@@ -127,7 +129,7 @@ impl PageCache {
         self.reserve(frames).await
     }
 
-    /// As [`PageCache::reserve`], but does without rather than wait; `buffer` may have grown in vain.
+    /// As [`PageCache::reserve`], but returns `false` instead of waiting; `buffer` may have grown in vain.
     pub(crate) fn try_reserve(&self, frames: usize, buffer: &mut FrameBuf) -> bool {
         if frames == 0 {
             return true;
@@ -166,7 +168,7 @@ impl PageCache {
             .expect("never closed")
     }
 
-    /// Room in a budget of payloads, if there is at once.
+    /// Room in a budget of payloads, if there is room at once.
     pub(crate) fn try_payload_permit(
         &self,
         budget: Budget,
@@ -179,14 +181,14 @@ impl PageCache {
         Arc::clone(budget).try_acquire_many_owned(frames).ok()
     }
 
-    /// Somebody had to do without memory ahead of its data.
+    /// A payload had to do without memory ahead of its data.
     #[cold]
     pub(crate) fn note_refusal(&self) {
         self.memory.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often a payload had to do without memory ahead of its data, so far. While that grows, whoever holds such memory and
-    /// doesn't use it stands in somebody's way.
+    /// How often a payload had to do without memory ahead of its data, so far. While that grows, a holder of such memory that
+    /// doesn't use it is in another request's way.
     pub fn payloads_refused(&self) -> u64 {
         self.memory.refusals.load(Ordering::Relaxed)
     }
@@ -210,7 +212,7 @@ impl PageCache {
             return;
         }
         let mut withheld = self.memory.withheld.lock().expect("not poisoned");
-        // The rest is the next reservations' to do, when memory is short all of it.
+        // The next reservations do the rest; when memory is short, that is all of it.
         for _ in 0..WITHHELD_PER_RESERVATION {
             if withheld.len() > target {
                 self.pool

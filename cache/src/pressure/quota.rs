@@ -5,31 +5,32 @@
 //!
 //! # What is counted
 //! Space is counted in units. A unit is the larger of the page and the backend's allocation block. A unit is *charged* while it
-//! counts against the quota: because the backend has it allocated, or because a page of it is not yet written back. One bit for
-//! each unit says so, in a sparse set (see [`units`]). What is not charged is free, in shards (an [`LgLock`]). A write takes from
-//! the shard of its thread, and looks at all shards only before it reports ENOSPC. A charge takes all that it needs, or changes
-//! nothing.
+//! counts against the quota: because the backend has it allocated, or because one of its pages is not yet written back. One bit
+//! for each unit says so, in a sparse set (see [`units`]). What is not charged is free, in shards (an [`LgLock`]). A write takes
+//! from the shard of its thread, and looks at all shards only before it reports ENOSPC. A charge takes all that it needs, or
+//! changes nothing.
 //!
 //! **Invariant**: whenever all shards are locked, their sum plus the charged units is the quota, less what is being given back at
 //! that moment. For that, a charge sets bits and takes their units in one hold of a shard's lock, and a discharge clears bits
 //! before it gives their units back.
 //!
 //! # Why it can't change underneath
-//! The bits decide whether a write needs space. They are set under an add guard and cleared under a block guard only, on the range
-//! that they stand for, and the add lock keeps the two apart. So a write that finds its units charged keeps them until it has
-//! dirtied its pages. A trim that gives units back has no write between its look and its clearing (race 11).
+//! The bits decide whether a write needs space. They are set under an add guard and cleared under a block guard only, on the
+//! range that they stand for, and the add lock keeps the two apart. So a write that finds its units charged keeps them until it
+//! has dirtied its pages. No write can come between a trim's look at the units and its clearing of them (race 11).
 //!
 //! Blockers share, and a direct write charges as a blocker. So blockers that take space and blockers that give space back take
 //! turns (see [`turns`]). Without turns a direct write could overtake a trim of the same units at the backend, and the trim would
 //! give back what the direct write has just taken.
 //!
-//! A request that charged units and then failed may have charged for nothing. Its range is *reconciled*: under block, each
-//! unit is charged exactly if a page of it is not clean or the backend has it allocated. The whole device is reconciled at the
-//! start, and so is what a resize or a shift has moved. Counting takes turns with the others too: a trim between the look and the
-//! charge would have given back what is charged then.
+//! A request that charged units and then failed may have charged for nothing. Its range is *reconciled*: under block, each unit
+//! is charged exactly if a page of it is not clean or the backend has it allocated. The whole device is reconciled at the start,
+//! and so is what a resize or a shift has moved. Counting takes turns with the other two as well: otherwise a trim between the
+//! look and the charge would give units back, and the charge would take them again for nothing.
 //!
-//! A count may fail, and then charges stay as they were. They must not be too few then. After a failed request they are too many.
-//! A shift moves charges with their data, without asking the backend, and has the memory for that before the store changes.
+//! A count may fail, and then charges stay as they were. They may be too many then, but must not be too few. After a failed
+//! request they are too many. A shift moves charges with their data, without asking the backend, and gets the memory for that
+//! before the store changes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -154,7 +155,7 @@ impl Quota {
         *self.free.local() += removed;
     }
 
-    /// As [`Space::discharge`], of however many.
+    /// As [`Quota::discharge`], in turns, for any number of units.
     async fn discharge_in_turns(&self, units: Range<u64>) {
         let mut pace = Pace::default();
         let mut next = Some(units.start);
@@ -212,14 +213,14 @@ fn signed(units: u64) -> i64 {
 /// Charges that go with the data that a shift moves.
 #[derive(Debug)]
 pub(crate) struct MovedCharges {
-    /// From this unit on nothing stays as it was.
+    /// From this unit on all charges are replaced.
     first: u64,
     /// What is charged then; there is memory for it.
     moved: Vec<Range<u64>>,
 }
 
-/// The space of a write under way. Dropped before it is kept, because the write has failed or its future was dropped, it has
-/// its range reconciled.
+/// The space of a write under way. If this is dropped before it is kept, because the write has failed or its future was dropped,
+/// its range is reconciled.
 #[derive(Debug)]
 pub(crate) struct Charge {
     cache: Arc<PageCache>,
@@ -260,8 +261,8 @@ impl PageCache {
             .is_none_or(|space| space.is_charged(range))
     }
 
-    /// Gets the space that a write to `range` needs, before it changes anything. `charge` has it reconciled unless it is
-    /// [kept](Charge::keep).
+    /// Gets the space that a write to `range` needs, before the write changes anything. `charge` has the range reconciled unless
+    /// it is [kept](Charge::keep).
     pub(crate) fn charge_space(
         self: &Arc<Self>,
         guard: &AddGuard,
@@ -289,7 +290,7 @@ impl PageCache {
         space.charge(range)
     }
 
-    /// Waits for a blocker's turn at the quota. Nothing without one.
+    /// Waits for a blocker's turn at the quota. Returns `None` at once without a quota.
     pub(crate) async fn space_turn(&self, turn: Turn) -> Option<TurnGuard<'_>> {
         match &self.quota {
             Some(space) => Some(space.turns.wait(turn).await),
@@ -377,8 +378,8 @@ impl PageCache {
         let Some(space) = &self.quota else { return };
         let units = space.touched(&range);
         let whole = units.start * space.unit_bytes..units.end * space.unit_bytes;
-        // A write is within a region, and so are its units, but for absurd ones. The gate would hold up everybody, for as long as
-        // the slowest of those who are past it.
+        // A write is within a region, and so are its units unless they are absurdly large. The gate would hold up every request,
+        // for as long as the slowest request that is past it.
         let guard = if AddLock::regions(whole.clone()).count() == 1 {
             self.add_lock.block(whole).await
         } else {
@@ -387,8 +388,8 @@ impl PageCache {
         self.reconcile_blocked(&guard, range).await;
     }
 
-    /// As [`PageCache::reconcile`], where nobody is left to hear of an error. The guard covers pages; units that it covers in
-    /// part are left as they are, but for the device's last, shorter one.
+    /// As [`PageCache::reconcile`], where no request is left to report an error to. The guard covers pages; units that it covers
+    /// in part are left as they are, but for the device's last, shorter one.
     pub(crate) async fn reconcile_blocked(&self, guard: &BlockGuard, range: Range<u64>) {
         let Some(space) = &self.quota else { return };
         let covered = guard.range();
@@ -414,7 +415,7 @@ impl PageCache {
             let submitted = self.generations.submitted();
             self.failed_sync_settled().await;
             let kept = self.look_for_kept_units(space, range).await?;
-            // Else a sync has failed, and the store may have forgotten that it had allocated what is dirty again.
+            // Otherwise a sync has failed, and the store may have forgotten that it had allocated pages that are dirty again.
             self.failed_sync_settled().await;
             if !self.generations.failed_since(submitted) {
                 return Ok(kept);
@@ -461,7 +462,7 @@ impl PageCache {
         let _turn = self.space_turn(Turn::Count).await;
         let units = space.touched(&range);
         let start = units.start * space.unit_bytes;
-        // Empty when the device has been cut before it meanwhile: then nothing there is kept.
+        // Empty when the device has meanwhile been cut before it: then nothing there is kept.
         let end = (units.end * space.unit_bytes).min(self.size());
         let range = start..end.max(start);
         guard.assert_covers(range.clone());
@@ -469,7 +470,7 @@ impl PageCache {
         pause_point!(self.background, "cache:space:count", [EIO]).await?;
         // Stable, as there are two runs in order.
         kept.sort_by_key(|units| units.start);
-        // Taken is what is kept and given back what lies between, nothing else: nothing is free for a moment that is not free
+        // Takes exactly what is kept and gives back exactly what lies between: no unit is free for a moment that is not free
         // afterwards.
         let mut gap = units.start;
         let mut pace = Pace::default();

@@ -4,9 +4,9 @@
 //! to a cap. Of each window the page in the middle carries a marker in its frame's word; when a reader first uses that page
 //! the next window is started, so a steady stream finds its pages present and pays nothing for it on other hits.
 //!
-//! Readahead is a guess and must not hurt: it takes its add guard and its memory by *try* only, memory last being asked for
-//! and at most a capped share of the cache, in slices. A blocker that overlaps it makes the try fail, waiting or not, so it never delays one by more
-//! than what is already submitted.
+//! Readahead is a guess and must not hurt. It goes in slices, takes its add guard and its memory by *try* only, memory last, and
+//! has at most a capped share of the cache. A blocker that overlaps it makes the try for the guard fail, even if the blocker
+//! still waits. So readahead delays a blocker by no more than what is already submitted.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -106,7 +106,7 @@ impl PageCache {
         }
     }
 
-    /// Starts reading a window, in slices, as far as guard and memory are to be had at once.
+    /// Starts reading a window, in slices, as far as guard and memory can be had at once.
     fn read_ahead(self: &Arc<Self>, context: &FaultContext, pages: Range<u64>) {
         let end = pages.end.min(self.size().div_ceil(PAGE_BYTES));
         let marker = pages.start + (pages.end - pages.start) / 2;
@@ -163,8 +163,8 @@ impl PageCache {
         Some(planned.into_iter().map(start).collect())
     }
 
-    /// NBD_CMD_CACHE: brings `range` into the cache, as far as memory is to be had without waiting and never more than half
-    /// of it. Returns when what was started has arrived. Advisory: errors show when the data is read. Cancel safe.
+    /// NBD_CMD_CACHE: brings `range` into the cache, as far as memory can be had without waiting and never more than half of it.
+    /// Returns when what was started has arrived. Advisory: errors show when the data is read. Cancel safe.
     pub async fn prefetch(self: &Arc<Self>, context: &FaultContext, range: Range<u64>) {
         let mut left = u64::from(self.limits.frames / 2) * PAGE_BYTES;
         let mut at = range.start;
@@ -172,7 +172,7 @@ impl PageCache {
         while at < range.end && left > 0 {
             let length = self.slice_at(at, (range.end - at).min(left));
             let pages = pages_of(&(at..at + length as u64));
-            // What is there already nobody has to wait for.
+            // What is in the cache already needs no wait.
             pace.ask(pages.clone().count()).await;
             let Some(fills) = self.try_fill(context, pages, FillPurpose::Demand) else {
                 return;

@@ -23,7 +23,7 @@ use weir_faults::Errno;
 use crate::options::{STALL_LIMIT, THROTTLE_PAUSE_MAX};
 use crate::page_cache::PageCache;
 
-/// The writers that were stopped, and how the backend does.
+/// The writers that were stopped, and the backend's progress.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
     room: Notify,
@@ -47,7 +47,7 @@ impl Progress {
 }
 
 impl Throttle {
-    /// A run of pages has been written, or not.
+    /// A run of pages has been written, or has failed.
     pub(crate) fn written(&self, result: Result<(), Errno>) {
         let mut state = self.state.lock().expect("not poisoned");
         match result {
@@ -71,7 +71,7 @@ impl Throttle {
         self.made_room();
     }
 
-    /// Less is dirty than before, perhaps. Writers that are stopped look again.
+    /// There may be less dirty than before: stopped writers look again.
     pub(crate) fn made_room(&self) {
         self.room.notify_waiters();
     }

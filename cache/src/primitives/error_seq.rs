@@ -1,11 +1,10 @@
 //! Errors that must be seen, as Linux' `errseq_t` (lib/errseq.c) keeps them.
 //!
-//! Data that is lost behind its writer's back is reported once to every connection that was open
-//! when it happened, and, if nobody has seen it, to the next one to come. One word does it: the
-//! error's number, a *seen* bit, and a counter that moves when an error follows one that was seen.
-//! An error that follows an unseen one replaces it, so any number of errors may pass without the
-//! counter moving. So a cursor always remembers a word that was marked as seen. The next error gets
-//! another count, and the same error can't look like it when another cursor is told of it.
+//! Lost data is reported once to every connection that was open when it was lost, and, if none of them has seen the error, to the
+//! next connection. One word does it: the error's number, a *seen* bit, and a counter that moves when an error follows one that
+//! was seen. An error that follows an unseen one replaces it, so any number of errors may pass without the counter moving. So a
+//! cursor always remembers a word that was marked as seen. The next error gets another count, so it doesn't look like the old one
+//! to that cursor, even if its number is the same and another cursor has seen it.
 //!
 //! The documentation of `flush.rs` says what is recorded, and why nothing else is.
 
@@ -58,7 +57,7 @@ impl ErrorSeq {
         }
     }
 
-    /// Records an error for every cursor there is, and for the next one if none of those looks.
+    /// Records an error for every cursor that exists, and for the next one to be made if none of these looks before.
     ///
     /// A number that can't be an error's is recorded as [`Errno::EIO`]: data is lost all the same.
     pub fn record(&self, errno: Errno) {
@@ -78,7 +77,7 @@ impl ErrorSeq {
         }
     }
 
-    /// A cursor from which errors not yet seen by anyone, and all later ones, are news.
+    /// A cursor to which an error that no cursor has seen yet, and all later errors, are news.
     #[must_use]
     pub fn sample(&self) -> ErrorCursor {
         let word = self.word.load(Ordering::Acquire);
@@ -98,8 +97,8 @@ impl ErrorSeq {
             }
             #[cfg(all(test, not(loom)))]
             crate::testing::interleave::at("errors:looked");
-            // Another cursor may have seen it and won: then it is marked. A newer error may have
-            // won: then the newer one is reported.
+            // If the exchange fails, either another cursor has marked the error, or a newer error has replaced it: then the newer
+            // one is reported.
             match self
                 .word
                 .compare_exchange(word, word | SEEN, Ordering::AcqRel, Ordering::Acquire)
@@ -112,8 +111,8 @@ impl ErrorSeq {
         i32::try_from(word & NUMBER).ok().map(Errno)
     }
 
-    /// Forgets every error, as a machine that has lost its power does. Later ones are told as ever,
-    /// to the cursors of before too: the counter goes on.
+    /// Forgets every error, as a machine that has lost its power does. Later errors are reported as usual, to older cursors too:
+    /// the counter goes on.
     pub fn forget(&self) {
         let forgotten = |word: u64| Some((word & !(COUNT - 1)).wrapping_add(COUNT));
         let _ = self

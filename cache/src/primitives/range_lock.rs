@@ -1,19 +1,19 @@
 //! The order of arrival among changes behind the cache's back.
 //!
 //! Block guards are shared: two trims may work on one range side by side. Two changes of the *same pages* may not. What is
-//! submitted to a store runs on although its client has gone, and that client may be back over another connection, have the same
-//! pages written anew and be told that they are. A late end of the older change would then undo the younger one.
+//! submitted to a store runs on after its client has gone. That client may come back over another connection, write the same
+//! pages again and get the reply that they are written. If the older change ended later, it would undo the younger one.
 //!
 //! So a change locks its range before anything else. Ranges that overlap are served in the order in which they came, whichever
-//! connection they came over; ranges that don't overlap know nothing of each other. A guard is shared by the request and by
-//! the task that carries out its part at the moment: a request that is dropped gives its range up as soon as nothing of it is
-//! under way any more.
+//! connection they came over; ranges that don't overlap don't affect each other. The request shares its guard with the task that
+//! carries out its current part: a request that is dropped gives up its range as soon as no part of it is under way.
 //!
-//! **Invariant**: no two guards that have been waited for overlap. A guard waits only for guards that came before it, so waits have
-//! no cycle. A holder of a guard waits for block guards, a turn at the quota and the store, and for nothing else: no client, no memory.
+//! **Invariant**: no two guards whose wait is over overlap. A guard waits only for guards that came before it, so waits have no
+//! cycle. A holder of a guard waits for block guards, a turn at the quota and the store, and for nothing else: no client, no
+//! memory.
 //!
-//! All changes of a cache meet here under one mutex, which is why what is done under it must not grow with their number: see
-//! [`range_queue`](crate::primitives::range_queue). Each is its like's opponent.
+//! All changes of a cache meet here under one mutex, so the work under this mutex must not grow with their number: see
+//! [`range_queue`](crate::primitives::range_queue). Every change is an opponent of every other.
 
 use std::future::poll_fn;
 use std::ops::Range;
@@ -24,7 +24,7 @@ use crate::primitives::range_queue::{Place, RangeQueue};
 use crate::primitives::sync::{Mutex, MutexGuard, lock};
 use crate::two_state_lock::Side;
 
-/// Of the two sides that a queue has, all are on this one.
+/// A queue has two sides: all changes are on this one.
 const SIDE: Side = Side::Block;
 
 /// Exclusive ranges of pages, first come first served.
@@ -41,8 +41,8 @@ pub(crate) struct RangeGuard {
 }
 
 impl RangeLock {
-    /// Locks `pages`, after all that came before and overlap them. Its place in the order is that of its first poll. Cancel safe:
-    /// dropped, it gives its place up.
+    /// Locks `pages`, after all earlier ranges that overlap them. The first poll of the future decides its place in the order.
+    /// Cancel safe: a future that is dropped gives up its place.
     pub(crate) async fn lock(&self, pages: Range<u64>) -> RangeGuard {
         let place = self.queue().enter(SIDE, &pages);
         let mut guard = RangeGuard {
@@ -64,7 +64,7 @@ impl RangeLock {
         self.queue().counts().0
     }
 
-    /// How many have asked to be woken.
+    /// How many waiters have asked to be woken.
     #[cfg(test)]
     fn waiting(&self) -> usize {
         self.queue().counts().1
@@ -72,7 +72,8 @@ impl RangeLock {
 }
 
 impl RangeGuard {
-    /// Waits for one at a time: who remembers all that came before makes the memory grow with the square of their number.
+    /// Waits for one earlier range at a time: if each waiter remembered all earlier ranges, the memory would grow with the square
+    /// of their number.
     fn poll_own(&mut self, context: &Context<'_>) -> Poll<()> {
         let place = self.place.as_mut().expect("taken in drop only");
         let mut queue = self.lock.queue();

@@ -1,43 +1,39 @@
 //! A lock with two shared states that exclude each other: many may *add*, or many may *block*,
 //! never both.
 //!
-//! The idea is bcachefs' two-state lock, made asynchronous and fair: where that one lets either
-//! side starve the other, this one is *phase-fair*.
+//! The idea is bcachefs' two-state lock, made asynchronous and fair: bcachefs' lock lets either side starve the other, this one
+//! is *phase-fair*.
 //!
 //! # The word
-//! One atomic word holds twice the signed number of holders (positive: adders, negative: blockers)
-//! plus `WAITERS` in its lowest bit. While nobody waits, locking is one compare-and-swap and
-//! unlocking one subtraction. The queues lie behind a mutex that is touched only when someone
-//! waits.
+//! One atomic word holds twice the signed number of holders (positive: adders, negative: blockers) plus `WAITERS` in its lowest
+//! bit. While there are no waiters, locking is one compare-and-swap and unlocking one subtraction. The queues lie behind a mutex
+//! that is touched only when there are waiters.
 //!
 //! # Invariants
-//! 1. The `WAITERS` bit changes only under the mutex. While it is set, all that changes the count
-//!    outside of the mutex is holders that leave: [`TwoStateLock::try_lock`] refuses.
-//! 2. While the bit is set, `Queues::phase` is the state of the holders (or of the last one to
-//!    leave), and at least one *opponent* of that phase is queued. Those of the phase's own state
-//!    may be queued behind it.
+//! 1. The `WAITERS` bit changes only under the mutex. While it is set, only holders that leave change the count outside of the
+//!    mutex: [`TwoStateLock::try_lock`] refuses.
+//! 2. While the bit is set, `Queues::phase` is the state of the holders (or of the last one to leave), and at least one
+//!    *opponent* of that phase is queued. Waiters of the phase's own state may be queued behind it.
 //! 3. While the bit is clear, both queues are empty.
 //!
 //! # Fairness
-//! The bit appears when an opponent of the holders queues; from then on newcomers of either state
-//! queue too. Whoever brings the count to zero with the bit set begins the next phase under the
-//! mutex: the phase flips and *all* waiters of its state are admitted at once. So phases alternate
-//! as long as anyone waits, and a waiter waits for the rest of the current phase plus, if it is of
-//! that phase's own state, one opposing phase. A phase lasts as long as its slowest admitted
-//! holder. Fairness forbids nesting: a holder that asks again for the state that it holds may queue
-//! behind an opponent that waits for it to leave.
+//! The bit appears when an opponent of the holders queues; from then on newcomers of either state queue too. The holder that
+//! brings the count to zero with the bit set begins the next phase under the mutex: the phase flips and *all* waiters of its
+//! state are admitted at once. So phases alternate as long as there are waiters. A waiter waits for the rest of the current phase
+//! and, if it is of that phase's own state, for one opposing phase. A phase lasts as long as its slowest admitted holder.
+//! Fairness forbids nesting: a holder that asks again for the state that it holds may queue behind an opponent that waits for it
+//! to leave.
 //!
 //! # No lost wake-up
-//! A waiter sets the bit with a compare-and-swap that sees opposing holders, so the last of them to
-//! leave sees the bit in the value that its subtraction returns, and takes the mutex to begin the
-//! next phase. Should several leavers race there, the compare-and-swap from "no holder, waiters"
-//! lets one of them in for each phase.
+//! A waiter sets the bit with a compare-and-swap that sees opposing holders, so the last of these holders to leave sees the bit
+//! in the value that its subtraction returns, and takes the mutex to begin the next phase. If several leavers race there, the
+//! compare-and-swap from "no holder, waiters" lets one of them in for each phase.
 //!
 //! # Cancel safety
-//! [`Acquire`] has one await point, itself. Dropped before it is first polled, it has done nothing.
-//! Dropped while queued, it leaves its queue; if it was the last opponent of the phase, those
-//! queued behind it join the phase and the bit goes. Dropped after it was admitted but before it
-//! was polled again, it releases, which passes the grant on.
+//! The only await point is [`Acquire`] itself. If it is dropped before it is first polled, it has done nothing. If it is dropped
+//! while queued, it leaves its queue; if it was the last opponent of the phase, the waiters behind it join the phase and the bit
+//! is cleared. If it is dropped after it was admitted but before it was polled again, it releases the lock, which passes the
+//! grant on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -57,7 +53,7 @@ mod loom_models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-/// Set in the word while anyone is queued.
+/// Set in the word while a waiter is queued.
 const WAITERS: i64 = 1;
 /// What one adder adds to the word, and one blocker subtracts: the lowest bit is not part of the
 /// count.
@@ -66,9 +62,9 @@ const HOLDER: i64 = 2;
 /// The two states of a [`TwoStateLock`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
-    /// Shared among all who add.
+    /// Shared among all adders.
     Add,
-    /// Shared among all who block.
+    /// Shared among all blockers.
     Block,
 }
 
@@ -136,12 +132,12 @@ impl Queues {
     }
 }
 
-/// Wakers of those admitted, woken only when the mutex is free again.
+/// Wakers of the waiters that were admitted, woken only when the mutex is free again.
 type Admitted = BTreeMap<u64, Waker>;
 
 impl TwoStateLock {
     const_unless_loom! {
-        /// A lock that nobody holds.
+        /// A lock without holders.
         pub fn new() -> Self {
             Self {
                 word: AtomicI64::new(0),
@@ -155,7 +151,7 @@ impl TwoStateLock {
         }
     }
 
-    /// Takes the lock if neither an opponent holds it nor anyone waits for it.
+    /// Takes the lock if no opponent holds it and there are no waiters.
     #[must_use = "the lock is released when the guard is dropped"]
     pub fn try_lock(&self, side: Side) -> Option<TwoStateGuard<'_>> {
         self.try_lock_under(side, ArmedPoints::NONE)
@@ -187,7 +183,7 @@ impl TwoStateLock {
         }
     }
 
-    /// Who holds the lock, and how many of them. A snapshot, for statistics and tests.
+    /// Which side holds the lock, and how many holders there are. A snapshot, for statistics and tests.
     pub fn holders(&self) -> Option<(Side, u64)> {
         let count = self.word.load(Ordering::Relaxed) >> WAITERS.count_ones();
         match count {
@@ -197,12 +193,12 @@ impl TwoStateLock {
         }
     }
 
-    /// How many wait for `side`. A snapshot that takes the mutex, for statistics and tests.
+    /// How many waiters there are for `side`. A snapshot that takes the mutex, for statistics and tests.
     pub fn waiters(&self, side: Side) -> usize {
         lock(&self.queues).of(side).len()
     }
 
-    /// Whether anyone waits, of either side. A snapshot, of one load.
+    /// Whether there are waiters, of either side. A snapshot that takes one load.
     pub fn is_contended(&self) -> bool {
         self.word.load(Ordering::Relaxed) & WAITERS != 0
     }
@@ -243,15 +239,14 @@ impl TwoStateLock {
         );
         if before - side.holder() == WAITERS {
             if race_fault!(points.armed()) {
-                // Another leaver of the same phase is faster.
+                // As if another leaver of the same phase were faster.
                 wake(self.begin_next_phase());
             }
             wake(self.begin_next_phase());
         }
     }
 
-    /// Admits all waiters of the next phase, unless someone has done so already or the last waiter
-    /// left.
+    /// Admits all waiters of the next phase, unless another leaver has done so already or the last waiter left.
     fn begin_next_phase(&self) -> Admitted {
         let mut queues = lock(&self.queues);
         let next = queues.phase.opponent();
@@ -326,7 +321,7 @@ impl TwoStateLock {
         }
     }
 
-    /// Takes a waiter back: out of its queue, or, if it was admitted meanwhile, out of the lock.
+    /// Withdraws a waiter: from its queue, or, if it was admitted meanwhile, from the lock.
     fn cancel(&self, side: Side, ticket: u64) {
         let mut queues = lock(&self.queues);
         let Some(_waker) = queues.of(side).remove(&ticket) else {
@@ -338,8 +333,8 @@ impl TwoStateLock {
         if side == phase || !queues.of(side).is_empty() {
             return;
         }
-        // No opponent waits any more: those who queued behind it join the phase. The bit is set
-        // (invariant 2), so subtracting it clears it, whatever holders leave meanwhile.
+        // No opponent waits any more: the waiters behind it join the phase. The bit is set (invariant 2), so subtracting it
+        // clears it, whatever holders leave meanwhile.
         let admitted = mem::take(queues.of(phase));
         self.word
             .fetch_add(holders(phase, admitted.len()) - WAITERS, Ordering::AcqRel);
@@ -387,8 +382,7 @@ impl TwoStateGuard<'_> {
         self.side
     }
 
-    /// Keeps the hold without the guard; whoever leaks it owes the lock one
-    /// [`TwoStateLock::release`].
+    /// Keeps the hold without the guard; the caller owes the lock one [`TwoStateLock::release`].
     pub(crate) fn leak(self) {
         #[expect(
             clippy::disallowed_methods,

@@ -78,7 +78,7 @@ async fn a_sync_that_hangs_does_not_hold_up_writeback() {
 
 #[tokio::test(start_paused = true)]
 async fn a_permit_that_is_given_back_is_used_at_once() {
-    // So large that nothing else wakes the task up: no sync is due, and nobody is slowed.
+    // So large that nothing else wakes the task up: no sync is due, and no writer is slowed.
     let options = CacheOptions {
         cache_bytes: 4 * MIN_CACHE_BYTES,
         ..CacheOptions::default()
@@ -146,7 +146,7 @@ async fn what_fails_is_tried_again_ever_more_seldom() {
         0,
         "it was never tried again"
     );
-    // The store is well again: the next failure is met like a first one.
+    // The store is well again: the next failure counts as a first one.
     done(race.write(0, &[8; PAGE_SIZE])).await;
     tokio::time::sleep(AGED).await;
     race.failing(&["write"]);
@@ -205,7 +205,7 @@ async fn a_permit_that_comes_too_late_is_passed_on() {
     race.check_quiescent().await;
 }
 
-/// A page that is written back again and again is one unsynced page, and an entry of the list each time.
+/// A page that is written back again and again is one unsynced page, but a new entry of the list each time.
 #[tokio::test(start_paused = true)]
 async fn the_list_of_what_waits_for_a_sync_has_an_end() {
     let race = Race::new(64, 7);

@@ -1,4 +1,4 @@
-//! Beside a change that the store doesn't come to an end with: what doesn't overlap it goes on, what does waits.
+//! Beside a change that the store never completes: a request that doesn't overlap it goes on, and one that does waits.
 
 use super::*;
 use crate::add_lock::REGION_BYTES;
@@ -7,7 +7,7 @@ use crate::options::CacheMode;
 const MIB: u64 = 1 << 20;
 /// The pages that the store hangs on, in the middle of a region.
 const STALLED: Range<u64> = 4 * MIB..4 * MIB + 4 * PAGE;
-/// Where others work: before and behind it in its region.
+/// Where others work: before and behind these pages in their region.
 const BESIDE: [u64; 4] = [
     STALLED.start - MIB,
     STALLED.start - PAGE,
@@ -132,7 +132,7 @@ async fn advice_and_readahead_go_on_beside_a_stalled_change() {
             race.cached(2 * MIB + 2 * PAGE..2 * MIB + 8 * PAGE)
                 .is_some()
         );
-        // Advice is not taken rather than waited for.
+        // Advice is dropped rather than waited for.
         let advice = race.cache.prefetch(&context, STALLED);
         let taken = tokio::time::timeout(settle_time(), advice).await;
         taken.expect("advice waited for a change");
@@ -141,7 +141,7 @@ async fn advice_and_readahead_go_on_beside_a_stalled_change() {
     }
 }
 
-/// The other way round: a fill that hangs keeps those from changing the store who overlap it, and no one else.
+/// The other way round: a fill that hangs keeps only changes that overlap it from the store.
 #[tokio::test(start_paused = true)]
 async fn a_change_goes_on_beside_a_stalled_fill() {
     for change in CHANGES {
@@ -154,7 +154,7 @@ async fn a_change_goes_on_beside_a_stalled_fill() {
         }
         let over = change(&race, STALLED.end - PAGE..STALLED.end + PAGE);
         waits(&over, "a change of what is being read").await;
-        // Nobody overtakes who waits, and nobody waits for who waits elsewhere.
+        // No request overtakes one that waits, and no request waits for one that waits elsewhere.
         let behind = race.read(STALLED.end..STALLED.end + PAGE);
         waits(&behind, "a read of what is to be changed").await;
         assert_eq!(race.bytes(0..1).await, [7]);
@@ -179,7 +179,7 @@ async fn edges_go_on_beside_a_stalled_change_without_a_cache() {
     let running = race.write_direct(STALLED.start, &[8; PAGE_SIZE]);
     race.stopped(HANGS).await;
     done(race.write_direct(STALLED.start + MIB + 100, &[9; 2 * PAGE_SIZE])).await;
-    // Its head is in a page that nobody changes, its tail in the one that hangs.
+    // Its head is in a page that no other request changes, and its tail in the page that hangs.
     let over = race.write_direct(STALLED.start - PAGE + 100, &[9; PAGE_SIZE]);
     waits(&over, "the edge in the page that is being changed").await;
     race.go(HANGS);
@@ -208,7 +208,7 @@ async fn counting_what_a_failed_write_has_holds_nobody_up_elsewhere() {
     idle().await;
     assert_eq!(race.bytes(0..1).await, [7]);
     done(race.write(2 * MIB, &[3; PAGE_SIZE])).await;
-    // It is counted when what takes space has ended.
+    // It is counted when the requests that take space have ended.
     let counted = race.read(MIB..MIB + PAGE);
     waits(&counted, "a read of what is to be counted").await;
     race.go(HANGS);

@@ -75,7 +75,7 @@ async fn drop_after(polls: usize, scene: Scene, make: &impl Fn(&Race) -> Request
     race.faults.reset_points();
     race.backend.behave(Behaviour::default());
     race.check_quiescent().await;
-    // Whatever became of the request, each page is one of what it may be.
+    // Whatever became of the request, each page has one of the contents that it may have.
     for byte in done(race.read(0..8 * PAGE)).await {
         assert!([0, 1, 2, 7].contains(&byte), "{byte} after {polls} polls");
     }
@@ -83,7 +83,7 @@ async fn drop_after(polls: usize, scene: Scene, make: &impl Fn(&Race) -> Request
     ended
 }
 
-/// Sets the scene; what is to end once the request is gone.
+/// Sets the scene. Returns what is to end once the request is gone.
 async fn set(race: &Race, scene: Scene) -> Vec<JoinHandle<()>> {
     let later = Duration::from_millis(20);
     match scene {

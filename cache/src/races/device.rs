@@ -77,7 +77,7 @@ async fn race_07_a_direct_read_meets_a_store_that_changes_its_shape() {
         waits(&reader, "a direct read of a store between two shapes").await;
         done(change).await;
         let read = outcome(reader).await.map(|bytes| uniform(&bytes));
-        // What was one page further up has moved here; or there is nothing any more.
+        // The page above has moved here, or there is nothing here any more.
         assert_eq!(
             read,
             if shift {
@@ -120,7 +120,7 @@ async fn race_07_the_page_that_a_shrink_cuts_is_written_and_evicted_as_it_is_put
     interleave::set("page:unlocked", move || {
         let before = cache.stats().evictions;
         let (cache, context) = (Arc::clone(&cache), context.clone());
-        // A step can't wait, a thread of its own can.
+        // A step can't wait, but a thread of its own can.
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build();
             runtime.unwrap().block_on(async {
@@ -276,7 +276,7 @@ async fn race_10_a_fill_waits_for_a_direct_write() {
         let writer = race.write_direct(0, &[9; 2 * PAGE_SIZE]);
         race.stopped(point).await;
         if gone {
-            // Its client has died: the write runs on, and so does what protects it.
+            // Its client has gone: the write runs on, and keeps its guards.
             writer.abort();
             idle().await;
         }

@@ -159,7 +159,7 @@ async fn race_13_a_flush_sees_that_anothers_sync_failed() {
     race.check_quiescent().await;
 }
 
-/// As above, and the page has been written again since the second FLUSH came: it is younger than that, but what it was
+/// As above, and the page has been written again since the second FLUSH came: the page is younger than the FLUSH, but what it was
 /// written over isn't durable.
 #[tokio::test(start_paused = true)]
 async fn race_13_a_flush_sees_that_anothers_sync_failed_over_what_was_written_again() {
@@ -201,7 +201,7 @@ async fn race_13_a_flush_sees_that_anothers_sync_failed_over_what_was_written_ag
     }
 }
 
-/// As above, and what it was written over with is on its way already: in flight, so that it fails too, or held by a change.
+/// As above, and the newer version is on its way already: in flight, so that it fails too, or held by a change.
 #[tokio::test(start_paused = true)]
 async fn race_13_a_flush_sees_that_anothers_sync_failed_over_what_is_replaced_at_that_moment() {
     for (point, held) in [
@@ -312,7 +312,7 @@ async fn race_19_a_run_that_is_in_flight_when_a_sync_fails_is_written_again() {
     race.stop_next("cache:writeback:complete");
     let flush = race.flush();
     race.stopped("cache:writeback:complete").await;
-    // The backend has the page, and forgets what it has when Weir's own sync fails.
+    // The backend has the page, and forgets it when Weir's own sync fails.
     race.fail("sync");
     let context = race.context(RequestKinds::WRITEBACK);
     assert_eq!(race.cache.sync(&context).await, Err(Errno::EIO));
@@ -341,7 +341,7 @@ async fn a_flush_beside_zeroes_that_keep_failing_tries_again_once_and_says_so() 
     let flush = race.flush();
     for _ in 0..2 {
         race.stopped("cache:flush:sync").await;
-        // It puts back what the FLUSH has just written, and what the store has of that nobody knows.
+        // It puts back what the FLUSH has just written, and it is not known what the store has of that.
         assert_eq!(outcome(race.zero(0..PAGE)).await, Err(Errno::EIO));
         race.go("cache:flush:sync");
     }
@@ -354,7 +354,7 @@ async fn a_flush_beside_zeroes_that_keep_failing_tries_again_once_and_says_so() 
     race.check_quiescent().await;
 }
 
-/// Each puts the page back that the end cuts, and nothing has failed.
+/// Each puts back the page that the end cuts, and nothing has failed.
 #[tokio::test(start_paused = true)]
 async fn a_flush_beside_changes_of_size_that_succeed_succeeds() {
     let race = Race::sized(8 * PAGE + 512, 7);
@@ -376,7 +376,7 @@ async fn a_flush_beside_changes_of_size_that_succeed_succeeds() {
     race.check_quiescent().await;
 }
 
-/// A page is written again while it is in flight for another, after the snapshot of a FLUSH that covers what was submitted.
+/// A page is written again while another request has it in flight, after the snapshot of a FLUSH that covers what was submitted.
 #[tokio::test(start_paused = true)]
 async fn race_13_a_flush_sees_that_what_it_covers_failed_in_anothers_run_and_was_written_again() {
     let race = Race::new(64, 7);

@@ -47,7 +47,7 @@ async fn race_02_readahead_does_not_wait_for_zero() {
     race.stop_next("cache:discard:submit");
     let zero = race.zero(0..2 * PAGE);
     race.stopped("cache:discard:submit").await;
-    // Advice is not taken rather than waited for, where it overlaps the zero; the readers do wait.
+    // Advice that overlaps the zero is dropped rather than waited for; the readers do wait.
     let prefetch = {
         let (cache, context) = (Arc::clone(&race.cache), race.context(RequestKinds::CACHE));
         tokio::spawn(async move { cache.prefetch(&context, 4 * PAGE..8 * PAGE).await })
@@ -195,7 +195,7 @@ async fn race_20_a_late_fill_does_not_finish_the_fill_after_it() {
     race.stop_next("cache:fill:complete");
     let first = race.read(0..PAGE);
     race.stopped("cache:fill:complete").await;
-    // Written, cleaned, evicted, and being filled again. What is written first, the fill keeps for its reader.
+    // Written, cleaned, evicted, and being filled again. The fill keeps the first write's page for its reader.
     done(race.write(0, &[8; PAGE_SIZE])).await;
     done(race.write(0, &[9; PAGE_SIZE])).await;
     done(race.flush()).await;

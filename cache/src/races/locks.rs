@@ -24,7 +24,7 @@ async fn race_16_endless_adders_let_a_blocker_in() {
         });
         idle().await;
         assert!(lock.try_add(PAGES).is_none(), "an adder overtook a blocker");
-        // Overlapping for ever, if it could: it asks before the holder leaves.
+        // It would hold the lock for ever if it could: it asks again before the holder leaves.
         let next = tokio::spawn({
             let lock = Arc::clone(&lock);
             async move { lock.add(PAGES).await }
@@ -89,11 +89,11 @@ async fn race_24_other_regions_go_on_between_whole_device_blocks() {
             async move { lock.add(elsewhere).await }
         });
         idle().await;
-        // Endless, if it could.
+        // It would go on for ever if it could.
         let second = whole();
         idle().await;
         assert!(!first.is_finished() && !request.is_finished());
-        // The bound: the slow holder that the first one met, and the first one.
+        // The bound: the slow holder that the first waiter met, and the first waiter.
         slow.take();
         idle().await;
         assert!(

@@ -1,5 +1,5 @@
 //! Second looks: what was seen without a lock is looked at again before it is relied on. Each test puts a whole request of
-//! someone else between the two looks.
+//! another client between the two looks.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use crate::requests::fill::{FillPurpose, PlannedFills};
 use crate::testing::interleave;
 use crate::transfer::carry;
 
-/// Runs `step` the first time that this thread comes by `place`, while `run` does.
+/// Runs `step` the first time that this thread comes to `place` during `run`.
 fn between<T>(place: &'static str, step: impl FnOnce() + 'static, run: impl FnOnce() -> T) -> T {
     let step = Cell::new(Some(step));
     let taken = Rc::new(Cell::new(false));
@@ -146,7 +146,7 @@ async fn a_hit_does_not_take_a_frame_that_its_page_is_read_into() {
     race.check_quiescent().await;
 }
 
-/// The session has checked the range against the old size, and so has whoever has not got the guard yet.
+/// The session has checked the range against the old size, and so has every request that waits for its guard.
 #[tokio::test(start_paused = true)]
 async fn a_write_at_once_meets_a_shrink_before_it_has_the_guard() {
     for received in [false, true] {
@@ -169,7 +169,7 @@ async fn a_write_at_once_meets_a_shrink_before_it_has_the_guard() {
     }
 }
 
-/// The slot was missing at first; whoever makes it finds another's page there, and its leaf counts the page once.
+/// The slot was missing at first. The request that makes it finds another's page there, and the leaf counts the page once.
 #[tokio::test(start_paused = true)]
 async fn a_slot_is_made_once_by_two_who_missed_it() {
     const FAR: u64 = 2000;

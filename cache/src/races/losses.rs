@@ -18,7 +18,7 @@ impl Race {
         self.backend.behave(Behaviour::default());
     }
 
-    /// What a connection that begins now is told.
+    /// The errors that are reported to a connection that begins now.
     fn told(&self) -> Option<Errno> {
         let mut cursor = self.cache.lost_data().sample();
         self.cache.lost_data().check_and_advance(&mut cursor)
@@ -136,7 +136,7 @@ const CHANGES: [fn(&Race) -> Running<()>; 2] = [
     |race| race.write_direct(0, &[8; PAGE_SIZE]),
 ];
 
-/// What writethrough acknowledges is durable: whoever may have lost something is still waiting for the answer.
+/// What writethrough acknowledges is durable: a request that may have lost something is still waiting for its answer.
 #[tokio::test(start_paused = true)]
 async fn in_writethrough_a_loss_is_its_own_requests_error_and_nobody_elses() {
     for change in CHANGES {

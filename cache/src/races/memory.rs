@@ -80,7 +80,7 @@ async fn race_12_reclaim_leaves_what_is_not_clean() {
 async fn race_12_reclaim_leaves_a_frame_that_has_moved_on() {
     let race = Race::new(64, 7);
     done(race.read(0..PAGE)).await;
-    // The page moves to another frame; the old one still says whose it was, and is handed to someone else.
+    // The page moves to another frame; the old one still names its page, and is handed to another request.
     done(race.write(0, &[9; PAGE_SIZE])).await;
     done(race.flush()).await;
     let free = usize::try_from(race.cache.stats().free_frames).unwrap();
@@ -208,7 +208,7 @@ async fn the_locks_of_regions_count_within_the_cache() {
     assert!(beyond > 0, "{stats:?}");
 }
 
-/// Memory that has just come free is for who waits for it, however quickly somebody else asks.
+/// Memory that has just come free goes to the request that waits for it, however quickly another asks.
 #[tokio::test(start_paused = true)]
 async fn nobody_overtakes_who_waits_for_memory() {
     let race = Race::new(64, 7);
@@ -224,7 +224,7 @@ async fn nobody_overtakes_who_waits_for_memory() {
     race.check_quiescent().await;
 }
 
-/// What clients may hold in payloads leaves memory to everybody else.
+/// What clients may hold in payloads leaves memory for all other requests.
 #[tokio::test(start_paused = true)]
 async fn payloads_have_a_budget() {
     let race = Race::new(64, 7);
@@ -242,8 +242,8 @@ async fn payloads_have_a_budget() {
     race.check_quiescent().await;
 }
 
-/// Whatever is held for data that is still to come, and however it is cut: what has arrived goes on, and so do the readers, with
-/// more than half of the smallest cache.
+/// Whatever memory is held for data that is still to come, and however it is cut, payloads that have arrived go on. So do
+/// readers, with more than half of the smallest cache.
 #[tokio::test(start_paused = true)]
 async fn memory_for_data_to_come_keeps_nobody_waiting() {
     let slice = usize::try_from(Limits::new(MIN_CACHE_BYTES).slice_pages).unwrap() * PAGE_SIZE;
@@ -325,7 +325,8 @@ async fn direct_writes_that_the_store_keeps_leave_memory_for_others() {
     assert!(finished, "a read waited for memory that direct writes have");
 }
 
-/// A client whose requests came first, and that takes its replies one at a time, has not all of the memory before others get some.
+/// A client whose requests came first, and that takes its replies one at a time, doesn't get all of the memory before others get
+/// some.
 #[tokio::test(start_paused = true)]
 async fn a_client_with_one_request_waits_for_one_of_each_other() {
     const HOGS: u64 = 100;

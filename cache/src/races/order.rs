@@ -1,4 +1,4 @@
-//! Older requests and younger ones of the same bytes: nothing of the older takes effect after the younger was acknowledged.
+//! Older requests and younger ones of the same bytes: no part of the older takes effect after the younger was acknowledged.
 
 use super::*;
 use crate::add_lock::REGION_BYTES;
@@ -22,7 +22,7 @@ fn uncached() -> Race {
     Race::with(64 * PAGE, 7, &options)
 }
 
-/// The store takes its time with the older one, whose client goes away meanwhile.
+/// The store is slow with the older one, and its client goes away meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_younger_change_waits_for_what_an_older_one_has_with_the_store() {
     for point in ["cache:discard:submit", "cache:discard:complete"] {
@@ -35,7 +35,7 @@ async fn a_younger_change_waits_for_what_an_older_one_has_with_the_store() {
                 old.abort();
                 let young = younger(&race);
                 waits(&young, "a change of pages that an older one is changing").await;
-                // Of neighbours it knows nothing.
+                // It doesn't affect neighbours.
                 done(race.write_direct(PAGE, &[6; PAGE_SIZE])).await;
                 race.go(point);
                 done(young).await;
@@ -132,7 +132,7 @@ async fn changes_of_one_page_are_served_in_the_order_of_arrival() {
     race.check_quiescent().await;
 }
 
-/// A change of several regions whose client goes away when it has changed the first: it comes to no other.
+/// A change of several regions, the client of which goes away when the first region is changed: no other region is changed.
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_dropped_comes_to_no_further_region() {
     let race = Race::sized(REGION_BYTES + 16 * PAGE, 7);

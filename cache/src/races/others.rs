@@ -33,7 +33,7 @@ impl Race {
     }
 }
 
-/// A bad page of one client, which its FLUSHes try again and again, and FUA writes of another's pages beside it.
+/// One client has a bad page, which its FLUSHes try again and again. Another client writes pages beside it with FUA.
 #[tokio::test(start_paused = true)]
 async fn a_page_that_cant_be_written_fails_nobody_elses_fua() {
     for mode in [CacheMode::Writeback, CacheMode::Writethrough] {
@@ -70,7 +70,7 @@ async fn a_page_that_cant_be_written_fails_nobody_elses_fua() {
     }
 }
 
-/// As above, at the worst moments: whenever the FUA looks whether anything has failed, something of others has.
+/// As above, at the worst moments: whenever the FUA looks whether anything has failed, a page of another client has.
 #[tokio::test(start_paused = true)]
 async fn a_fua_doesnt_care_how_often_others_fail_while_it_runs() {
     for direct in [false, true] {
@@ -170,7 +170,7 @@ async fn a_page_is_not_blamed_for_its_run() {
     race.check_quiescent().await;
 }
 
-/// What a FUA covers and others fail to write is written by itself, and what it fails for is its own.
+/// Pages that a FUA covers and that others fail to write are written by themselves. The FUA fails only for its own pages.
 #[tokio::test(start_paused = true)]
 async fn a_fua_writes_its_page_itself_when_it_failed_in_anothers_run() {
     for own in [false, true] {
@@ -215,7 +215,7 @@ async fn a_flush_doesnt_fail_for_a_younger_page() {
     }
 }
 
-/// And not for one that fails in somebody else's run while it waits for its own pages.
+/// A FLUSH doesn't fail for a younger page that fails in another request's run while the FLUSH waits for its own pages.
 #[tokio::test(start_paused = true)]
 async fn a_flush_doesnt_fail_for_younger_pages_that_others_write_back() {
     let race = Race::new(64, 7);
@@ -234,7 +234,7 @@ async fn a_flush_doesnt_fail_for_younger_pages_that_others_write_back() {
     race.check_quiescent().await;
 }
 
-/// Bad sectors anywhere in a run: the FLUSH after the one that has said so leaves nothing but these dirty.
+/// Bad sectors anywhere in a run: the FLUSH after the one that has reported them leaves nothing but these dirty.
 #[tokio::test(start_paused = true)]
 async fn bad_pages_keep_no_neighbour_from_becoming_durable() {
     for bad in [0..1, 31..32, 13..14, 7..9, 0..32, 4..28] {
@@ -262,7 +262,7 @@ async fn bad_pages_keep_no_neighbour_from_becoming_durable() {
     }
 }
 
-/// What is written while a run is halved is not lost, and what a blocker holds meanwhile is its blocker's.
+/// What is written while a run is halved is not lost, and the blocker decides about what it holds meanwhile.
 #[tokio::test(start_paused = true)]
 async fn pages_change_while_their_run_is_halved() {
     let race = Race::new(64, 7);
@@ -306,7 +306,7 @@ async fn halving_ends_on_a_store_that_takes_long_to_fail() {
     race.check_quiescent().await;
 }
 
-/// Neither is such a store a reason to leave a sound page among bad ones for ever, though there is no time to halve their run.
+/// With such a store there is no time to halve a run, but a sound page among bad ones is not left dirty for ever.
 #[tokio::test(start_paused = true)]
 async fn a_sound_page_among_bad_ones_is_written_though_the_store_takes_long_to_fail() {
     let race = Race::new(64, 7);

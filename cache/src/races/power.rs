@@ -1,4 +1,4 @@
-//! Requests over which the power is cut.
+//! Requests during which the power is cut.
 
 use std::future::Future as _;
 use std::pin::pin;
@@ -66,7 +66,7 @@ async fn no_flush_succeeds_over_what_a_power_cut_has_lost() {
             race.go(point);
             assert_eq!(outcome(running).await, Err(Errno::EIO), "at {point}");
             assert_eq!(race.bytes(0..1).await, [7]);
-            // What comes afterwards is not held responsible.
+            // A request that comes afterwards doesn't fail for it.
             done(promise(&race)).await;
             race.check_quiescent().await;
         }
@@ -109,7 +109,7 @@ async fn in_writethrough_no_write_succeeds_that_a_power_cut_has_lost() {
     }
 }
 
-/// The power may be on again for the store before the cut is over.
+/// The store's power may be on again before the cut is over.
 #[tokio::test(start_paused = true)]
 async fn no_flush_that_ends_during_a_power_cut_succeeds() {
     for promise in PROMISES {
@@ -240,7 +240,7 @@ async fn no_direct_read_returns_what_a_power_cut_has_lost() {
         let read: Running<FrameRefs> =
             tokio::spawn(async move { cache.read_direct(&context, 0, PAGE_SIZE).await });
         tokio::time::sleep(Duration::from_millis(4)).await;
-        // What the clock has let go at the same moment comes first.
+        // What the clock has released at the same moment comes first.
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }

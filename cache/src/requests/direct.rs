@@ -1,20 +1,20 @@
 //! Direct I/O: requests that bypass the cache and stay coherent with it.
 //!
-//! `--cache none` makes every request direct, `--direct-threshold` those of at least that size: one long copy should not
-//! evict what everyone else uses.
+//! `--cache none` makes every request direct, `--direct-threshold` makes requests of at least that size direct: one long copy
+//! should not evict what other requests use.
 //!
-//! **A direct write** is a change behind the cache's back like a trim: the whole pages of the range go under block from before
-//! they are shot down until the backend has them, dirty ones are held for the case that it fails, and writeback in flight is
-//! waited for. Its partial edges are ordinary cached writes, before and after, never while block is held; so two direct
-//! writes to the halves of one page both survive.
+//! **A direct write** is a change behind the cache's back, like a trim. The whole pages of the range are under a block guard from
+//! before they are shot down until the backend has them. Dirty pages are held in case the backend fails, and writeback in flight
+//! is waited for. The partial edges are ordinary cached writes before and after, never while block is held. So two direct writes
+//! to the halves of one page both survive.
 //!
-//! **A direct read** takes no lock: it writes the dirty pages of its range back, then reads the backend into private frames.
-//! What was replied to before it came in was dirty, in flight, held or on the backend, and all of these are waited for. A write that
-//! runs at the same time may be seen in part, even within a page: the store's atomicity is all that there is then. What was
-//! read while the store was resized or shifted is thrown away: it may be of neither shape, zeroes past an end that the cache
-//! doesn't know yet. So is what was read over a power cut, which may have lost it, and what was read while a page of it became dirty
-//! again by a failure: the store may have forgotten it. What a failed sync was to cover becomes dirty again in turns, so a direct
-//! read waits for the last of them.
+//! **A direct read** takes no lock: it writes the dirty pages of its range back, then reads the backend into private frames. A
+//! write that was replied to before the read came in is on the backend, or it is dirty, in flight or held, and then the read
+//! waits for it. The read may see a part of a write that runs at the same time, even within a page: only the store's own
+//! atomicity holds then. The read throws away what it read while the store was resized or shifted: that may match neither shape,
+//! with zeroes past an end that the cache doesn't know yet. It throws away what it read across a power cut, which may have lost
+//! it. And it throws away what it read while a page of it became dirty again by a failure, because the store may have forgotten
+//! that page. The pages of a failed sync become dirty again in turns, so a direct read waits for the last of them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl PageCache {
         if range.end > self.size() {
             return Err(Errno::EINVAL);
         }
-        // Whatever is dirty was replied to before.
+        // Whatever is dirty may have been replied to before.
         let watch = self.writeback.failures.watch(pages.clone(), u64::MAX);
         let mut tries = Tries::default();
         loop {
@@ -98,7 +98,7 @@ impl PageCache {
                 .await?;
             let buffer = self.read_store(line, context, &pages).await?;
             self.failed_sync_settled().await;
-            // Else the store may have forgotten some of it meanwhile: what a failed sync was to cover, for one.
+            // Otherwise the store may have forgotten some of it meanwhile, for example what a failed sync was to cover.
             if watch.seen() == settled {
                 return Ok(buffer.into_refs(within(offset), length));
             }
@@ -161,7 +161,7 @@ impl PageCache {
         if let Some(tail) = tail {
             self.write(context, tail).await?;
         }
-        // A power cut between two parts has lost the first.
+        // A power cut between two parts may have lost the first.
         self.still_powered(powered)
     }
 }

@@ -1,8 +1,8 @@
 //! Trim and write-zeroes: changes behind the cache's back, made coherent by blocking.
 //!
 //! The whole pages of the range go under a block guard, region by region, or in larger slices behind the gate where the range
-//! spans many regions. Reads and cached writes get in between two slices; a failure leaves those before it changed and those after it as they
-//! were. Under the guard, in a task that owns it:
+//! spans many regions. Reads and cached writes get in between two of these parts. After a failure the parts before it are changed
+//! and the parts after it are as they were. Under the guard, a task that owns it does this:
 //!
 //! 1. enter the list of operations, so that a FLUSH waits for what is about to be held;
 //! 2. shoot the pages down: clean ones are dropped, all others become *held*: invisible, not submitted, not forgotten;
@@ -12,12 +12,14 @@
 //! 6. leave the list, give the guard back.
 //!
 //! # Order
-//! Block guards are shared, and what the store was asked for runs on whoever goes away. So changes of the same pages exclude each
-//! other by a [`RangeLock`](crate::primitives::range_lock), in the order of their arrival: a younger one begins when nothing of an older one
-//! is under way. The lock is on all whole pages of a request and taken first. Each part that is under way keeps it, so it
-//! outlives a request that is dropped half-way; the parts that have not begun by then never do.
+//! Block guards are shared, and what the store was asked for runs on when its request is dropped. So changes of the same pages
+//! exclude each other by a [`RangeLock`](crate::primitives::range_lock), in the order of their arrival: a younger change begins
+//! when no part of an older one is under way. The lock covers all whole pages of a request and is taken first. Each part that is
+//! under way keeps the lock, so the lock outlives a request that is dropped half-way. Parts that have not begun by then never
+//! begin.
 //!
-//! Partial edges never go under block: a trim drops its edges (it is advisory), a zero writes them as ordinary cached writes.
+//! Partial edges never go under block: a trim leaves its edges as they are (it is advisory), and a zero writes its edges as
+//! ordinary cached writes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -71,7 +73,7 @@ impl Change {
     }
 }
 
-/// How large a slice may be after one of `bytes` that took so long.
+/// How large the next slice may be after one of `bytes` that took this long.
 fn next_slice(bytes: u64, took: Duration) -> u64 {
     let quick = WHOLE_SLICE_QUICK.as_nanos() / took.as_nanos().max(1);
     match u64::try_from(quick).unwrap_or(u64::MAX) {
@@ -110,7 +112,7 @@ impl PageCache {
         if self.mode == CacheMode::Writethrough && !range.is_empty() {
             self.persist(context, range).await?;
         }
-        // A power cut between two parts has undone the first.
+        // A power cut between two parts may have undone the first.
         self.still_powered(powered)
     }
 
@@ -149,11 +151,11 @@ impl PageCache {
             .await;
         match changed {
             Ok(()) => self.after_change(context, &whole, submitted).await?,
-            // What is left is no longer whole pages only.
+            // The device has grown: the range no longer consists of whole pages.
             Err(_) if self.has_outgrown(&whole) => {
                 self.write_zero_pages(context, whole.clone()).await?
             }
-            // The backend thought it could: write instead, unless only fast will do.
+            // The backend has refused what it said it could do: write instead, unless only a fast way is allowed.
             Err(Errno::ENOTSUP) if !fast_only => {
                 self.write_zero_pages(context, whole.clone()).await?
             }
@@ -163,7 +165,7 @@ impl PageCache {
         self.still_powered(powered)
     }
 
-    /// In writethrough mode: makes a change of which no page is kept durable.
+    /// In writethrough mode: makes durable a change of which the cache keeps no page.
     pub(crate) async fn after_change(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -174,7 +176,7 @@ impl PageCache {
             return Ok(());
         }
         self.persist(context, range.clone()).await?;
-        // Another's sync may have failed before the one that has just succeeded.
+        // Another request's sync may have failed before this one succeeded.
         if self.generations.failed_since(submitted) {
             return Err(Errno::EIO);
         }
@@ -192,8 +194,8 @@ impl PageCache {
         start..end.max(start)
     }
 
-    /// Whether the device has grown since `range` was cut to whole pages: then its last one isn't any more, and what
-    /// follows in it must not be shot down.
+    /// Whether the device has grown since `range` was cut to whole pages. Then `range` covers only a part of its last page, and
+    /// the rest of that page must not be shot down.
     fn has_outgrown(&self, range: &Range<u64>) -> bool {
         !range.end.is_multiple_of(PAGE_BYTES) && range.end < self.size()
     }
@@ -244,7 +246,8 @@ impl PageCache {
         Ok(())
     }
 
-    /// As [`PageCache::change`], for many regions: in slices under a block of the whole device, which lets others in between.
+    /// As [`PageCache::change`], for many regions: in slices under a block of the whole device. Other requests get in between two
+    /// slices.
     async fn change_slices(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -289,7 +292,7 @@ impl PageCache {
         let task = self.tasks.spawn(async move {
             let result = cache.change_blocked(&context, &guard, range, change).await;
             drop(guard);
-            // Last: who comes next finds the store and the cache as this change has left them.
+            // Dropped last, so that the next change finds the store and the cache as this one has left them.
             drop(place);
             result
         });
@@ -306,7 +309,7 @@ impl PageCache {
     ) -> Result<(), Errno> {
         let pages = page_of(range.start)..range.end.div_ceil(PAGE_BYTES);
         let allocates = change.allocates(self.backend.capabilities());
-        // Block is shared: with a quota, what gives space back must not overlap what takes it.
+        // Block guards are shared: with a quota, a change that gives space back must not overlap one that takes space.
         let turn = if allocates { Turn::Take } else { Turn::Give };
         let turn = self.space_turn(turn).await;
         if allocates {
@@ -350,7 +353,7 @@ impl PageCache {
         change: Change,
     ) -> Result<(), Errno> {
         let shot_down = pause_point!(context, "cache:shoot_down", [EIO, ENOMEM]).await;
-        // Whatever has failed: what is held is given back by the caller, and a page in flight can't be.
+        // Waits even after a failure: the caller gives back what is held, and a page in flight can't be given back.
         self.wait_for(OperationKind::Run, pages).await;
         shot_down?;
         pause_point!(context, "cache:discard:submit", [EIO, ENOSPC, ENOTSUP]).await?;
@@ -380,7 +383,7 @@ impl PageCache {
         }
     }
 
-    /// As far as one turn goes; says where to go on, if not all is done.
+    /// Goes as far as one turn allows. Returns where to go on, if not all is done.
     fn shoot_some_down(&self, pages: Range<u64>, held: &mut Vec<u64>) -> Option<u64> {
         let (mut next, held_before) = (pages.start, held.len());
         let mut done = false;
@@ -411,7 +414,8 @@ impl PageCache {
             }
         }
         if held.len() > held_before {
-            // Few at a time: else whoever looks for dirty pages next walks over all that these have left behind.
+            // A few at a time: otherwise the next scan for dirty pages would walk over all the tags that these pages have left
+            // behind.
             self.tidy_dirty_tags(&(pages.start..next));
         }
         (!done).then_some(next)
@@ -441,7 +445,8 @@ impl PageCache {
         }
     }
 
-    /// All that a blocker held is [released](Self::release_held): once, as each time wakes every stopped writer.
+    /// All pages that a blocker held are [released](Self::release_held). To be called once for all of them, because each call
+    /// wakes every stopped writer.
     pub(crate) fn released(&self, held: &[u64]) {
         if !held.is_empty() {
             self.throttle.made_room();

@@ -42,7 +42,7 @@ impl PageCache {
         }
     }
 
-    /// As far as one turn goes; says where to go on, if not all is done.
+    /// Goes as far as one turn allows. Returns where to go on, if not all is done.
     fn drop_some_clean_pages(&self, pages: Range<u64>) -> Option<u64> {
         let mut next = pages.start;
         for _ in 0..STEPS_AT_ONCE {

@@ -1,23 +1,23 @@
 //! Fills: reads from the backend on their way into the cache.
 //!
-//! A [`Fill`] is one run of neighbouring pages that is read with one vectored call, by a future that its reader carries (see
-//! [`transfer`](crate::transfer)) or, for readahead, a task. The slots of its pages are
-//! `FILLING`, each naming the private frame that will hold it, which is the fill's token: as long as the fill owns the
-//! frame, no other slot can name it, so a slot that still names it has not been touched since. A slot that was taken over by
-//! a write, even one that was written, cleaned, evicted and filled again, names another frame.
+//! A [`Fill`] reads one run of neighbouring pages with one vectored call. Its reader carries the future that does so (see
+//! [`transfer`](crate::transfer)); for readahead a task does. The slots of its pages are `FILLING`. Each slot names the private
+//! frame that will hold its page. This frame is the fill's token: as long as the fill owns the frame, no other slot can name it,
+//! so a slot that still names it has not been touched since. A slot that a write took over names another frame, even if its page
+//! was then cleaned, evicted and filled again.
 //!
-//! The finished fill hands its frames to its waiters itself, whatever became of the slots: a cache so small that the pages
-//! are evicted at once still makes progress. What it hands over is what the device held at some moment after the waiter's
-//! request came in, because a waiter finds the fill only in a slot that is still `FILLING`.
+//! A finished fill hands its frames to its waiters itself, whatever became of the slots. So even a cache so small that the pages
+//! are evicted at once makes progress. Each waiter gets what the device held at some moment after its request came in, because a
+//! waiter finds the fill only in a slot that is still `FILLING`.
 //!
-//! **A page that was taken over** is the exception. It may be written back while the fill still reads it, and the store
-//! promises no atomicity then: the fill's frame may be half old and half new. So the write leaves a reference to its own page
-//! with the fill, under the slot's lock, and that is what the waiters get. They joined before the write was answered, and for a
-//! moment the device held just that page. Nobody waits or reads again for it. The price is that the fill pins one more frame for each
-//! page that is taken over, until the store has answered.
+//! **A page that was taken over** is the exception. It may be written back while the fill still reads it, and the store promises
+//! no atomicity then: the fill's frame may be half old and half new. So the write leaves a reference to its own page with the
+//! fill, under the slot's lock, and the waiters get this page. They joined before the write was answered, and for a moment the
+//! device held exactly this page. No request waits or reads again because of it. The price is that the fill pins one more frame
+//! for each page that is taken over, until the store has answered.
 //!
-//! Nothing else changes the store under a fill: trims, zeroes, direct writes and changes of size hold block, a fill holds add; and
-//! a page of an empty slot is not in flight.
+//! Nothing else changes the store under a fill. Trims, zeroes, direct writes and changes of size hold a block guard, and a fill
+//! holds an add guard. A page whose slot is empty is not in flight.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -42,7 +42,7 @@ pub(crate) struct Fill {
     first_page: u64,
     done: Event,
     outcome: OnceLock<Result<FrameRefs, Errno>>,
-    /// What writes have put into slots that were to be filled, by page. Added to under the slot's lock.
+    /// The pages that writes have put into slots that were to be filled. Each is added under its slot's lock.
     taken_over: Mutex<BTreeMap<u64, FrameRefs>>,
 }
 
@@ -100,12 +100,12 @@ impl Fills {
     }
 }
 
-/// What readahead wants marked on the pages that it brings in.
+/// Why a fill reads its pages, and what readahead marks on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FillPurpose {
-    /// Someone waits for it.
+    /// A request waits for it.
     Demand,
-    /// Nobody asked yet; the page with this index continues the stream when it is first used.
+    /// No request has asked yet. The page with this index continues the stream when it is first used.
     Readahead { marker: u64 },
 }
 
@@ -120,7 +120,7 @@ pub(crate) struct PlannedFill {
 pub(crate) type PlannedFills = SmallVec<[PlannedFill; 1]>;
 
 impl PageCache {
-    /// A write of all of `page` takes its `FILLING` slot over, and has it locked: the waiters of fill number `id` get `frame`.
+    /// A write of all of `page` takes over its `FILLING` slot, which it has locked: the waiters of fill number `id` get `frame`.
     #[cold]
     pub(crate) fn take_over(&self, id: u64, page: u64, frame: FrameId) {
         let fill = self
@@ -162,7 +162,7 @@ impl PageCache {
         true
     }
 
-    /// Reads a planned run: the work owns the guard and the frames, and whoever gets it carries or detaches it.
+    /// Reads a planned run. The returned work owns the guard and the frames; the caller carries or detaches it.
     pub(crate) fn start_fill(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -234,7 +234,8 @@ impl PageCache {
                 handed.push(frame, 0, PAGE_SIZE, zero[i]);
                 continue;
             }
-            // No slot, or not ours: a write took it over meanwhile. What was read is older than that, or torn.
+            // The slot is gone or no longer this fill's: a write took it over meanwhile. What was read is older than that write,
+            // or torn.
             self.pool.unref(frame);
             let written = fill.taken_over.lock().expect("not poisoned").remove(&page);
             handed.append(written.expect("whoever takes a slot over leaves its page"));

@@ -1,18 +1,19 @@
 //! Payloads: a write's data on its way from the client, in private frames.
 //!
-//! Each byte is received at the place that it will have in its page, so that a whole page is installed without a copy. The frames,
-//! those for filling partial edges included, count against budgets of their own, so that writers can't starve the readers.
+//! Each byte is received at the place that it will have in its page, so that a whole page is installed without a copy. The
+//! frames, including those for filling partial edges, count against budgets of their own, so that writers can't starve the
+//! readers.
 //!
-//! # Two budgets, and who waits for them
-//! Whoever waits for memory for a payload waits for the store only, never for a client, however little the clients send of what
-//! they have announced. So a payload is one of two kinds:
+//! # Two budgets, and which one is waited for
+//! A request that waits for memory for a payload waits only for the store. It never waits for a client, however little the
+//! clients send of what they have announced. So there are two kinds of payloads:
 //!
 //! - It has *arrived*: all of its data lies in the caller's buffer, and nothing but the store stands between it and its end. It
-//!   waits in turn for its budget ([`PageCache::payload`]), which nobody holds but others like it. A direct write keeps its share
+//!   waits in turn for its budget ([`PageCache::payload`]), which only payloads of this kind hold. A direct write keeps its share
 //!   until the store is done with it.
-//! - It is taken *ahead* of its data, to receive this without a copy ([`PageCache::try_payload_ahead`]). How long it lasts is up to the
-//!   client; so its budget is tried and never waited for. Who is refused receives into a buffer of its own, and comes
-//!   again with what has arrived.
+//! - It is taken *ahead* of its data, to receive this without a copy ([`PageCache::try_payload_ahead`]). How long it lasts is up
+//!   to the client, so its budget is tried and never waited for. A caller that is refused receives into a buffer of its own, and
+//!   asks again when the data has arrived.
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -48,8 +49,8 @@ pub(crate) struct WholePages {
     /// Where they go.
     pub(crate) start: u64,
     pub(crate) data: FrameRefs,
-    /// Their share of the payload budget, until the store is done with them: a store that keeps direct writes would otherwise
-    /// come to keep all of the memory.
+    /// Their share of the payload budget, until the store is done with them. Otherwise direct writes that the store doesn't
+    /// complete could end up with all of the memory.
     pub(crate) _budget: Option<OwnedSemaphorePermit>,
 }
 
@@ -186,7 +187,8 @@ impl Payload {
         (head, Some(whole), tail)
     }
 
-    /// Under an add guard: where the device has grown since the slice was prepared, its last page isn't zero past the slice.
+    /// To be called under an add guard. If the device has grown since the slice was prepared, its last page isn't zero past the
+    /// slice.
     pub(crate) fn forget_old_end(&mut self, size: u64) {
         self.zero_tail &= self.range().end == size;
     }
@@ -219,8 +221,8 @@ impl PageCache {
         self.try_payload_of(offset, length, Budget::Arrived)
     }
 
-    /// Private frames for one slice of a write that is received straight into them, if there is memory at once. Waiting for it is
-    /// not to be had: see the module's documentation.
+    /// Private frames for one slice of a write that is received straight into them, if there is memory at once. No variant of
+    /// this waits: see the module's documentation.
     pub fn try_payload_ahead(self: &Arc<Self>, offset: u64, length: usize) -> Option<Payload> {
         let payload = self.try_payload_of(offset, length, Budget::Ahead);
         if payload.is_none() {

@@ -1,10 +1,10 @@
 //! Reads: hits without a lock, misses through fills.
 //!
 //! A hit takes one reference per page (see [`frame`](crate::frame)) and nothing else. A miss reserves frames while it holds
-//! nothing, takes an add guard, makes the absent pages `FILLING`, starts one fill per run of neighbours (the fills own the
-//! guard and the frames), lets go of the guard itself, carries its own fills to their end, and then waits for those of others.
-//! No reader waits for another's fill with a fill of its own undone, so two readers of overlapping ranges can't wait for each
-//! other.
+//! nothing. It then takes an add guard, makes the absent pages `FILLING` and starts one fill per run of neighbours; the fills own
+//! the guard and the frames. It drops its own handle of the guard, carries its fills to their end, and then waits for the fills
+//! of others. A reader that waits for another's fill has finished its own fills, so two readers of overlapping ranges can't wait
+//! for each other.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ const JOINED_RETRIES: u32 = 2;
 enum Origin {
     /// A reference that is held already.
     Present(FrameId, TakenRef),
-    /// One's own fill.
+    /// A fill of this read.
     Fill(Arc<Fill>),
-    /// Another's, which was under way.
+    /// A fill of another request, which was under way already.
     Joined(Arc<Fill>),
     /// Handed out.
     Taken,
@@ -57,7 +57,7 @@ impl PageCache {
         for wanted in wanted(offset, length) {
             let Some((frame, taken)) = self.table.take_present(wanted.page, &pin) else {
                 out.truncate(pieces);
-                // The marker is used up, whoever reads the page next.
+                // This read has used the marker up: the next reader of the page doesn't see it.
                 if let Some(page) = stream {
                     self.continue_readahead(page);
                 }
@@ -112,7 +112,7 @@ impl PageCache {
         self.observe_read(context, &range);
         let mut frames = self.missing_pages(&pages);
         if race_fault!(context) {
-            // As if all that is missing had been there, and went away before the guard was taken.
+            // As if every missing page had been present, and was evicted before the guard was taken.
             frames = 0;
         }
         let mut joined_left = JOINED_RETRIES;
@@ -133,16 +133,16 @@ impl PageCache {
                 .map(|run| self.start_fill(context, Arc::clone(&guard), run, FillPurpose::Demand));
             let fills = fills.collect();
             drop(guard);
-            // Pages may have gone between the count and the guard. All references are given back then before more memory is
-            // asked for, and the next attempt has a frame for every page, so it can't fall short.
+            // Pages may have been evicted between the count and the guard. Then all references are given back before more memory
+            // is asked for. The next attempt has a frame for every page, so it can't fall short.
             let sources = complete.then_some(sources);
             carry(fills).await;
             if let Some(sources) = sources {
                 match self.collect(sources, offset, length).await {
                     Ok(pages) if self.still_powered(powered).is_ok() => return Ok(pages),
-                    // It may be what a power cut has lost meanwhile.
+                    // A power cut may have lost meanwhile what was read.
                     Ok(_) => {}
-                    // What failed for another, perhaps mere readahead, is tried for this reader's own sake.
+                    // The fill that failed was another's, perhaps only readahead: this reader tries for itself.
                     Err(failure) if failure.joined && joined_left > 0 => joined_left -= 1,
                     Err(failure) => return Err(failure.errno),
                 }
@@ -164,7 +164,8 @@ impl PageCache {
         pages.clone().filter(missing).count()
     }
 
-    /// Looks every page up under the guard; absent ones become `FILLING`. Says whether it had frames for all.
+    /// Looks up every page under the guard; absent pages become `FILLING`. The last part of the result is `false` if a frame or a
+    /// slot was missing: then the rest was not looked up.
     fn plan_read(
         &self,
         guard: &AddGuard,
@@ -192,7 +193,8 @@ impl PageCache {
                     .list
                     .push(Origin::Present(frame, self.pool.add_ref(frame)));
             } else if slot.state().has(FILLING) {
-                // Registered before the slot named it and removed after the slot stopped to, and the slot is locked.
+                // A fill is registered before a slot names it, and removed after the slot has stopped naming it. This slot is
+                // locked.
                 let fill = self
                     .fills
                     .find(slot.fill_id())
@@ -250,7 +252,7 @@ impl PageCache {
 /// Why a read could not be put together.
 struct Failure {
     errno: Errno,
-    /// It was someone else's fill that failed, done for someone else's reasons.
+    /// The fill that failed was another request's.
     joined: bool,
 }
 

@@ -1,13 +1,13 @@
 //! A device that becomes larger or smaller.
 //!
-//! What changes the device itself needs it alone: a resize, a [`shift`](crate::requests::shift), a power cut
+//! A change of the device itself needs the device alone: a resize, a [`shift`](crate::requests::shift), a power cut
 //! ([`power`](crate::durability::power)).
 //!
-//! They take the gate exclusively: no fill, no cached write, no blocker is under way, and whoever comes next checks its range
-//! against the new size. Writeback takes no guard, so what is in flight is waited for after its pages were shot down, and
-//! nothing of them can be submitted again: no write can land past the new end and lengthen a file that was just cut.
+//! Each takes the gate exclusively: no fill, cached write or blocker is under way, and a later request checks its range against
+//! the new size. Writeback takes no guard. So the pages are shot down first, after which none of them can be submitted again, and
+//! then what is in flight is waited for. No write can land past the new end and lengthen a file that was just cut.
 //!
-//! A page that the new end cuts is put back with zeroes past the end, so that nothing old shows after a shrink and a grow.
+//! A page that the new end cuts is put back with zeroes past the end, so that no old data shows after a shrink and a grow.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::pace::Pace;
 use crate::page_cache::{PageCache, page_of};
 
-/// As long as it lives the store changes its shape, and what is read from it without a lock may be of neither shape.
+/// While this lives, the store changes its shape. What is read from the store without a lock may then match neither shape.
 pub(super) struct Shaping<'c>(&'c PageCache);
 
 impl<'c> Shaping<'c> {
@@ -53,14 +53,14 @@ impl PageCache {
             pause_point!(context, "cache:resize:begin", [EIO, ENOSPC]).await?;
             let shaping = Shaping::new(&cache);
             let old = cache.size();
-            // The page that either end cuts, and everything after it.
+            // The page that the smaller end cuts, and everything after it.
             let pages = page_of(size.min(old))..old.div_ceil(PAGE_BYTES);
             let operation = cache.writeback.begin(OperationKind::Blocker, pages.clone());
             let held = cache.shoot_down(guard.as_block(), &pages).await;
             cache.wait_for(OperationKind::Run, &pages).await;
             let submitted = cache.generations.submitted();
             let result = cache.backend.resize(&context, size).await;
-            // Asked for by an operator, no client relies on it.
+            // An operator asked for it: no client relies on it.
             let result =
                 cache
                     .generations
@@ -76,7 +76,7 @@ impl PageCache {
                 cache.release_resized(*page, result.is_ok(), size, &mut spare);
             }
             cache.released(&held);
-            // Whoever waits for this must look again at what was put back.
+            // A request that waits for this operation must look again at what was put back.
             if result.is_err() || kept {
                 let (errno, evidence) = match result {
                     Err(errno) => (errno, Evidence::Alone),
@@ -94,8 +94,8 @@ impl PageCache {
         task.await.expect("a panic aborts the process")
     }
 
-    /// Puts a page back if it is still on the device. The one that the new end cuts has zeroes past it from the moment on at
-    /// which it is back: writeback takes no guard, and may have written, synced and let it go in the next.
+    /// Puts a page back if it is still on the device. A page that the new end cuts must have its zeroes already when it is put
+    /// back: writeback takes no guard, and may write, sync and drop the page a moment later.
     fn release_resized(&self, page: u64, resized: bool, size: u64, spare: &mut FrameBuf) {
         let start = page * PAGE_BYTES;
         let room = size.saturating_sub(start).min(PAGE_BYTES);

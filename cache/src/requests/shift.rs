@@ -46,7 +46,7 @@ impl PageCache {
         let task = self.tasks.spawn(async move {
             let guard = cache.add_lock.exclusive().await;
             let size = cache.shifted_size(offset, length, shift)?;
-            // Written back first, under the guard: nobody can dirty anything in between.
+            // Written back first, under the guard: no request can dirty a page in between.
             cache.flush(&context).await?;
             let pages = page_of(offset)..cache.size().div_ceil(PAGE_BYTES);
             let held = cache.shoot_down(guard.as_block(), &pages).await;

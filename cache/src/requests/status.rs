@@ -1,4 +1,4 @@
-//! What a range holds: allocation as a client may know it, and what of it is cached.
+//! What a range holds: allocation as a client may know it, and which parts of it are cached.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl PageCache {
             let submitted = self.generations.submitted();
             self.failed_sync_settled().await;
             let found = self.look_at_allocation(context, &range, most).await?;
-            // Else the store may have forgotten that it had allocated what is dirty again.
+            // Otherwise the store may have forgotten that it had allocated pages that are dirty again.
             self.failed_sync_settled().await;
             if !self.generations.failed_since(submitted) {
                 return Ok(found);
@@ -56,12 +56,12 @@ impl PageCache {
         // The overlay first: a page that is written back and cleaned between the two looks would otherwise be in neither.
         let overlay = self.unwritten_ranges(range, most).await;
         pause_point!(context, "cache:status:overlay", [EIO]).await?;
-        // The overlay may have stopped early; nothing past it may be told as a hole.
+        // The overlay may have stopped early; nothing past its end may be reported as a hole.
         let end = overlay.known_to;
         let mut below: Vec<BackendExtent> = Vec::new();
         let mut at = range.start;
         while at < end && below.len() < most {
-            // In small portions, and few at a time: a search takes a processor, which reads and writes want too.
+            // The searches are small, and few run at a time: a search takes a processor, which reads and writes need too.
             let portion = (most - below.len()).min(EXTENTS_PER_LOOK);
             let turn = self.searches.acquire().await.expect("never closed");
             let found = self.backend.status(context, at..end, portion).await?;
@@ -89,7 +89,7 @@ impl PageCache {
         }
     }
 
-    /// As far as one look goes; says where to go on.
+    /// Goes as far as one look allows; returns where to go on.
     fn residency_of_some(
         &self,
         range: Range<u64>,
@@ -132,8 +132,8 @@ impl PageCache {
         Some(at)
     }
 
-    /// The pages of `range` that the backend may not have, as byte ranges cut to `range`. Costs what is dirty or on its way, however
-    /// much is cached.
+    /// The pages of `range` that the backend may not have, as byte ranges cut to `range`. The cost depends on what is dirty or on
+    /// its way, not on how much is cached.
     pub(crate) async fn unwritten_ranges(&self, range: &Range<u64>, most: usize) -> Overlay {
         let pages = pages_of(range);
         let mut overlay = Overlay {
@@ -141,13 +141,14 @@ impl PageCache {
             known_to: range.end,
         };
         let mut next = pages.start;
-        // None is dirty, in flight, held or unsynced: every change of that kind was before this or is after.
+        // At this moment no page is dirty, in flight, held or unsynced: each change of that kind came before it or comes after
+        // it.
         if self.unclean_pages() == 0 {
             return overlay;
         }
         let mut pace = Pace::default();
         while next < pages.end {
-            // What is written back meanwhile the backend will tell.
+            // The backend will report what is written back meanwhile.
             pace.ask(looked_at(&(next..pages.end))).await;
             let look = self.look_for_unwritten(next..pages.end, STEPS_AT_ONCE);
             for page in look.pages {
@@ -169,12 +170,12 @@ impl PageCache {
     }
 }
 
-/// How many of `pages` one look is at, dirty ones under one hold of the scan lock.
+/// How many of `pages` one look covers. It looks at dirty pages under one hold of the scan lock.
 fn looked_at(pages: &Range<u64>) -> usize {
     usize::try_from(pages.end - pages.start).map_or(STEPS_AT_ONCE, |pages| pages.min(STEPS_AT_ONCE))
 }
 
-/// How often a range is looked at because syncs have failed meanwhile: a FLUSH, too, hears of the second failure.
+/// How often a range is looked at while syncs fail: a FLUSH reports the second failure, too.
 pub(crate) const LOOKS: usize = 2;
 
 /// Extents that the backend is asked for at a time: searching a file for holes takes some microseconds each.

@@ -1,18 +1,20 @@
 //! Cached writes: private buffers in, published pages out.
 //!
-//! A payload is received into private frames at the place that it will have in its pages, holding nothing but memory. Then,
-//! under an add guard, each page is installed: a whole page by swapping the payload's own frame in, a part by completing the
-//! payload's frame with the old page's other bytes and swapping that in. A published frame is never written, so whoever is
-//! sending or writing back the old one is not disturbed, and neither disk nor client sees a torn page.
+//! A payload is received into private frames, at the place that it will have in its pages. Meanwhile its request holds nothing
+//! but memory. Then, under an add guard, each page is installed. For a whole page, the payload's own frame is swapped in. For a
+//! part, the payload's frame is completed with the old page's other bytes and then swapped in. A published frame is never
+//! written. So a request that is sending or writing back the old frame is not disturbed, and neither disk nor client sees a torn
+//! page.
 //!
-//! **Atomicity.** The unit is the page. Of two overlapping writes in flight together each page ends with one of them, or with
-//! both where they touch disjoint parts of it: the merge is done under the page's lock with the page as it is then. A reader
-//! sees each page before or after a write, and may see some pages of a larger write before and others after. That goes for a reader
-//! too that waits for a page when a write takes it over: it gets the page of the write (see [`fill`](crate::requests::fill)).
+//! **Atomicity.** The unit is the page. When two overlapping writes are in flight together, each page ends with the data of one
+//! of them, or of both where they touch disjoint parts of it: the merge is done under the page's lock with the page as it is
+//! then. A reader sees each page before or after a write, and may see some pages of a larger write before and others after. The
+//! same holds for a reader that waits for a page when a write takes it over: the reader gets the page of the write (see
+//! [`fill`](crate::requests::fill)).
 //!
-//! **Edges.** A page that is written in part and absent is filled first, under the same add guard as the merge, so no trim or
-//! zero can come between (it would have to wait for the guard). The filled page can't be evicted in between, since the fill
-//! that the writer holds refers to its frame; if it was replaced by another write and that one was evicted, the slot is empty
+//! **Edges.** A page that is absent and written in part is filled first, under the same add guard as the merge. So no trim or
+//! zero can come between: it would have to wait for the guard. The filled page can't be evicted in between, because the fill that
+//! the writer holds refers to its frame. If another write has replaced the page and that version was evicted, the slot is empty
 //! and the writer fills again.
 
 use std::ops::Range;
@@ -34,7 +36,7 @@ use crate::transfer::carry;
 enum Obstacle {
     /// A partial page is absent: it must be filled first.
     Absent,
-    /// Someone reads it at this moment.
+    /// A fill reads it at this moment.
     Filling(Arc<Fill>),
     /// It was filled, replaced and evicted meanwhile; filling it again takes memory that was not reserved.
     NoSpare,
@@ -42,8 +44,9 @@ enum Obstacle {
 }
 
 impl PageCache {
-    /// A small write straight from the session's buffer, if nothing has to be waited for: the mode is writeback, little is
-    /// dirty, nobody blocks these pages, and those written in part are present. `false`: take the slow path with all of it.
+    /// Writes a small amount of data straight from the session's buffer, if it has to wait for nothing: the mode is writeback,
+    /// little is dirty, no blocker has these pages, and the pages written in part are present. After `false` the caller takes the
+    /// slow path with all of it.
     #[inline]
     pub fn try_write(&self, context: &FaultContext, offset: u64, data: &[u8]) -> bool {
         let range = offset..offset + data.len() as u64;
@@ -131,10 +134,10 @@ impl PageCache {
         Ok(())
     }
 
-    /// Writes a received slice into the cache; in writethrough mode and beyond.
+    /// Writes a received slice into the cache, and in writethrough mode to the store.
     ///
-    /// Throttles first, when too much is dirty. Cancel safe: dropped before it is done, it has written some of its pages or
-    /// none.
+    /// Throttles first when too much is dirty. Cancel safe: a write that is dropped before it is done has written some of its
+    /// pages or none.
     ///
     /// # Errors
     /// What the backend said to filling a partial page; `ENOSPC` when the quota is used up or when the device has become smaller than the range; the
@@ -163,7 +166,7 @@ impl PageCache {
             if range.end > self.size() {
                 return Err(Errno::ENOSPC);
             }
-            // From the first round on a part may be installed, which a power cut between two of them would have lost.
+            // After the first round a part may be installed, and a power cut between two rounds would have lost it.
             self.still_powered(*powered.get_or_insert_with(|| self.powered()))?;
             payload.forget_old_end(self.size());
             // In every round: between two of them a trim may have given the space back.
@@ -176,12 +179,12 @@ impl PageCache {
                 Err(_) => None,
             };
             drop(guard);
-            // No guard is held while waiting for someone else's fill or for memory.
+            // No guard is held during a wait for another request's fill or for memory.
             match filled.err().or(obstacle) {
                 None => break,
                 Some(Obstacle::Failed(errno)) => return Err(errno),
                 Some(Obstacle::Absent) => {}
-                // If it fails, that was for another's sake: the next round reads the page itself.
+                // If the fill fails, it was another request's: the next round reads the page itself.
                 Some(Obstacle::Filling(fill)) => _ = fill.wait().await,
                 Some(Obstacle::NoSpare) => {
                     payload.spare = self.reserve(payload.edges().count()).await
@@ -197,11 +200,11 @@ impl PageCache {
         crate::testing::interleave::at("write:installed");
         if let Some(watch) = watch {
             self.persist(context, range).await?;
-            // Durable is what the cache holds; what has replaced a page of ours may be lost.
+            // What the cache holds is durable now. A change that has replaced a page of this write may be lost.
             if watch.replaced_lost() {
                 return Err(Errno::EIO);
             }
-            // The same of what a power cut has found dirty before it was persisted.
+            // The same goes for pages that a power cut has found dirty, before they were persisted.
             powered.map_or(Ok(()), |powered| self.still_powered(powered))?;
         }
         Ok(())
@@ -263,7 +266,7 @@ impl PageCache {
         Ok(fills)
     }
 
-    /// Installs every page, partial ones first: they may be absent, whole ones can't fail for that.
+    /// Installs every page, partial pages first: these may be absent, while a whole page can't fail for that reason.
     fn install_payload(
         &self,
         context: &FaultContext,

@@ -44,7 +44,7 @@ impl SparseBackend {
         self.state().discards.clone()
     }
 
-    /// Each discard takes so long from now on.
+    /// Each discard takes this long from now on.
     pub(crate) fn slow_discards(&self, takes: Duration) {
         self.state().discard_takes = takes;
     }

@@ -28,7 +28,7 @@ async fn all_are_begun_before_any_is_waited_for() {
     let done = Arc::new(AtomicUsize::new(0));
     let mut carrying = Box::pin(carry(works(&tasks, &gate, &done, 3)));
     assert!(is_pending(&mut carrying));
-    // Only who waits in its queue gets a permit: all three do.
+    // Only a work that waits in the semaphore's queue gets a permit: all three do.
     gate.add_permits(3);
     assert!(gate.try_acquire().is_err(), "handed to those who wait");
     carrying.await;

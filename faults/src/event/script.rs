@@ -20,7 +20,7 @@ pub(crate) struct ScriptKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Script {
     fates: HashMap<(Layer, ScriptKey), HashMap<u64, Fate>>,
-    /// Events that no request can be recognised by.
+    /// Events by which no request can be recognised.
     skipped: usize,
 }
 

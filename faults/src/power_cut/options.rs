@@ -14,7 +14,7 @@ pub enum Keep {
     None,
     /// The newest of each sector.
     All,
-    /// For each sector any, the covered one included.
+    /// For each sector any version, the covered one included.
     Random,
 }
 
@@ -23,7 +23,7 @@ pub enum Keep {
 pub struct PowerCutOptions {
     /// What survives.
     pub keep: Keep,
-    /// With [`Keep::Random`]: so many bytes, aligned, share one fate. A power of two, at least a sector.
+    /// With [`Keep::Random`]: this many bytes, aligned, share one fate. A power of two, at least a sector.
     pub tear: u64,
     /// With [`Keep::Random`]: the same seed, the same survivors.
     pub seed: u64,

@@ -19,7 +19,7 @@ pub enum Content {
 }
 
 impl Content {
-    /// What is left of it `bytes` further on.
+    /// What is left of it after the first `bytes` bytes.
     pub(super) fn skip(&self, skipped: u64) -> Self {
         match self {
             Self::Data { bytes, at } => {
@@ -74,8 +74,7 @@ impl Piece {
         }
     }
 
-    /// Copies what the piece holds into `buffer`, which is what lies at byte `offset` of the device, as far as they
-    /// overlap.
+    /// Copies what the piece holds into `buffer`, which holds the device's bytes from `offset` on, as far as the two overlap.
     pub fn copy_into(&self, offset: u64, buffer: &mut [u8]) {
         let end = offset
             .saturating_add(buffer.len() as u64)
@@ -95,7 +94,7 @@ impl Piece {
     }
 }
 
-/// Joins neighbours that go on as each other. They come in ascending order.
+/// Joins neighbours that continue each other. They come in ascending order.
 pub(super) fn merged(pieces: impl Iterator<Item = Piece>) -> Vec<Piece> {
     let mut merged: Vec<Piece> = Vec::new();
     for piece in pieces {
@@ -150,7 +149,7 @@ impl Segment {
         self.versions.iter().filter(data).count() as u64 * (self.end - start)
     }
 
-    /// Makes what it was up to that mutation durable by promise. What is older than that can't come back and is forgotten.
+    /// Makes its newest version up to that mutation durable by promise. Older versions can't come back and are forgotten.
     pub(super) fn cover(&mut self, number: u64) {
         self.covered = self.covered.max(number);
         let until = self

@@ -31,7 +31,7 @@ enum Step {
         trim: bool,
     },
     BeginSync,
-    /// Completes one of the syncs that were begun; applies so many pieces, or all and says so.
+    /// Completes one of the syncs that were begun. Applies this many pieces, or applies all and says so.
     CompleteSync {
         which: usize,
         fails_after: Option<usize>,

@@ -234,7 +234,7 @@ impl PointState {
         })
     }
 
-    /// Counts someone as paused, unless the epoch that the pause belongs to is over.
+    /// Counts a caller as paused, unless the epoch that the pause belongs to is over.
     pub(crate) fn enter_pause(&self, epoch: u64) -> Paused<'_> {
         let mut inner = lock(&self.inner);
         if *inner.epoch.borrow() == epoch {
@@ -289,7 +289,7 @@ pub(crate) struct Paused<'a> {
 impl Drop for Paused<'_> {
     fn drop(&mut self) {
         let mut inner = lock(&self.state.inner);
-        // A release has counted everyone of its epoch out.
+        // A release has already counted out all pauses of its epoch.
         if *inner.epoch.borrow() == self.epoch {
             inner.paused -= 1;
         }

@@ -163,8 +163,8 @@ impl Faults {
         })
     }
 
-    /// Makes the requests of that script meet their fates again, in place of any script before it; says how many they are.
-    /// Occurrences are counted from now, for the rules in force, too.
+    /// Makes the requests of that script meet their fates again, in place of any earlier script; returns how many requests these
+    /// are. Occurrences are counted from now, for the rules in force, too.
     pub fn replay(&self, script: &Script) -> usize {
         for layer in [Layer::Request, Layer::Backend] {
             self.shared
@@ -211,7 +211,7 @@ impl Faults {
         self.shared.decide(Layer::Backend, &request, None)
     }
 
-    /// The events kept that are newer than the one of that number; 0 for all of them.
+    /// The kept events that are newer than the one of that number; 0 for all of them.
     #[must_use]
     pub fn events_since(&self, number: u64) -> Vec<Event> {
         self.shared.events.since(number, usize::MAX)

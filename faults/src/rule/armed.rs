@@ -59,7 +59,7 @@ impl ArmedRule {
         self.gone.subscribe()
     }
 
-    /// Counts a request that matches, and decides, whatever other rules say.
+    /// Counts a request that matches, and decides about it, whatever other rules say.
     pub(crate) fn hit(&mut self) -> Option<Fate> {
         self.hits += 1;
         let mut rng = self.decisions.number(self.hits);

@@ -6,8 +6,7 @@
 //! fixed newstyle is asked with EXPORT_NAME. If something is refused that the client needs, the
 //! handshake ends with a [`ClientError`].
 //!
-//! The server is trusted no more than a client would be: its replies are bounded in length and in
-//! number.
+//! A server is trusted no more than a client is: its replies are bounded in length and in number.
 
 mod error;
 

@@ -18,7 +18,7 @@ impl Epochs {
         }
     }
 
-    /// But none that became dirty by a failure.
+    /// The same, without pages that became dirty by a failure.
     pub(crate) fn without_failed(self) -> Self {
         Self {
             failed_too: false,
@@ -26,7 +26,7 @@ impl Epochs {
         }
     }
 
-    /// These and whatever is younger.
+    /// These and all younger pages.
     pub(super) fn and_later(self) -> Self {
         Self {
             covered: u64::MAX,

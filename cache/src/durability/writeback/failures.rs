@@ -9,7 +9,7 @@
 //! A page that failed by itself has failed. A page that failed in a run together with others may be sound. It is marked, and the
 //! next run that it is in goes in halves until the bad page stands alone (see [`halves`](super::halves)). [`Tries`] counts the
 //! two kinds apart. The second failure of the first kind ends a FLUSH. A failure of the second kind only makes the FLUSH look
-//! again. What fails only because a sync has failed meanwhile is of the second kind: the sync has been counted.
+//! again. A page that fails only because a sync has failed meanwhile is of the second kind: the sync has been counted.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
@@ -113,7 +113,7 @@ impl Failures {
         self.note(&pages, errno, evidence);
     }
 
-    /// A change of `pages` is lost, and dirty pages may have been dropped for it.
+    /// A change of `pages` is lost, and dirty pages that were dropped for it may be lost with it.
     pub(crate) fn note_replaced(&self, pages: &Range<u64>) {
         for (_, watched) in self.watched().iter_mut() {
             if watched.pages.start < pages.end && pages.start < watched.pages.end {

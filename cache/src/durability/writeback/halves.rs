@@ -5,8 +5,7 @@
 //! pages along which its FLUSH doesn't cover. Both halves are written anew. A half that fails is halved again, until bad pages
 //! stand alone.
 //!
-//! The first failure of a run is reported as it is. A FLUSH tries once and reports; the next attempt gets the
-//! longer way.
+//! The first failure of a run is reported as it is. A FLUSH tries once and reports; the next attempt takes the longer way.
 //!
 //! # How long
 //! One bad page among 256 costs 16 transfers. A store that fails everything would cost 511. After [`HALVING_TIME_MAX`] what is left
@@ -56,7 +55,8 @@ impl PageCache {
                 for rest in [part.start..drawn, drawn..drawn + 1, drawn + 1..part.end] {
                     match rest.end - rest.start {
                         0 => {}
-                        // Neighbours of the drawn one, too: a single page is blamed for what has failed.
+                        // A part of one page is tried even if it isn't the drawn page: a failed part of one page counts as a bad
+                        // page.
                         1 => failed.extend(self.try_part(context, rest).await),
                         _ => failed.push((rest, errno)),
                     }

@@ -170,7 +170,7 @@ impl PageCache {
 struct RunPages {
     /// The parts that have failed.
     failed: Failed,
-    /// Of these the pages that are dirty again, in order, each with the epoch since which it is.
+    /// The pages of these parts that are dirty again, in order, each with the epoch since which it is dirty.
     unwritten: Vec<(u64, u64)>,
     /// No sync has failed meanwhile.
     known: bool,

@@ -1,4 +1,4 @@
-//! What the store refuses at present, for people who ask.
+//! What the store refuses at present, for an operator to see.
 //!
 //! Writes that fail are tried again for as long as it takes, and a FLUSH reports the failure to clients only. So the last failure is
 //! remembered until the pages concerned are written or a sync succeeds. Runs that succeed look at one word.
@@ -34,7 +34,7 @@ struct Failing {
 /// Failures that may still last.
 #[derive(Debug, Default)]
 pub(crate) struct Troubles {
-    /// Whether `known` has any.
+    /// Whether `known` has any failures.
     any: AtomicBool,
     known: Mutex<Known>,
 }
@@ -67,7 +67,7 @@ impl Troubles {
         self.forget_if_over(&known);
     }
 
-    /// A sync has ended so.
+    /// A sync has ended with `outcome`.
     pub(crate) fn synced(&self, outcome: Result<(), Errno>) {
         let mut known = self.known();
         known.syncs = match outcome {

@@ -13,7 +13,7 @@ use crate::gen_radix::{GenRadix, Tag};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a run may take before it counts as one that goes round in circles.
+/// The time that a run may take before it counts as an endless loop.
 const STUCK: Duration = Duration::from_secs(3600);
 
 fn losing(query: &str) -> Faults {
@@ -24,7 +24,7 @@ fn losing(query: &str) -> Faults {
     faults
 }
 
-/// How often each race point was come by, by its place.
+/// How often each race point was reached, by its place.
 fn hits(faults: &Faults) -> BTreeMap<String, u64> {
     let points = faults.points("class cache:race").expect("there are races");
     let place = |point: &weir_faults::PointListing| format!("{}:{}", point.file, point.line);
@@ -34,8 +34,8 @@ fn hits(faults: &Faults) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// The array alone: leaves and roots made, emptied and reclaimed, tags set and tidied. At the end nothing but what never
-/// goes is left, whoever won.
+/// The array alone: leaves and roots made, emptied and reclaimed, tags set and tidied. At the end nothing is left but what never
+/// goes, whichever thread won.
 fn use_array(faults: &Faults) {
     let array = GenRadix::<AtomicU64>::with_faults(faults.context(RequestKinds::WRITEBACK));
     let indexes = [0_u64, 5, 600, 70_000, 1 << 30, 1 << 50];

@@ -1,10 +1,9 @@
 //! The page cache against a flat vector, with everything at the same time.
 //!
-//! A [`Case`] is rounds of steps that run together, each as a request of a connection of its own: reads, writes, zeroes,
-//! trims, flushes, cached and past the cache, on ranges that overlap or share pages, while the device may be resized or
-//! shifted and its store fails. When all are answered, each byte must be what one of the steps put there, or what it was,
-//! if none of them that was to change it has succeeded. What a FLUSH or a FUA has promised must be durable, and the quota
-//! must add up.
+//! A [`Case`] is rounds of steps that run together, each as a request of a connection of its own: reads, writes, zeroes, trims,
+//! flushes, cached and past the cache, on ranges that overlap or share pages, while the device may be resized or shifted and its
+//! store fails. When all are answered, each byte must be what one of the steps put there. It may also be what it was before, if
+//! no step that was to change it has succeeded. What a FLUSH or a FUA has promised must be durable, and the quota must add up.
 //!
 //! Steps are cut out of a failing case until it can't be made smaller. `WEIR_MODEL_SEED=N` runs that seed alone,
 //! `WEIR_MODEL_SEEDS=N` so many, from 0 or from `WEIR_MODEL_SEED` on.
@@ -67,7 +66,7 @@ fn runner(seed: u64) -> TestRunner {
     TestRunner::new_with_rng(config, rng)
 }
 
-/// The seeds asked for, or so many from 0 on.
+/// The seeds that are asked for, or so many from 0 on.
 fn seeds(most: u64) -> impl Iterator<Item = u64> {
     let first = number("WEIR_MODEL_SEED");
     let seeds = number("WEIR_MODEL_SEEDS").unwrap_or(first.map_or(most, |_| 1));

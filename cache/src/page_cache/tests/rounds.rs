@@ -135,7 +135,7 @@ pub(super) async fn model_run_under(faults: &Faults, seed: u64, failing: bool) {
         "seed {seed}: the cache differs from the model at the end"
     );
     let closed = bench.cache.close(Duration::from_secs(60)).await;
-    // Who fails syncs after zeroes is told so, by whatever this backend has kept.
+    // A failed sync after zeroes is reported as a loss, whatever this backend has kept.
     assert!(
         matches!(closed, Ok(())) || failing && matches!(closed, Err(CloseError::Lost(_))),
         "seed {seed}: {closed:?}"
@@ -173,7 +173,7 @@ async fn read_any_way(
     Ok(data)
 }
 
-/// Writes as a session does: at once, if it is little and nothing is in the way.
+/// Writes as a session does: at once, if the data is small and nothing is in the way.
 async fn write_any_way(
     cache: &Arc<PageCache>,
     context: &FaultContext,

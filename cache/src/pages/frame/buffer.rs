@@ -31,7 +31,7 @@ impl<'p> PrivateFrame<'p> {
         unsafe { self.pool.bytes_mut(self.frame) }
     }
 
-    /// Copies the bytes of the page in `slot` that are not in `valid`. It is published, or held.
+    /// Copies the bytes of the page in `slot` that are not in `valid`. The page is present or held.
     pub(crate) fn complete_from(&mut self, slot: &LockedPage<'_>, valid: &Range<usize>) {
         let state = slot.state();
         assert!(state.has(PRESENT | HELD) && state.frame() != self.frame);
@@ -65,7 +65,7 @@ impl Drop for PrivateFrame<'_> {
 /// Stands in a [`FrameBuf`] for a frame that was taken out of the middle.
 const TAKEN: FrameId = FrameId::MAX;
 
-/// Frames in order. What most requests need takes no allocation, and no more room than a vector's pointer and length.
+/// Frames in order. As many as most requests need take no allocation, and no more room than a vector's pointer and length.
 pub(crate) type Frames = SmallVec<[FrameId; 4]>;
 
 /// Private frames, in order: the buffer that a payload is received into or that a backend reads into.
@@ -95,15 +95,15 @@ impl FrameBuf {
         {
             self.frames.push(frame);
         }
-        // What was freed in order comes back in the opposite one. Sorted, neighbours are one slice.
+        // Frames that were freed in order come back in the opposite order. When they are sorted, neighbours are one slice.
         if let Some(new) = self.frames.get_mut(before..) {
             new.sort_unstable();
         }
         self.frames.len() >= frames
     }
 
-    /// A buffer of `frames` frames of `pool`; waits until it has them all. Meant for a pool from which one at a time takes frames:
-    /// two might each wait for what the other has. Cancel safe.
+    /// A buffer of `frames` frames of `pool`; waits until it has them all. Meant for a pool with one taker at a time: two takers
+    /// might each wait for what the other has. Cancel safe.
     ///
     /// # Panics
     /// If the pool has fewer.
@@ -185,7 +185,7 @@ impl FrameBuf {
         })
     }
 
-    /// Turns all frames into references to `length` bytes from `start` on: nobody writes them any more.
+    /// Turns all frames into references to `length` bytes from `start` on. The frames are never written after that.
     #[must_use]
     pub(crate) fn into_refs(mut self, start: usize, length: usize) -> FrameRefs {
         let mut refs = FrameRefs::new(Arc::clone(&self.pool));
@@ -211,7 +211,7 @@ impl FrameBuf {
         }
     }
 
-    /// Moves all frames of `other` behind one's own.
+    /// Moves all frames of `other` behind its own.
     pub fn append(&mut self, mut other: Self) {
         assert!(Arc::ptr_eq(&self.pool, &other.pool), "frames of two pools");
         self.frames.append(&mut other.frames);

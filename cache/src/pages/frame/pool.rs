@@ -100,7 +100,7 @@ impl FramePool {
     /// Reserves address space for `frames` frames; memory is used only as frames are first used.
     ///
     /// # Errors
-    /// What the system says when it refuses the mapping.
+    /// The system's error when it refuses the mapping.
     pub fn new(frames: u32) -> io::Result<Arc<Self>> {
         Self::with_points(frames, Points::NONE)
     }
@@ -123,8 +123,8 @@ impl FramePool {
             .len(frames as usize * PAGE_SIZE)
             .no_reserve_swap()
             .map_anon()?;
-        // Sending from random 4 KiB pages is bound by address translation. Frames are first used in order, so large pages
-        // cost no memory that would not be used anyway. A system without them is as well.
+        // Sending from random 4 KiB pages is bound by address translation. Frames are first used in order, so large pages cost no
+        // memory that would not be used anyway. A system without large pages will do, too.
         let _ = map.advise(Advice::HugePage);
         let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Arc::new(Self {
@@ -223,7 +223,7 @@ impl FramePool {
             }
             self.links[frame as usize].store(low(head), Ordering::Relaxed);
             let new = ((head >> 32).wrapping_add(1) << 32) | u64::from(frame + 1);
-            // SeqCst: ordered before the caller's look at whether someone waits for frames.
+            // SeqCst: ordered before the caller's look at whether a request waits for frames.
             match self
                 .head
                 .compare_exchange_weak(head, new, Ordering::SeqCst, Ordering::Relaxed)
@@ -267,7 +267,7 @@ impl FramePool {
     /// Gives one reference back; `true` when it was the last one and the frame is free now.
     #[inline]
     pub(crate) fn unref(&self, frame: FrameId) -> bool {
-        // SeqCst: ordered before the look at whether someone waits for memory.
+        // SeqCst: ordered before the look at whether a request waits for memory.
         let before = self.refs[frame as usize].fetch_sub(1, Ordering::SeqCst);
         assert!(before & COUNT > 0, "frame {frame} was freed twice");
         if before & COUNT == 1 {
@@ -283,14 +283,14 @@ impl FramePool {
         false
     }
 
-    /// Tells whoever waits for memory to look again: a frame was freed, or a page became evictable.
+    /// Tells the request that waits for memory to look again: a frame was freed, or a page became evictable.
     pub(crate) fn wake_waiter(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             self.freed.notify_one();
         }
     }
 
-    /// Whether requests wait for frames: whoever pins pages without need should let go of them.
+    /// Whether requests wait for frames: a holder of pages that it doesn't need should let go of them.
     pub fn is_short(&self) -> bool {
         self.waiting() > 0
     }
@@ -303,7 +303,7 @@ impl FramePool {
     /// Announces a wait: frames freed from now on wake [`FramePool::freed`].
     pub(crate) fn announce_wait(&self) -> MemoryWait<'_> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
-        // Whoever gives a reference back either sees the wait or is seen by the search that follows.
+        // A thread that gives a reference back either sees the wait, or the search that follows sees what it gave back.
         std::sync::atomic::fence(Ordering::SeqCst);
         MemoryWait(self)
     }
@@ -388,7 +388,7 @@ impl FramePool {
     pub(crate) unsafe fn run_mut(&self, frame: FrameId, start: usize, length: usize) -> &mut [u8] {
         let offset = frame as usize * PAGE_SIZE + start;
         assert!(offset + length <= self.frames as usize * PAGE_SIZE);
-        // SAFETY: inside the mapping by the assertion, initialised, and nobody else's by the caller's promise.
+        // SAFETY: inside the mapping by the assertion, initialised, and the caller's alone by its promise.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(offset), length) }
     }
 
@@ -400,8 +400,8 @@ impl FramePool {
     #[expect(clippy::mut_from_ref, reason = "the caller has the frame to itself")]
     pub(crate) unsafe fn bytes_mut(&self, frame: FrameId) -> &mut [u8; PAGE_SIZE] {
         assert!(frame < self.frames);
-        // SAFETY: inside the mapping by the assertion, aligned to a page, initialised, and nobody else's by the caller's
-        // promise (speculative readers never touch bytes before they have validated the slot).
+        // SAFETY: inside the mapping by the assertion, aligned to a page, initialised, and the caller's alone by its promise
+        // (speculative readers never touch bytes before they have validated the slot).
         unsafe { &mut *self.base.as_ptr().add(frame as usize * PAGE_SIZE).cast() }
     }
 }

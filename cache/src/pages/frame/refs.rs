@@ -153,7 +153,7 @@ impl FrameRefs {
         }
     }
 
-    /// Moves all pieces of `other` behind one's own.
+    /// Moves all pieces of `other` behind its own.
     pub fn append(&mut self, mut other: Self) {
         assert!(Arc::ptr_eq(&self.pool, &other.pool), "frames of two pools");
         self.bytes += std::mem::take(&mut other.bytes);

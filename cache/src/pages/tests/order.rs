@@ -1,4 +1,4 @@
-//! What goes with a state and when, as others see it who come just then.
+//! What goes with a state and when, as seen by another thread at that moment.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,7 +40,7 @@ fn look_at(place: &'static str, look: fn(&Bench, PageState)) {
     }
 }
 
-/// Else a flush that comes just now misses a dirty page, or a leaf is reclaimed under a slot.
+/// Otherwise a flush that comes at this moment misses a dirty page, or a leaf is reclaimed under a slot.
 #[test]
 fn the_array_agrees_with_a_page_before_it_is_unlocked() {
     look_at("slot:unlocked", |bench, before| {
@@ -58,7 +58,7 @@ fn the_array_agrees_with_a_page_before_it_is_unlocked() {
     });
 }
 
-/// Else the frame is another page's already while a hit on this one still takes it for its own.
+/// Otherwise the frame is another page's already while a hit on this page still takes it for this page's.
 #[test]
 fn a_frame_is_not_given_back_before_its_slot_is_unlocked() {
     look_at("page:unlocked", |bench, before| {
@@ -81,7 +81,7 @@ fn no_frame_is_published_without_its_reference() {
     });
 }
 
-/// Whoever looks without creating finds a slot of a leaf that is there for others, and that nobody counts.
+/// A look that doesn't create a slot finds one in a leaf that exists because of other pages, and that is not counted.
 #[test]
 fn nothing_is_put_into_a_slot_that_is_not_counted() {
     let pool = FramePool::new(2).expect("memory");

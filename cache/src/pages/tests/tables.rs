@@ -6,7 +6,7 @@ use crate::pages::counts::Counts;
 use crate::pages::locked::Transition;
 use crate::pages::state::{BITS, PageState};
 
-/// The lines of the table with this heading, as cells without the line that says what they are.
+/// The rows of the table with this heading, as cells, without the header row.
 fn documented(heading: &str) -> Vec<Vec<&'static str>> {
     let text = include_str!("../../pages.rs");
     let start = text.find(heading).expect("the heading");
@@ -103,7 +103,7 @@ fn the_table_of_transitions_is_true() {
         let [_, needs, _] = line[..] else {
             panic!("{line:?} has other columns");
         };
-        // What is allowed anywhere says what it changes.
+        // The entry of a transition that is allowed anywhere says what it changes.
         if needs.contains("else") {
             assert_eq!(allowed(transition).len(), super::transitions::STATES.len());
             continue;

@@ -139,10 +139,10 @@ pub(super) fn all() -> impl Iterator<Item = Transition> {
     std::iter::successors(next(None), |last| next(Some(*last)))
 }
 
-/// In a leaf of its own: the first leaf stays, whatever it counts.
+/// A page in a leaf of its own: the first leaf stays, whatever it counts.
 pub(super) const PAGE: u64 = 600;
 const FRAMES: u32 = 8;
-/// Another's page.
+/// Another page.
 const OTHER: u64 = 1;
 
 /// One page of a table, and what its transitions need from outside.
@@ -246,7 +246,7 @@ impl Bench {
         }
     }
 
-    /// Asserts that all that goes with the state does.
+    /// Asserts that all that goes with the state agrees with it.
     fn check(&self, what: &str) {
         let pin = epoch::pin();
         let state = self.state();
@@ -388,7 +388,7 @@ fn each_transition_in_each_state_is_as_the_table_says() {
     }
 }
 
-/// A state that is reached in another way is no other state: a longer walk, by chance.
+/// A state that is reached in another way is the same state: tries longer random walks.
 #[test]
 fn no_walk_leaves_the_table() {
     const STEPS: u32 = 2000;

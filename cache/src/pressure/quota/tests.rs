@@ -23,7 +23,7 @@ const DEVICE: u64 = 256 * PAGE;
 const LEAF_UNITS: u64 = 512 * 64;
 const PETABYTE: u64 = 1 << 50;
 
-/// What makes the second leaf of bits fail, whoever needs it.
+/// Makes the second leaf of bits fail, whichever charge needs it.
 fn no_memory_for_a_second_leaf(faults: &Faults) {
     faults
         .set_points("class cache:radix:allocate after 1 error ENOMEM")
@@ -211,7 +211,7 @@ async fn race_11_a_trim_waits_for_the_write_whose_space_it_would_take() {
     bench.check();
 }
 
-/// It is counted again when nothing is left of its range: nobody asks the store what lies past its end.
+/// It is counted again when nothing is left of its range: the store is not asked what lies past its end.
 #[tokio::test(start_paused = true)]
 async fn a_write_that_fails_because_the_device_was_cut_keeps_no_space() {
     let bench = Bench::new(8, 0).await;
@@ -228,7 +228,7 @@ async fn a_write_that_fails_because_the_device_was_cut_keeps_no_space() {
         .paused_at_least("class cache:write:merge", 1)
         .await
         .unwrap();
-    // Goes first when the write gives its guard back, before what that has charged is counted again.
+    // Goes first when the write gives its guard back, before the units that the write has charged are counted again.
     let cache = Arc::clone(&bench.cache);
     let shrink = tokio::spawn(async move { cache.resize(50 * PAGE + 5).await });
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -237,7 +237,7 @@ async fn a_write_that_fails_because_the_device_was_cut_keeps_no_space() {
     shrink.await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bench.charged(), 0);
-    // A store that was asked for what it hasn't has panicked.
+    // A store that is asked for a range past its end panics.
     bench.write(0..8).await.unwrap();
     bench.cache.flush(&bench.context).await.unwrap();
 }
@@ -323,7 +323,7 @@ async fn a_trim_to_the_end_gives_the_short_last_unit_back() {
     assert_eq!(bench.charged(), 0);
 }
 
-/// As a trim that succeeds: what the failed one leaves charged is counted again to the device's end.
+/// As with a trim that succeeds: what a failed trim leaves charged is counted again, to the device's end.
 #[tokio::test(start_paused = true)]
 async fn a_change_to_the_end_that_fails_has_the_short_last_unit_counted() {
     let backend = Arc::new(TestBackend::new(usize::try_from(DEVICE).unwrap(), 1));

@@ -1,4 +1,4 @@
-//! Writers that are stopped: who makes room for them, and when they are told that nobody does.
+//! Writers that are stopped: what makes room for them, and when they are told that nothing does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::options::{CacheOptions, MIN_CACHE_BYTES};
 use crate::testing::{Behaviour, TestBackend, write};
 
 const SIZE: u64 = 4 << 20;
-/// What the writers write lies before, what else is done behind.
+/// The writers write before this offset; everything else is done behind it.
 const HALF: u64 = SIZE / 2;
 /// A stopped writer has been told by then. Its pauses before it was stopped are short.
 const TOLD: Duration = Duration::from_secs(40);
@@ -102,7 +102,7 @@ async fn a_stopped_writer_is_told_though_others_syncs_succeed() {
     zeroes.abort();
 }
 
-/// Every run succeeds, and is void when the sync that is to cover it has failed.
+/// Every run succeeds, and is void after the sync that is to cover it has failed.
 #[tokio::test(start_paused = true)]
 async fn a_stopped_writer_is_told_when_syncs_alone_fail() {
     let bench = Bench::new(failing("sync"));

@@ -9,24 +9,22 @@
 //! | whole | while entering | *add* | *block* on all |
 //! | exclusive | held | *block* | *block* on all |
 //!
-//! **Exclusion.** A region holds *add* on one shard and the others hold *block* on all of them, so
-//! a region excludes, and is excluded by, both. Two wholes share `wholes` and the shards. An
-//! exclusive holds `wholes` against every whole, and the turnstile against its like.
+//! **Exclusion.** A region holds *add* on one shard and the others hold *block* on all of them, so a region excludes, and is
+//! excluded by, both. Two wholes share `wholes` and the shards. An exclusive holds `wholes` against every whole, and the
+//! turnstile against every other exclusive.
 //!
-//! **No deadlock.** Only one at a time enters the shards for *block* (turnstile), so all
-//! shards are asked at once: they drain in parallel, rather than one after the other. What it waits
-//! for there are region holders, who never wait at the gate, and wholes that are inside, who don't
-//! either. An exclusive waits for `wholes` without any shard in its hands, so regions go on
-//! meanwhile. A wait at the turnstile holds nothing.
+//! **No deadlock.** Only one at a time enters the shards for *block* (turnstile), so all shards are asked at once: they drain in
+//! parallel, rather than one after the other. There it waits for region holders and for wholes that are inside, and neither of
+//! these waits at the gate. An exclusive waits for `wholes` without holding any shard, so regions go on meanwhile. A wait at the
+//! turnstile holds nothing.
 //!
-//! **Fairness.** The turnstile is first come, first served, and every shard is phase-fair. A whole or
-//! an exclusive waits for those before it at the turnstile, then for the slowest region holder of the
-//! moment. A region that comes meanwhile waits until that one has entered and left, and goes before
-//! any whole that comes later. The phase of a whole, as a shard sees it, begins when that whole has
-//! the shard, and so includes the wait for its other shards.
+//! **Fairness.** The turnstile is first come, first served, and every shard is phase-fair. A whole or an exclusive waits for
+//! those before it at the turnstile, then for the slowest region holder of the moment. A region that comes meanwhile waits until
+//! that whole or exclusive has entered and left, and goes before any whole that comes later. The phase of a whole, as a shard
+//! sees it, begins when that whole has the shard, and so includes the wait for its other shards.
 //!
-//! **Cancel safety.** Each await is for a future that is cancel safe, and what was gained before it
-//! is held by guards, dropped in the reverse order.
+//! **Cancel safety.** Each await is for a future that is cancel safe. Guards hold what was gained before it, and are dropped in
+//! the reverse order.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -49,7 +47,7 @@ pub(super) struct Gate {
     points: Points,
 }
 
-/// Which way someone holds the gate, who owes it one [`Gate::leave`].
+/// The way in which a holder holds the gate. The holder owes the gate one [`Gate::leave`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
     Region { shard: usize },
@@ -102,7 +100,7 @@ impl Gate {
 
     pub(super) async fn whole(&self) -> Pass {
         let entering = self.turnstile.pass().await;
-        // At once: an exclusive holds it only while it holds the turnstile.
+        // Not waited for: an exclusive holds `wholes` only while it holds the turnstile.
         let whole = self.wholes.lock(Side::Add).await;
         self.block_shards().await;
         whole.leak();
@@ -166,7 +164,7 @@ impl Gate {
         }
     }
 
-    /// How many wait for the gate as a whole or exclusively. A snapshot.
+    /// How many waiters there are for the gate as a whole or exclusively. A snapshot.
     pub(super) fn entering(&self) -> usize {
         self.turnstile.waiters()
     }

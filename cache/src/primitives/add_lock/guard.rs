@@ -82,9 +82,9 @@ impl Drop for GateHold {
     }
 }
 
-/// While this lives, nothing shoots pages of its range down: data may be added there.
+/// While this lives, no pages of its range are shot down: data may be added there.
 ///
-/// It belongs to whoever does the work, a task as well as a future: it borrows nothing.
+/// The work owns it, in a task as well as in a future: it borrows nothing.
 #[must_use = "the range is given back when the guard is dropped"]
 pub struct AddGuard {
     hold: RegionHold,
@@ -194,7 +194,7 @@ impl BlockGuard {
     }
 }
 
-/// While this lives, nobody else holds anything of the add lock.
+/// While this lives, there is no other holder of any part of the add lock.
 #[must_use = "the lock is given back when the guard is dropped"]
 pub struct ExclusiveGuard {
     block: BlockGuard,

@@ -1,5 +1,5 @@
-//! Every interleaving of the gate's modes, with two shards and threads that name theirs. Those of
-//! three parties and all shards take two preemptions at most: three would take minutes.
+//! Every interleaving of the gate's modes, with two shards and threads that name theirs. The models of three parties and all
+//! shards take two preemptions at most: three would take minutes.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -15,7 +15,7 @@ use weir_faults::ArmedPoints;
 use super::gate::{Gate, Pass};
 use crate::primitives::sync::model;
 
-/// Who is inside, by weight: the modes exclude each other where the sum would show two of them.
+/// The holders that are inside, by weight: the modes exclude each other where the sum would show two of them.
 const REGION: i64 = 1;
 const WHOLE: i64 = 100;
 const EXCLUSIVE: i64 = 10_000;
@@ -62,7 +62,7 @@ impl Room {
         self.gate.leave(pass);
     }
 
-    /// Nothing is left of anyone: all modes pass at once.
+    /// No holder has left anything behind: all modes pass at once.
     fn assert_idle(&self) {
         self.exclusive();
         for shard in 0..self.gate.shards() {

@@ -146,8 +146,8 @@ fn an_exclusive_one_waits_for_wholes_and_goes_before_later_ones() {
     assert_idle(&lock);
 }
 
-/// Race 24: a slow fill in one region, a whole-device trim waits for it. Others wait for those two,
-/// and no longer: not for the next trim, however many follow.
+/// Race 24: a slow fill in one region, a whole-device trim waits for it. Others wait for these two only: not for the next trim,
+/// however many follow.
 #[test]
 fn behind_a_slow_fill_and_a_whole_trim_other_regions_go_on_within_the_bound() {
     let lock = new_lock();
@@ -267,7 +267,7 @@ fn memory_is_bounded_whatever_is_touched() {
     assert!(lock.bytes() <= 52 << 10, "{} bytes", lock.bytes());
 }
 
-/// A queue is as long as those in it need; what is kept of it is counted.
+/// A queue is as long as its waiters need; the memory that is kept for it is counted.
 #[test]
 fn memory_of_a_crowd_is_given_back() {
     let lock = new_lock();
@@ -332,8 +332,7 @@ fn an_empty_range_is_refused() {
     new_lock().try_add(3..3);
 }
 
-/// Guards that live in tasks, on several threads, in all modes: each page's count shows who is
-/// there.
+/// Guards that live in tasks, on several threads, in all modes: each page's count shows which holders are there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn tasks_in_all_modes_exclude_each_other() {
     const ROUNDS: usize = 300;

@@ -1,4 +1,4 @@
-//! A fair asynchronous mutex for those who pass rarely: first come, first served.
+//! A fair asynchronous mutex for rare passages: first come, first served.
 //!
 //! Cancel safe: a waiter that is dropped leaves the queue, and one that was let in but never polled
 //! again lets the next one in. It is a few lines over a queue, rather than tokio's, so that loom
@@ -19,7 +19,7 @@ pub(super) struct Turnstile {
 
 /// Everything here is guarded by the mutex around it.
 struct Queue {
-    /// Someone is inside. Stays set when the next one is let in, so that no newcomer slips between.
+    /// A holder is inside. Stays set when the next one is let in, so that no newcomer slips between.
     is_taken: bool,
     next_ticket: u64,
     waiting: BTreeMap<u64, Waker>,
@@ -44,12 +44,12 @@ impl Turnstile {
         }
     }
 
-    /// How many wait in line.
+    /// How many waiters are in line.
     pub(super) fn waiters(&self) -> usize {
         lock(&self.queue).waiting.len()
     }
 
-    /// Lets the next one in. Called by whoever was let in, once.
+    /// Lets the next one in. Each holder that was let in calls it once.
     pub(super) fn leave(&self) {
         let mut queue = lock(&self.queue);
         assert!(queue.is_taken, "left a turnstile that nobody is in");
@@ -69,8 +69,7 @@ pub(super) struct Inside<'a> {
 }
 
 impl Inside<'_> {
-    /// Stays inside without the guard; whoever leaks it owes the turnstile one
-    /// [`Turnstile::leave`].
+    /// Stays inside without the guard; the caller owes the turnstile one [`Turnstile::leave`].
     pub(super) fn leak(self) {
         #[expect(
             clippy::disallowed_methods,

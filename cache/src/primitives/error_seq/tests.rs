@@ -1,4 +1,4 @@
-//! Who is told of which error, and how often.
+//! Which cursor is told of which error, and how often.
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One bit per slot of a node, set and cleared by anyone at any time.
+//! One bit per slot of a node, which any thread may set and clear at any time.
 
 use crate::primitives::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! What needs the array to oneself: clearing a range, and dropping the whole.
+//! What needs exclusive access to the array: clearing a range, and dropping the whole array.
 
 use std::ops::Range;
 use std::ptr;
@@ -13,12 +13,10 @@ use super::tags::last_leaf_below;
 use super::{GenRadix, Tag};
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
-    /// Empties the entries of the range, takes their tags off, and frees the leaves that lie in it
-    /// whole.
+    /// Empties the entries of the range, takes off their tags, and frees the leaves that lie wholly in the range.
     ///
-    /// A freed leaf takes its occupants with it: they must not be vacated any more. Occupied
-    /// entries of a leaf that lies in the range only in part are emptied but stay occupied, until
-    /// they are vacated.
+    /// A freed leaf takes its occupants with it: they must not be vacated any more. Occupied entries of a leaf that lies only
+    /// partly in the range are emptied, but stay occupied until they are vacated.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;
@@ -99,7 +97,7 @@ fn clear<T: Zeroable>(node: *mut Header, level: u32, base: u64, range: &Range<u6
 fn clear_leaf<T: Zeroable>(node: *mut Header, leaf_number: u64, range: &Range<u64>) -> Freed {
     let entries = Leaf::<T>::ENTRIES as u64;
     let start = leaf_number * entries;
-    // The last leaf of all ends where indexes end.
+    // The very last leaf ends where indexes end.
     let end = start.saturating_add(entries);
     if range.start <= start && end <= range.end {
         // SAFETY: the caller has the array to itself, and takes the pointer out of the parent.
@@ -133,7 +131,7 @@ impl<T: Zeroable + Send + Sync> Drop for GenRadix<T> {
         );
         #[cfg(loom)]
         for (node, level) in self.retired.get_mut().expect("not poisoned").drain(..) {
-            // SAFETY: unlinked, and nobody has the array any more.
+            // SAFETY: unlinked, and the array has no users any more.
             unsafe { node::free::<T>(node, level) };
         }
     }

@@ -13,7 +13,7 @@ use super::path::{Path, Root, level_for};
 use super::{GenRadix, GenRadixError, Tag, check_pin};
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
-    /// The entry, in a leaf that `accept` takes: one that isn't dead.
+    /// The entry, in a leaf that `accept` takes, which is one that isn't dead.
     pub(super) fn create<'g>(
         &'g self,
         index: u64,
@@ -25,7 +25,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
             return Err(GenRadixError::Overflow { index });
         }
         let (leaf_number, slot) = Self::split(index);
-        // Each further turn follows someone else's reclaim, or helps it along.
+        // Each further turn follows another call's reclaim, or helps it along.
         loop {
             let Some(path) = self.create_path(leaf_number, pin)? else {
                 continue;
@@ -59,8 +59,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         Ok(Some(path))
     }
 
-    /// Makes the child of the path's node at `level`, unless someone else does first; none if that
-    /// node is dead.
+    /// Makes the child of the path's node at `level`, unless another call does so first; none if that node is dead.
     fn add_child(
         &self,
         path: &Path,
@@ -68,7 +67,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         pin: &Guard,
     ) -> Result<Option<*mut Header>, GenRadixError> {
         if race_fault!(self.armed()) {
-            // A rival's comes first.
+            // As if a rival's child came first.
             self.link_child(path, level, pin)?;
         }
         self.link_child(path, level, pin)
@@ -115,7 +114,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         let mut root = self.load_root();
         while !root.reaches(leaf_number) {
             if race_fault!(self.armed()) {
-                // A rival grows it first.
+                // As if a rival grew it first.
                 self.grow(root, leaf_number)?;
             }
             root = self.grow(root, leaf_number)?;
@@ -123,7 +122,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         Ok(root)
     }
 
-    /// Puts a root above this one, unless someone else does first; the root that there is then.
+    /// Puts a root above this one, unless another call does so first. Returns the root that there is then.
     fn grow(&self, root: Root, leaf_number: u64) -> Result<Root, GenRadixError> {
         let level = if root.is_null() {
             level_for(leaf_number)

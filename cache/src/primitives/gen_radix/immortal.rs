@@ -51,7 +51,7 @@ impl<T: Zeroable + Send + Sync> ImmortalRadix<T> {
         Some(leaf.entry(slot))
     }
 
-    /// The entry, its leaf made if need be.
+    /// The entry; its leaf is made if need be.
     ///
     /// # Errors
     /// [`GenRadixError`].

@@ -60,7 +60,7 @@ fn tagged(array: &Array) -> Vec<u64> {
     upwards
 }
 
-/// Occupied entries, with what a tag that came and went has left above them.
+/// Occupied entries, with the bits that a tag that was set and cleared has left above them.
 fn with_stale_tags(indexes: &[u64]) -> Arc<Array> {
     let array = Arc::new(Array::new());
     for &index in indexes {
@@ -143,7 +143,7 @@ fn loom_tags_set_by_two_while_a_tidier_runs_are_found() {
     });
 }
 
-/// What a setter finds set, another may have set whose walk isn't finished.
+/// A bit that a setter finds set may be that of another setter, whose walk isn't finished.
 #[test]
 fn loom_a_tag_is_found_as_soon_as_its_own_setter_is_done() {
     model(3, || {
@@ -198,7 +198,7 @@ fn loom_the_last_two_to_leave_reclaim_once() {
     });
 }
 
-/// One comes and goes while another does: who finds a dead node helps it out, whoever killed it.
+/// Two calls occupy and vacate at the same time: a call that finds a dead node helps to unlink it, whichever call killed it.
 #[test]
 fn loom_coming_and_going_together_leaves_nothing() {
     model(2, || {
@@ -220,8 +220,8 @@ fn loom_coming_and_going_together_leaves_nothing() {
     });
 }
 
-/// One occupies below what was the root when it set out, while another grows the tree above that
-/// node and empties it: the node dies, and its parent is not on the way that the first came.
+/// One thread occupies below the node that was the root when its walk began. Another grows the tree above that node and empties
+/// it: the node dies, and its parent is not on the first thread's path.
 fn grow_above_and_empty(first: u64, far: u64, other: u64) {
     let array = Arc::new(Array::new());
     store(&array, first, 0);
@@ -233,7 +233,7 @@ fn grow_above_and_empty(first: u64, far: u64, other: u64) {
     assert_eq!(load(&array, other), Some(7));
     rival.join().unwrap();
     assert_eq!((load(&array, other), load(&array, far)), (Some(7), Some(8)));
-    // The way to the first leaf goes with its last occupant, whoever took the dead node out.
+    // The path to the first leaf goes with its last occupant, whichever thread took the dead node out.
     array.vacate(other, &epoch::pin());
     array.vacate(far, &epoch::pin());
     let former_roots = array.bytes() - node::bytes::<AtomicU64>(array.load_root().level());
@@ -251,8 +251,8 @@ fn loom_an_interior_node_that_was_the_root_dies_under_an_occupant() {
     model(3, || grow_above_and_empty(LEAF, FAR, 0));
 }
 
-/// The same root is emptied from below by one that walked from it while it was the root, and by one
-/// that walked from the newer one.
+/// The same root is emptied from below by a thread that walked from it while it was the root, and by a thread that walked from
+/// the newer root.
 #[test]
 fn loom_a_former_root_is_emptied_by_two_who_know_different_roots() {
     model(3, || {

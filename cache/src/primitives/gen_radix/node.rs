@@ -26,7 +26,7 @@ pub(super) const FANOUT: usize = 1 << FANOUT_BITS;
 /// Bytes of entries in a leaf, at most, unless a single entry is larger.
 const LEAF_BYTES: usize = if cfg!(loom) { 16 } else { 4096 };
 
-/// Set instead of a count when a node's last occupant left and it is about to be unlinked.
+/// Set instead of a count when a node's last occupant has left and the node is about to be unlinked.
 const DEAD: usize = usize::MAX;
 
 /// Interior nodes above the leaves, at most: enough for a leaf of one entry at every `u64`.
@@ -85,7 +85,7 @@ impl Population {
                 Err(current) => count = current,
             }
         }
-        // The killer's release comes before what the caller loads next.
+        // The release of the call that killed the node comes before what this caller loads next.
         fence(Ordering::Acquire);
         false
     }
@@ -100,8 +100,7 @@ impl Population {
         before == 1
     }
 
-    /// Declares an empty node dead: true for the one caller that did. No one occupies it from then
-    /// on.
+    /// Declares an empty node dead: true for the one caller that did. From then on it is never occupied.
     pub(super) fn kill(&self) -> bool {
         self.0
             .compare_exchange(0, DEAD, Ordering::AcqRel, Ordering::Relaxed)
@@ -197,7 +196,7 @@ impl<'g, T> Leaf<'g, T> {
     /// Drops an entry and leaves the empty one.
     ///
     /// # Safety
-    /// Nobody else uses this entry.
+    /// This entry has no other user.
     pub(super) unsafe fn reset(self, slot: usize)
     where
         T: Zeroable,
@@ -207,7 +206,7 @@ impl<'g, T> Leaf<'g, T> {
         // SAFETY: the promise of `from_raw`, the slot lies within the entries, and the caller is
         // alone with it.
         let old = unsafe { entry.replace(T::zeroed()) };
-        // Replaced before: if this panics, nobody drops it again.
+        // Replaced before: if this panics, the old entry is not dropped again.
         drop(old);
     }
 
@@ -251,7 +250,7 @@ pub(super) fn allocate<T: Zeroable>(level: u32) -> Result<*mut Header, GenRadixE
 /// Loom's atomics aren't all-zero when new.
 #[cfg(loom)]
 fn initialise_for_loom(node: *mut u8, level: u32) {
-    // SAFETY: the node was just allocated with the layout of this level, and nobody else knows it.
+    // SAFETY: the node was just allocated with the layout of this level, and no other thread knows it.
     unsafe {
         if level == 0 {
             node.cast::<Header>().write(Header::new());
@@ -264,11 +263,10 @@ fn initialise_for_loom(node: *mut u8, level: u32) {
     }
 }
 
-/// Frees one node, its entries dropped, its children left alone.
+/// Frees one node: drops its entries, and leaves its children alone.
 ///
 /// # Safety
-/// [`allocate`] returned `node` for this very `T` and level, nobody uses it any more, and it is
-/// freed once.
+/// [`allocate`] returned `node` for this very `T` and level, it has no users any more, and it is freed once.
 pub(super) unsafe fn free<T>(node: *mut Header, level: u32) {
     if level == 0 && mem::needs_drop::<T>() {
         // SAFETY: the caller's promise.

@@ -1,5 +1,4 @@
-//! Where things are: the root pointer with its level, which slots lead to a leaf, and the nodes on
-//! the way.
+//! The way to a leaf: the root pointer with its level, the slots that lead to the leaf, and the nodes on the way.
 
 use std::ptr;
 

@@ -26,7 +26,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
                 return;
             }
             if race_fault!(armed) {
-                // A rival occupies it once more before it is dead; then the rival empties it.
+                // As if a rival occupied it once more before it is dead; then the rival empties it.
                 armed = ArmedPoints::NONE;
                 if header.population.occupy(armed) {
                     continue;
@@ -58,13 +58,13 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// Takes a dead node out of its parent, which is on the path; true for the one caller that did.
     fn unlink(&self, path: &Path, level: u32, pin: &Guard) -> bool {
         if race_fault!(self.armed()) && self.take_out(path, level, pin) {
-            // A rival that met the dead node has taken it out, and goes on as it does in `bury`.
+            // As if a rival that met the dead node had taken it out; the rival goes on as it does in `bury`.
             self.release(path, level + 1, pin);
         }
         self.take_out(path, level, pin)
     }
 
-    /// An address can't come back as another node's while anyone who knew it is pinned.
+    /// An address can't come back as another node's while a thread that knew it is pinned.
     fn take_out(&self, path: &Path, level: u32, pin: &Guard) -> bool {
         assert!(level < path.root.level(), "the top of a path has no parent");
         let node = path.nodes[level as usize];
@@ -89,8 +89,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     #[cfg(not(loom))]
     #[expect(clippy::unused_self, reason = "as under loom")]
     unsafe fn retire(&self, node: *mut Header, level: u32, pin: &Guard) {
-        // SAFETY: whoever may know the node is pinned by now; no one can learn of it any more. `T`
-        // is `Send` and `'static`, so that its entries may be dropped later and elsewhere.
+        // SAFETY: a thread that may know the node is pinned by now; no other thread can learn of it any more. `T` is `Send` and
+        // `'static`, so that its entries may be dropped later and elsewhere.
         unsafe { pin.defer_unchecked(move || node::free::<T>(node, level)) };
     }
 

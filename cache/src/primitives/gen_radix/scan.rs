@@ -23,8 +23,7 @@ pub(super) type Found<'g, T> = (u64, Leaf<'g, T>);
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// The first index at or after `from` that has the tag.
     ///
-    /// What was tagged before the call began, and not cleared since, is found, unless a tidier
-    /// runs.
+    /// Finds what was tagged before the call began and not cleared since, unless a tidier runs.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;
@@ -90,8 +89,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         leaf_number * Leaf::<T>::ENTRIES as u64 + slot as u64
     }
 
-    /// The nearest leaf at `from` or beyond it in this direction; with a tag, only such as may have
-    /// it.
+    /// The nearest leaf at `from` or beyond it in this direction; with a tag, the nearest leaf that may have the tag.
     pub(super) fn find_leaf<'g>(
         &'g self,
         from: u64,

@@ -42,7 +42,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
                 .expect("tagged an index that is not occupied");
             self.header(&path, 0, pin).tags(tag).set(slot);
             for level in 1..=path.root.level() {
-                // Before the look above, everything below is visible: the module's proof.
+                // Everything below is visible before the look above: see the module's proof.
                 fence(Ordering::SeqCst);
                 let tags = self.header(&path, level, pin).tags(tag);
                 let slot = path.slot(level);
@@ -95,9 +95,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// Clears the stale tags of interior nodes on the way to the range's leaves, so that later
     /// scans needn't look there.
     ///
-    /// The caller excludes scans and other tidiers of this tag meanwhile: for a moment a tag may be
-    /// clear above an entry that has it. [`set_tag`](Self::set_tag) may run concurrently, and
-    /// everything else.
+    /// The caller excludes scans and other tidiers of this tag meanwhile: for a moment a tag may be clear above an entry that has
+    /// it. [`set_tag`](Self::set_tag) and everything else may run concurrently.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;

@@ -14,7 +14,7 @@ use super::*;
 
 type Slot = [AtomicU64; 2];
 
-/// Larger than a leaf: one to a leaf, the deepest tree there is.
+/// Larger than a leaf: each leaf holds one entry, and the tree is as deep as it can be.
 type Huge = [u64; 1024];
 
 /// Not a power of two, so that some of each leaf is left over.

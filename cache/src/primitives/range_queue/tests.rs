@@ -35,7 +35,7 @@ struct Listed {
     side: Side,
     range: Range<u64>,
     place: Place,
-    /// The number of whom it waits for.
+    /// The number of the one that it waits for.
     ahead: Option<u64>,
     waker: Waker,
 }
@@ -68,7 +68,7 @@ impl Both {
         });
     }
 
-    /// Who is at `index` looks whom it waits for.
+    /// The one at `index` looks which one it waits for.
     fn look(&mut self, index: usize) {
         let (earlier, rest) = self.list.split_at_mut(index);
         let own = &mut rest[0];
@@ -86,7 +86,7 @@ impl Both {
     fn leave(&mut self, index: usize) {
         let gone = self.list.remove(index);
         leave(&mut self.queue, gone.place, &gone.range);
-        // They come first who came first.
+        // Those that came first come first.
         let mut waited = Vec::new();
         for other in &mut self.list {
             if other.ahead == Some(gone.number) {
@@ -161,7 +161,7 @@ proptest! {
     }
 }
 
-/// Starts that only grow, and only fall: what would make a tree without balance deep.
+/// Starts that only grow, and starts that only fall: either would make a tree without balance deep.
 #[test]
 fn sorted_arrivals_keep_the_tree_flat() {
     for up in [true, false] {
@@ -215,7 +215,7 @@ fn a_look_leaves_out_what_can_not_be_it() {
     }
 }
 
-/// Everyone who waits has asked one to wake it, and a departure wakes one of a pile.
+/// Every waiter has asked one other to wake it, and a departure wakes one of a pile.
 #[test]
 fn a_pile_is_a_chain() {
     const PILE: usize = 300;
@@ -243,7 +243,7 @@ fn a_pile_is_a_chain() {
     assert_eq!(queue.counts(), (0, 0));
 }
 
-/// A burst as clients send them needs memory once; a larger one gives it back.
+/// A burst of the usual size needs memory once; a larger one gives the memory back.
 #[test]
 fn what_is_kept_is_bounded() {
     let mut queue = RangeQueue::default();

@@ -1,9 +1,9 @@
 //! A balanced tree of ranges that finds the latest of those that overlap another.
 //!
-//! An AVL tree (Adel'son-Vel'skii and Landis, 1962) in one array, ordered by start and ticket. Each node knows of all that is
-//! below it the furthest end and the span of tickets, as an interval tree does (Cormen et al., chapter 14), so a search leaves
-//! out what ends too early, came too late, or came before the best one found. Balanced by height rather than by chance: its
-//! users choose the ranges, and no choice of theirs must make it deep.
+//! An AVL tree (Adel'son-Vel'skii and Landis, 1962) in one array, ordered by start and ticket. As in an interval tree (Cormen et
+//! al., chapter 14), each node knows the furthest end and the span of tickets of all that is below it. So a search leaves out
+//! what ends too early, came too late, or came before the best range found. The tree is balanced by height rather than by chance:
+//! clients choose the ranges, and no choice must make the tree deep.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -96,7 +96,7 @@ impl RangeTree {
         }
     }
 
-    /// The largest ticket less than `before` of what overlaps `range`, or `latest` if that is larger.
+    /// The largest ticket less than `before` of the ranges that overlap `range`, or `latest` if that is larger.
     pub(super) fn latest(&self, range: &Range<u64>, before: u64, latest: u64) -> u64 {
         self.latest_below(self.root, range, before, latest)
     }
@@ -243,7 +243,7 @@ impl RangeTree {
         &mut self.nodes[node as usize]
     }
 
-    /// Asserts that it is in order and balanced, and that every node knows what is below it.
+    /// Asserts that the tree is in order and balanced, and that every node knows what is below it.
     #[cfg(all(test, not(loom)))]
     pub(super) fn check(&self) {
         let mut keys = Vec::new();

@@ -12,7 +12,7 @@ use loom::thread;
 use super::*;
 use crate::primitives::sync::model;
 
-/// The lock, and who is inside as the holders themselves count it.
+/// The lock, and the holders that are inside, as they count themselves.
 #[derive(Default)]
 struct Room {
     lock: TwoStateLock,
@@ -160,7 +160,7 @@ fn loom_a_newcomer_stays_behind_a_waiting_opponent() {
     });
 }
 
-/// Two who wait for the same phase enter it together: each stays until it has met the other.
+/// Two waiters for the same phase enter it together: each stays until it has met the other.
 #[test]
 fn loom_all_waiters_of_a_phase_are_admitted_together() {
     model(3, || {
@@ -180,7 +180,7 @@ fn loom_all_waiters_of_a_phase_are_admitted_together() {
     });
 }
 
-/// A waiter is dropped while its turn comes: queued still, or admitted already, never polled again.
+/// A waiter is dropped while its turn comes: it is still queued, or admitted already and never polled again.
 #[test]
 fn loom_a_cancelled_waiter_leaves_no_trace() {
     model(3, || {
@@ -198,8 +198,7 @@ fn loom_a_cancelled_waiter_leaves_no_trace() {
     });
 }
 
-/// The only opponent goes while the holder stays: those behind it must get in although nobody
-/// releases anything.
+/// The only opponent goes while the holder stays: the waiters behind it must get in although nothing is released.
 #[test]
 fn loom_a_cancelled_opponent_frees_those_behind_it() {
     model(3, || {

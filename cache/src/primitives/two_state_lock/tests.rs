@@ -1,5 +1,4 @@
-//! The lock, polled by hand: who is admitted when, in which order, and what cancelled waiters leave
-//! behind.
+//! The lock, polled by hand: which waiters are admitted when, in which order, and what cancelled waiters leave behind.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -254,15 +253,15 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One who takes part: holding, or waiting with what it was woken.
+/// One of the parties: a holder, or a waiter with its count of wake-ups.
 enum Party<'a> {
     Holding(TwoStateGuard<'a>),
     Waiting(Waiter<'a>, Side),
 }
 
 proptest! {
-    /// Whatever happens in whatever order: sides exclude each other, whoever waits has an opponent
-    /// to wait for or behind, and at the end nothing is left.
+    /// In any order of events the sides exclude each other, every waiter has an opponent to wait for or behind, and at the end
+    /// nothing is left.
     #[test]
     fn any_sequence_keeps_the_invariants(steps in prop::collection::vec(any_step(), 1..80)) {
         let lock = TwoStateLock::new();

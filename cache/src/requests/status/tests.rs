@@ -54,7 +54,8 @@ fn one_dirty_range_covers_many_extents() {
     );
 }
 
-/// Nodes of the tree that are visited for the status of a device, and for a FLUSH, with so many clean pages and three dirty.
+/// Nodes of the tree that the status of a device visits, and those that a FLUSH visits, with `clean` clean pages and three dirty
+/// ones.
 async fn visits(clean: u64) -> [u64; 2] {
     let options = CacheOptions {
         cache_bytes: 64 << 20,
@@ -147,7 +148,7 @@ async fn what_is_dirty_in_flight_or_held_is_no_hole() {
     trim.await.unwrap().unwrap();
 }
 
-/// More is dirty than was asked for: what lies behind is not known, and so not told as a hole.
+/// More is dirty than was asked for: what lies behind is not known, so it is not reported as a hole.
 #[tokio::test(start_paused = true)]
 async fn what_is_dirty_behind_the_last_extent_is_no_hole() {
     let backend = TestBackend::new(64 * PAGE_SIZE, 1);

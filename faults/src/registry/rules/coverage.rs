@@ -24,7 +24,7 @@ pub(super) struct Coverage {
 pub(super) enum Concern {
     /// Nothing covers it.
     Passes,
-    /// Nothing could match it, nor can its like be counted any more, because all that covers it came late.
+    /// Nothing could match it. Nor can requests like it be counted any more, because all that covers it came late.
     Covered,
     /// Nothing could match it, but others that look like it to a script: it is counted.
     Counted,

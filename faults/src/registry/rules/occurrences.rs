@@ -1,8 +1,8 @@
-//! The number of a request among its like: by it a script finds again the requests that it is about.
+//! The number of a request among those like it. By this number a script finds again the requests that it is about.
 //!
 //! # What is counted
 //! The *key* of a request is its export, command, offset and length. Its occurrence is how many requests of that key there were,
-//! this one included, since something came in force where nothing was. It doesn't matter which connection they came on, and
+//! this one included, since something came in force where nothing was. It doesn't matter which connection they came on, or
 //! whether they had FUA. Three things follow.
 //!
 //! **Only keys that matter are counted.** A rule *covers* a key if it could match some request of that key, that is, if its
@@ -21,8 +21,9 @@
 //! from them skip them and say so, rather than hit others.
 //!
 //! The registry remembers by command which requests have passed: a rule is late for the commands of which any request has passed
-//! since the beginning. Rules that are put in force one after the other before the requests begin are not late. Neither is a rule
-//! about what the ones before it cover as well. A new beginning is when everything is cleared, or a replay starts.
+//! since the beginning. Rules that are put in force one after the other before the requests begin are not late. Nor is a rule
+//! that covers only what earlier rules cover as well. There is a new beginning when everything is cleared, or when a replay
+//! starts.
 //!
 //! # When it is counted
 //! A number is needed when something fires. Until then requests are noted: by connections in tallies of their own
@@ -71,15 +72,15 @@ pub(super) struct Occurrences {
     places: HashMap<Arc<str>, u32, Seed>,
     /// The place of the one asked for last: mostly the next one, too.
     recent: u32,
-    /// Of what was noted and not yet counted nothing is in here.
+    /// Nothing in here includes what was noted and not yet counted.
     counts: Counts,
-    /// What was decided about without a need for its number.
+    /// Requests that were decided about without a need for their numbers.
     noted: Vec<RequestKey>,
 }
 
 struct Export {
     name: Arc<str>,
-    /// Those of its connections that note what they send.
+    /// The tallies of its connections that note what they send.
     tallies: Vec<Arc<Tally>>,
 }
 
@@ -188,7 +189,7 @@ impl Occurrences {
         self.exports.iter().map(|export| export.tallies.len()).sum()
     }
 
-    /// Where among its export's a tally is; `None` if it is from before the beginning.
+    /// The place of a tally among those of its export; `None` if it is from before the beginning.
     fn find_tally(&self, tally: &Arc<Tally>) -> Option<usize> {
         // Another export may be in its place by now.
         let export = self.exports.get(tally.export() as usize)?;

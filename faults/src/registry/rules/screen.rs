@@ -70,7 +70,7 @@ impl Screen {
         self.decide_as_seen(kind, offset, length, fua)
     }
 
-    /// Decides by the version that was seen last.
+    /// Decides by the version that it saw last.
     #[inline]
     pub(super) fn decide_as_seen(
         &mut self,

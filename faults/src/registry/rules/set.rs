@@ -1,4 +1,5 @@
-//! The rules of one layer: in front a word that most requests pass by, behind it a mutex around all that must agree.
+//! The rules of one layer. In front is a word, and most requests get no further than this. Behind it is a mutex around all that
+//! must agree.
 //!
 //! The word has the commands that something in force could match, and those of which requests have passed uncounted (see
 //! [`occurrences`](super::occurrences)). It is zero while nothing is in force. It changes under the mutex, and is read with a
@@ -323,7 +324,7 @@ impl Inner {
 }
 
 impl Shared {
-    /// What happens to a request whose command something in force is about.
+    /// What happens to a request if something in force is about its command.
     #[cold]
     pub(super) fn decide(
         &self,

@@ -108,7 +108,7 @@ fn filters_match_what_they_say() {
             ..base
         }
     ));
-    // A request that runs past 2^64 is for someone else to refuse; here it must not wrap around.
+    // Another layer refuses a request that runs past 2^64; here it must not wrap around.
     let wrapping = RequestView {
         offset: u64::MAX - 1,
         length: 5,

@@ -27,7 +27,7 @@ pub(super) async fn carry_out(cache: &Arc<PageCache>, change: Change) -> Result<
     }
 }
 
-/// Does a step as a session does; what was read, if anything, or a byte for each of which the status is known: zero for a
+/// Does a step as a session does. Returns what was read, if anything, or one byte for each byte with a known status: zero for a
 /// hole.
 pub(super) async fn act(
     cache: &Arc<PageCache>,

@@ -126,7 +126,7 @@ impl Bench {
         }
     }
 
-    /// What of the step there is on this device, in this round.
+    /// The part of the step that exists on this device, in this round.
     fn fitted(&mut self, step: &Step, end: u64) -> Option<(Action, Range<u64>, u8)> {
         let range = step.start..(step.start + step.length).min(end);
         let action = match step.action {
@@ -134,7 +134,7 @@ impl Bench {
                 return None;
             }
             Action::Write { fua, .. } if self.setup.forgets => Action::Write { direct: false, fua },
-            // What is forgotten at once, past the cache, before the cache knows that the sync has failed.
+            // A direct read could see that the store has forgotten data before the cache knows that the sync has failed.
             Action::Read { .. } if self.setup.forgets => Action::Read { direct: false },
             other => other,
         };
@@ -146,7 +146,7 @@ impl Bench {
         self.behave(&round.failures);
         self.arm();
         let size = self.cache.size();
-        // What is shifted moves, and with it what is written there meanwhile: only what lies before is.
+        // A shift moves what lies behind it, with what is written there meanwhile: only steps before it are left.
         let end = match round.change {
             Some((Change::Insert { page, .. } | Change::Collapse { page, .. }, _)) => {
                 size.min(page * PAGE_BYTES)
@@ -207,7 +207,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Whether the request may have failed, and so.
+    /// Whether the request may have failed, and with this error.
     fn check_error(
         &self,
         round: &Round,
@@ -220,7 +220,7 @@ impl Bench {
                 self.setup.quota_pages.is_some() || round.change.is_some()
             }
             (Some(&Errno::EINVAL), _) => round.change.is_some(),
-            // What others made dirty again, and what a failed sync may have undone, is EIO whatever went wrong.
+            // For what others made dirty again, and for what a failed sync may have undone, the error is EIO whatever went wrong.
             (Some(&Errno::EIO), _) => !round.failures.is_empty() || self.injection.is_some(),
             _ => false,
         } || self
@@ -313,14 +313,14 @@ impl Bench {
         }
     }
 
-    /// Flushed and closed: all is durable and clean, and of the quota nothing is lost.
+    /// Flushed and closed: all is durable and clean, and nothing of the quota is lost.
     pub(super) async fn end(self) -> Result<(), String> {
         self.flush().await?;
         self.cache.count_space().await.unwrap();
         self.check_space()?;
         let closed = self.cache.close(ROUND_LIMIT).await;
         match closed {
-            // Of direct writes and zeroes nobody has a copy, and connections, which would have been told, there are none.
+            // There is no copy of direct writes and zeroes, and there are no connections that would have been told.
             Ok(()) | Err(CloseError::Lost(_)) => {}
             Err(error) => return Err(error.to_string()),
         }

@@ -6,7 +6,7 @@ use crate::backend::ZeroMode;
 use crate::frame::PAGE_BYTES;
 use crate::options::CacheMode;
 
-/// Of the device to begin with: half as large again as the cache, and its last page is short.
+/// The size of the device to begin with: half as large again as the cache, with a short last page.
 pub(super) const SIZE: u64 = (3 << 19) + 1234;
 /// It never becomes larger than that by a resize.
 const SIZE_MAX: u64 = 2 << 20;
@@ -22,7 +22,7 @@ pub(super) struct Setup {
     pub(super) mode: CacheMode,
     pub(super) direct_threshold: Option<u64>,
     pub(super) quota_pages: Option<u64>,
-    /// A failed sync loses pages. Then all changes go through the cache: of others nobody has a copy.
+    /// A failed sync loses pages. Then all changes go through the cache: there would be no copy of others.
     pub(super) forgets: bool,
     pub(super) seed: u64,
 }

@@ -15,7 +15,7 @@ struct Effect {
     value: u8,
     /// It was answered with success: the bytes are no longer what they were.
     done: bool,
-    /// With FUA, or as good as.
+    /// With FUA, or in a way that promises the same.
     durable: bool,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    /// Of a round on a device of that size to begin with.
+    /// For a round on a device of that size to begin with.
     pub(super) fn new(size: u64, mode: CacheMode, changes: bool, direct_threshold: u64) -> Self {
         Self {
             size,
@@ -100,7 +100,7 @@ impl Expected {
             Action::Write { fua, .. } => effect(range, tag, done, fua),
             Action::Zero { fua, .. } => effect(range, 0, done, fua),
             Action::Trim { fua } => {
-                // It drops its edges. The device's short last page is none while it is the last.
+                // A trim leaves its edges as they are. The device's short last page is no edge while it is the last.
                 let start = range.start.next_multiple_of(PAGE_BYTES);
                 let whole = range.end - range.end % PAGE_BYTES;
                 if start < whole {
@@ -119,7 +119,7 @@ impl Expected {
         }
     }
 
-    /// Cuts `range` where effects begin and end, and where pages do if two of them overlap.
+    /// Cuts `range` where effects begin and end, and also at the borders of pages if two effects overlap.
     fn pieces(&self, range: Range<u64>) -> Vec<(Range<u64>, Vec<&Effect>)> {
         let ends = self
             .effects
@@ -175,7 +175,7 @@ impl Expected {
         Ok(())
     }
 
-    /// What was called a hole was zeroes before, or was made to be.
+    /// What was reported as a hole was zeroes before, or was made zeroes.
     pub(super) fn check_statuses(&self, before: &[u8]) -> Result<(), String> {
         for (range, known) in &self.statuses {
             for (piece, effects) in self.pieces(range.start..range.start + known.len() as u64) {

@@ -1,9 +1,9 @@
 //! The model with an error at every point of the code, one at a time: every error that the point allows.
 //!
-//! Whatever fails in the middle, nothing aborts, nothing hangs, nothing acknowledged is lost, and nothing is left over.
-//! The points are those that the registry knows, so that a new one is in it by itself. Each must have fired: one that the
-//! model doesn't come by is as good as untested. Races that are lost on purpose have no error; `lost_races` has them.
-//! Points of the server are not linked here; its sessions' tests sweep them.
+//! Whatever fails in the middle, nothing aborts, nothing hangs, nothing acknowledged is lost, and nothing is left over. The
+//! points are those that the registry knows, so that a new one is in it by itself. Each must have fired: a point that the model
+//! doesn't reach is as good as untested. Races that are lost on purpose have no error; `lost_races` has them. Points of the
+//! server are not linked here; its sessions' tests sweep them.
 
 use proptest::strategy::Strategy as _;
 use proptest::test_runner::{TestCaseError, TestError};
@@ -18,12 +18,12 @@ use std::sync::Arc;
 
 /// Cases for each error of a point, and more until it has fired.
 const CASES_MIN: u64 = 2;
-/// One that has not fired after so many never will.
+/// A point that has not fired after this many cases never will.
 const CASES_MAX: u64 = 100;
 /// Rounds of a case: a failure shows in the round in which it happens or in the next.
 const ROUNDS_MAX: usize = 3;
 
-/// It is come by once, before there is a cache.
+/// It is reached once, before there is a cache.
 const AT_OPEN: &str = "cache:pool:map";
 
 /// The error of a point in case number `case`: at random, or once at a certain hit.

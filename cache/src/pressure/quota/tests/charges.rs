@@ -61,7 +61,7 @@ fn a_unit_that_another_has_charged_meanwhile_needs_no_space() {
     }
 }
 
-/// All that is asked for together is there, whoever asks first.
+/// There is enough for all together, whichever thread asks first.
 #[test]
 fn charges_of_the_same_units_never_want_more_than_there_is() {
     const UNITS: u64 = 48;
@@ -78,7 +78,7 @@ fn charges_of_the_same_units_never_want_more_than_there_is() {
                         // From another place each, so that the ranges overlap in part.
                         let first = (step * 8 + thread * 12) % UNITS;
                         let range = first * PAGE..(first + 16).min(UNITS) * PAGE;
-                        // Told at the end: who stops here leaves the others at the barrier.
+                        // Reported at the end: a thread that stopped here would leave the others at the barrier.
                         refused
                             .fetch_add(u64::from(space.charge(&range).is_err()), Ordering::Relaxed);
                     }

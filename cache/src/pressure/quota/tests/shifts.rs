@@ -3,7 +3,7 @@
 use super::*;
 
 impl Bench {
-    /// What holds data is charged, whatever else is; and nothing is counted twice.
+    /// Every unit that holds data is charged, whatever else is charged too, and nothing is counted twice.
     fn check_enough(&self, what: &str) {
         let space = self.cache.quota.as_ref().unwrap();
         assert_eq!(space.charged_units(), self.charged(), "{what}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// A turn, if it is to be had at once.
+/// A turn, if there is one at once.
 fn enter(turns: &Turns, turn: Turn) -> Option<TurnGuard<'_>> {
     match pin!(turns.wait(turn)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(guard) => Some(guard),
@@ -33,7 +33,7 @@ fn one_kind_goes_together_and_keeps_the_others_out() {
     }
 }
 
-/// Those that wait between two locks hold up nobody for ever.
+/// A turn that waits between two locks holds up no other for ever.
 #[tokio::test(start_paused = true)]
 async fn all_kinds_get_in() {
     let turns = Arc::new(Turns::default());

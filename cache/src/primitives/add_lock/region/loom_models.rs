@@ -1,4 +1,4 @@
-//! Every interleaving of small uses of a region's lock: of the word with the queue. Those of three threads take two
+//! Every interleaving of small uses of a region's lock: of the word with the queue. The models of three threads take two
 //! preemptions at most: three would take minutes.
 
 use std::future::poll_fn;
@@ -14,7 +14,7 @@ use crate::primitives::sync::model;
 
 static MEMORY: AtomicUsize = AtomicUsize::new(0);
 
-/// The lock, and who is inside of either of two pages, as the holders count it.
+/// The lock, and the holders that are inside either of two pages, as they count themselves.
 struct Room {
     lock: RegionLock,
     inside: [AtomicI64; 2],
@@ -147,7 +147,7 @@ fn loom_who_comes_next_sees_what_was_done() {
             let written = Arc::clone(&written);
             spawn(&room, move |room| {
                 if room.lock.try_enter_briefly(ArmedPoints::NONE) {
-                    // What the blocker did is whole, and this is to be whole for it.
+                    // What the blocker did is complete, and what this adder does must be complete for the next blocker.
                     assert_ne!(written.load(Ordering::Relaxed), 3, "half of it");
                     written.store(1, Ordering::Relaxed);
                     written.store(2, Ordering::Relaxed);
@@ -186,7 +186,7 @@ fn loom_a_cancelled_blocker_leaves_no_trace() {
     });
 }
 
-/// A try that fails closes the region for a moment: it must open again, and nobody may be lost over it.
+/// A try that fails closes the region for a moment: it must open again, and no waiter may be forgotten.
 #[test]
 fn loom_a_blocker_that_tries_leaves_no_trace() {
     model(2, || {

@@ -1,4 +1,4 @@
-//! Ranges within one region: who overlaps waits, in the order of arrival, and nobody else.
+//! Ranges within one region: those that overlap wait, in the order of arrival, and no others wait.
 
 use std::sync::atomic::AtomicBool;
 use std::task::Wake;
@@ -89,7 +89,7 @@ fn opponents_are_served_in_the_order_of_arrival() {
     assert_idle(&lock);
 }
 
-/// Nobody knows the range of a brief add: a blocker of the region waits for it. But not for those that come later.
+/// The range of a brief add is not known, so a blocker of the region waits for it, but not for brief adds that come later.
 #[test]
 fn a_blocker_waits_for_brief_adds_that_were_in_before_it() {
     let lock = new_lock();
@@ -135,7 +135,7 @@ fn a_blocker_that_gives_up_opens_the_region_again() {
     assert_idle(&lock);
 }
 
-/// A guard that was had and given back by a blocker beside another one leaves the region closed for brief adds.
+/// A blocker that gives back its guard while another blocker is there leaves the region closed for brief adds.
 #[test]
 fn the_region_stays_closed_while_any_blocker_is_there() {
     let lock = new_lock();
@@ -148,7 +148,7 @@ fn the_region_stays_closed_while_any_blocker_is_there() {
     assert_idle(&lock);
 }
 
-/// More than a region's queue has slots for.
+/// More waiters than a region's queue has slots for.
 #[test]
 fn a_crowd_keeps_the_order_too() {
     let lock = new_lock();
@@ -272,7 +272,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Whoever has nobody before it is woken and goes on, all others wait, and who leaves, in or waiting, leaves no trace.
+    /// A party with no opponent before it is woken and goes on, and all others wait. A party that leaves, as a holder or a
+    /// waiter, leaves no trace.
     #[test]
     fn as_the_definition_says(steps in steps()) {
         let lock = new_lock();
@@ -303,7 +304,7 @@ proptest! {
                 Step::Leave(index) if !parties.is_empty() => drop(parties.remove(index.index(parties.len()))),
                 Step::Leave(_) => {}
             }
-            // One may let the next one go on only when it leaves, but a look twice must not change anything.
+            // A party may let the next one go on only when it leaves. A second look must not change anything.
             for _ in 0..2 {
                 parties.iter_mut().for_each(Party::poll);
             }

@@ -1,5 +1,4 @@
-//! Growth together with reclaim: a root that one thread has walked from is emptied and taken out below a newer one by
-//! another.
+//! Growth together with reclaim: one thread has walked from a root, and another empties it and takes it out below a newer one.
 
 use std::sync::atomic::AtomicUsize;
 use std::thread;
@@ -10,7 +9,7 @@ use super::super::node::FANOUT_BITS;
 use super::super::*;
 use super::{LEAF, Slot};
 
-/// Without the care that is tested here, a few thousand were enough on two processors.
+/// Without the care that is tested here, a few thousand rounds failed on two processors.
 const ROUNDS: usize = 20_000;
 /// Arrays that exist at once.
 const BATCH: usize = 500;

@@ -56,8 +56,7 @@ fn occurrences(events: &[Event]) -> Vec<Option<u64>> {
     events.iter().map(occurrence).collect()
 }
 
-/// In the run, most requests pass uncounted, and those that are counted are so because of rules that the replay, in which
-/// they are not in force, knows nothing of.
+/// In the run, most requests pass uncounted. The others are counted because of rules that are not in force in the replay.
 #[test]
 fn a_replay_counts_as_the_run_did() {
     for rules in [

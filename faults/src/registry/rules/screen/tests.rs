@@ -81,7 +81,7 @@ fn what_nothing_covers_takes_no_lock() {
             .into_iter()
             .all(|(kind, offset)| screen.decide(kind, offset, 4096, false).is_none())
     };
-    // Once under each version a command's first pass is noted.
+    // The first pass of each command is noted once under each version.
     assert!(passes());
     let (done, decided) = mpsc::channel();
     let held = lock(&faults.shared.rules.request.inner);
@@ -187,7 +187,7 @@ fn a_rule_that_comes_while_the_first_request_passes_decides_about_it() {
     assert_eq!(last_occurrence(&faults), Some(2), "and it is counted");
 }
 
-/// The second of its command may slip by; but then the rule is late, and says so.
+/// The second request of its command may pass uncounted, but then the rule is late, and says so.
 #[test]
 fn a_rule_that_comes_while_another_request_passes_is_late() {
     let faults = with(&["write error=EIO".to_owned()]);
@@ -199,7 +199,7 @@ fn a_rule_that_comes_while_another_request_passes_is_late() {
     assert_eq!(last_occurrence(&faults), None);
 }
 
-/// As above, for those who ask without a screen.
+/// As above, for callers that ask without a screen.
 #[test]
 fn the_word_in_front_of_the_rules_lets_no_first_request_slip_by() {
     let faults = with(&["write error=EIO".to_owned()]);

@@ -29,7 +29,7 @@ fn fires(screen: &mut Screen, kind: RequestKind) -> bool {
     screen.decide(kind, 4096, 512, false).is_some()
 }
 
-/// Lets so many reads of one kind pass, which are counted and no more.
+/// Lets this many reads of one kind pass, which are only counted.
 fn pass(screen: &mut Screen, count: usize) {
     for _ in 0..count {
         assert!(!fires(screen, Read));
@@ -168,7 +168,7 @@ fn a_new_beginning_forgets_what_was_noted() {
     faults.add_rule("read conn=1 error=EIO").expect("added");
     assert!(fires(&mut own, Read));
     assert_eq!(last_occurrence(&faults), Some(1));
-    // The other one has seen nothing of that yet: its next is from before, and goes nowhere with the rest.
+    // The other connection has not seen that yet: its next note belongs to what was before, and is forgotten with the rest.
     assert!(other.decide_as_seen(Read, 4096, 512, false).is_none());
     pass(&mut other, 1);
     drop(other);
@@ -198,7 +198,7 @@ fn a_request_without_fua_is_noted_where_a_rule_wants_it() {
     assert_eq!(last_occurrence(&faults), Some(2));
 }
 
-/// Whether so many reads on another connection than the rules' pass while the mutex is held.
+/// Whether this many reads on another connection than the rules' pass while the mutex is held.
 fn pass_without_the_lock(faults: &Faults, mut screen: Screen, count: usize) -> bool {
     let (done, passed) = mpsc::channel();
     let held = lock(&faults.shared.rules.request.inner);
@@ -279,7 +279,7 @@ fn what_would_be_the_first_note_is_decided_about_anew_after_a_change() {
     assert_eq!(last_occurrence(&faults), Some(2));
 }
 
-/// A replay is a new beginning, for those too who note in a tally of before.
+/// A replay is a new beginning, also for callers that note in an older tally.
 #[test]
 fn a_replay_counts_nothing_that_was_noted_before() {
     let faults = with(&["read conn=1 error=EIO"]);
