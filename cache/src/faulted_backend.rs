@@ -1,14 +1,15 @@
 //! The cache's own handle to its store, with the fault points of the calls.
 //!
-//! Every call of the cache to its store passes here, so the points of these calls (`backend:write` and the like) are here, once,
-//! whatever the store is and whatever layers are over it. The handle is no [`Backend`]: it also takes the [`FaultContext`], which
-//! says why the call is made. Stores and filters aren't told that.
+//! Every call of the cache to its store passes here, so the points of these calls (`backend:write` and the like) are
+//! here, once, whatever the store is and whatever layers are over it. The handle is no [`Backend`]: it also takes the
+//! [`FaultContext`], which says why the call is made. Stores and filters aren't told that.
 //!
 //! A call passes its points before it reaches the store. With nothing armed each point costs one relaxed load.
 //!
 //! # Names
-//! Classes and function names are what scripts say: a point keeps its class when the code moves, and the functions are called
-//! [`FaultedBackend`]`::read`, `write`, `zero`, `trim`, `flush` and `status`, after the requests that rules name.
+//! Classes and function names are what scripts say: a point keeps its class when the code moves, and the functions are
+//! called [`FaultedBackend`]`::read`, `write`, `zero`, `trim`, `flush` and `status`, after the requests that rules
+//! name.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use weir_faults::{Errno, FaultContext, error_injectable, pause_point};
 use crate::backend::{Backend, BackendExtent, Capabilities, Geometry, ZeroMode};
 use crate::frame::{FrameBuf, FrameRefs};
 
-/// The store as the cache calls it: each call has its purpose with it, and passes the points that can make it fail or wait.
+/// The store as the cache calls it: each call has its purpose with it, and passes the points that can make it fail or
+/// wait.
 #[derive(Debug)]
 pub struct FaultedBackend {
     store: Arc<dyn Backend>,

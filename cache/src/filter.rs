@@ -1,21 +1,22 @@
 //! A layer over a store.
 //!
-//! A [`Filter`] stands between the cache and a store, or another filter. It overrides what it is about. Everything else it
-//! hands on to what is below it ([`Filter::next`]). What is above it sees one more [`Backend`]: one implementation at the end
-//! of this file makes a backend of every filter.
+//! A [`Filter`] stands between the cache and a store, or another filter. It overrides what it is about. Everything else
+//! it hands on to what is below it ([`Filter::next`]). What is above it sees one more [`Backend`]: one implementation
+//! at the end of this file makes a backend of every filter.
 //!
 //! # What a filter must think of
-//! - [`Filter::cover`] has no default. It says that a client is about to be told that its data is durable. A layer that holds
-//!   something back has to hear of that, or it breaks the promise. A filter that holds nothing back says
+//! - [`Filter::cover`] has no default. It says that a client is about to be told that its data is durable. A layer that
+//!   holds something back has to hear of that, or it breaks the promise. A filter that holds nothing back says
 //!   `self.next().cover(range)`, and says it on purpose.
-//! - [`Filter::capabilities`] are those of the whole stack from here down. A filter that can't hand a call on faithfully takes
-//!   the ability away.
-//! - A filter that changes what a `write` stores thinks of `write_zeroes`, `discard`, `extents`, `resize`, `insert_range` and
-//!   `collapse_range` too.
-//! - The contract of [`backend`](crate::backend) holds above and below it: what may be dropped half-way, and what may not.
+//! - [`Filter::capabilities`] are those of the whole stack from here down. A filter that can't hand a call on
+//!   faithfully takes the ability away.
+//! - A filter that changes what a `write` stores thinks of `write_zeroes`, `discard`, `extents`, `resize`,
+//!   `insert_range` and `collapse_range` too.
+//! - The contract of [`backend`](crate::backend) holds above and below it: what may be dropped half-way, and what may
+//!   not.
 //!
-//! A test puts a [`Spy`](crate::spy::Spy) under each filter and sees every method arrive there, so a method that is added to
-//! [`Backend`] and forgotten here is found.
+//! A test puts a [`Spy`](crate::spy::Spy) under each filter and sees every method arrive there, so a method that is
+//! added to [`Backend`] and forgotten here is found.
 //!
 //! # What it costs
 //! A call that is handed on is one more virtual call, and no allocation: the future is that of the layer below.

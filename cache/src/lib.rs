@@ -1,18 +1,21 @@
 //! A coherent write-back page cache for block devices.
 //!
 //! # What
-//! [`PageCache`] stands between the server of a block device and the [`Backend`] that stores it. Reads that hit take no lock;
-//! writes are acknowledged from memory and written back later; FLUSH and FUA are kept to the letter; and everything that changes
-//! data behind the cache (trim, write-zeroes, resize) shoots pages down and keeps them removed while it works.
+//! [`PageCache`] stands between the server of a block device and the [`Backend`] that stores it. Reads that hit take no
+//! lock; writes are acknowledged from memory and written back later; FLUSH and FUA are kept to the letter; and
+//! everything that changes data behind the cache (trim, write-zeroes, resize) shoots pages down and keeps them removed
+//! while it works.
 //!
 //! # How it hangs together
 //! - [`page_cache`]: the cache as a whole, and the table of what waits for what.
-//! - [`requests`]: what clients ask for. [`durability`]: flush, writeback, power. [`pressure`]: memory, throttle, quotas, readahead.
+//! - [`requests`]: what clients ask for. [`durability`]: flush, writeback, power. [`pressure`]: memory, throttle,
+//!   quotas, readahead.
 //! - [`pages`]: what a slot's bits mean and what changes them. [`frame`]: the memory of the pages.
 //! - [`primitives`]: locks and the sparse array, which know nothing of the rest.
-//! - [`backend`]: what a store is, with the contract; [`filter`]: a layer over a store; [`faulted_backend`]: the cache's handle
-//!   to its store.
-//! - [`transfer`]: transfers that are completed even if their request goes away. [`pace`]: turns for others during long work.
+//! - [`backend`]: what a store is, with the contract; [`filter`]: a layer over a store; [`faulted_backend`]: the
+//!   cache's handle to its store.
+//! - [`transfer`]: transfers that are completed even if their request goes away. [`pace`]: turns for others during long
+//!   work.
 
 pub mod primitives;
 

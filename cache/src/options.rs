@@ -52,14 +52,14 @@ pub const MIN_CACHE_BYTES: u64 = 1 << 20;
 /// What [`CacheOptions::default`] takes.
 pub const DEFAULT_CACHE_BYTES: u64 = 256 << 20;
 
-/// The most that one read, write or payload call takes, in bytes. Larger requests go in slices. A slice is large enough that its
-/// fixed costs vanish, and small enough that a few slices fit everywhere.
+/// The most that one read, write or payload call takes, in bytes. Larger requests go in slices. A slice is large enough
+/// that its fixed costs vanish, and small enough that a few slices fit everywhere.
 pub const SLICE_BYTES: usize = 1 << 20;
 
 /// The most pages in one backend write: as long as a slice.
 pub(crate) const RUN_PAGES: u64 = (SLICE_BYTES / PAGE_SIZE) as u64;
-/// Backend writes in flight at a time, per cache: twice what keeps a disk's queue busy, as disks that complete a batch at once
-/// stand still until the next comes.
+/// Backend writes in flight at a time, per cache: twice what keeps a disk's queue busy, as disks that complete a batch
+/// at once stand still until the next comes.
 pub const WRITEBACK_RUNS: usize = 64;
 /// Searches for holes that the store is asked for at a time, for clients: each keeps a thread and a processor busy.
 pub(crate) const SEARCHES: usize = 2;
@@ -74,19 +74,19 @@ pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// Pauses between background attempts after a failed writeback: the first, doubled up to the last.
 pub(crate) const RETRY_FIRST: Duration = Duration::from_millis(100);
 pub(crate) const RETRY_LAST: Duration = Duration::from_secs(5);
-/// How long a run that keeps failing is written anew in smaller and smaller parts: a disk's own attempts at a bad sector take
-/// seconds, and a request that waits for the run waits for all of this.
+/// How long a run that keeps failing is written anew in smaller and smaller parts: a disk's own attempts at a bad
+/// sector take seconds, and a request that waits for the run waits for all of this.
 pub(crate) const HALVING_TIME_MAX: Duration = Duration::from_secs(1);
 /// A blocker whose range spans more regions than this takes the whole-device gate instead of region after region.
 pub(crate) const WHOLE_REGIONS: usize = 8;
-/// The first slice of such a blocker, under one hold of the gate. Punching this much data out of ext4 took 0.1 s on the disk that
-/// was measured, and other requests can wait as long; 4 GiB, the most that a request asks for, took 3 s.
+/// The first slice of such a blocker, under one hold of the gate. Punching this much data out of ext4 took 0.1 s on the
+/// disk that was measured, and other requests can wait as long; 4 GiB, the most that a request asks for, took 3 s.
 pub(crate) const WHOLE_SLICE_BYTES: u64 = WHOLE_REGIONS as u64 * REGION_BYTES;
-/// The time that a slice should take. A slice that takes an n-th of it makes the next one n times larger: holes cost next to
-/// nothing, so a device of any size is done in a few slices. After a slower slice the sizes begin anew.
+/// The time that a slice should take. A slice that takes an n-th of it makes the next one n times larger: holes cost
+/// next to nothing, so a device of any size is done in a few slices. After a slower slice the sizes begin anew.
 pub(crate) const WHOLE_SLICE_QUICK: Duration = Duration::from_millis(5);
-/// The most times that a slice may be larger than the one before. The slice that meets the first data behind a hole must not be
-/// all of the device.
+/// The most times that a slice may be larger than the one before. The slice that meets the first data behind a hole
+/// must not be all of the device.
 pub(crate) const WHOLE_SLICE_GROWTH: u64 = 8;
 
 /// Thresholds in frames, computed once.

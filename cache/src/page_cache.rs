@@ -1,37 +1,40 @@
 //! The page cache of one export: the state that everything else in this crate works on.
 //!
 //! # Shape
-//! [`PageCache`] owns the [`PageTable`] (what is known of each page), the frames ([`FramePool`], the memory of the pages), the
-//! [`AddLock`] that keeps fills and blockers apart, and the bookkeeping of what is on its way to or from the backend. The
-//! backend is the store behind the cache. The operations live in modules of their own: [`read`](crate::requests::read),
-//! [`write`](crate::requests::write), [`discard`](crate::requests::discard), [`direct`](crate::requests::direct), [`resize`](crate::requests::resize),
-//! [`flush`](crate::durability::flush), [`writeback`](crate::durability::writeback), [`readahead`](crate::pressure::readahead), [`memory`](crate::pressure::memory).
+//! [`PageCache`] owns the [`PageTable`] (what is known of each page), the frames ([`FramePool`], the memory of the
+//! pages), the [`AddLock`] that keeps fills and blockers apart, and the bookkeeping of what is on its way to or from
+//! the backend. The backend is the store behind the cache. The operations live in modules of their own:
+//! [`read`](crate::requests::read), [`write`](crate::requests::write), [`discard`](crate::requests::discard),
+//! [`direct`](crate::requests::direct), [`resize`](crate::requests::resize), [`flush`](crate::durability::flush),
+//! [`writeback`](crate::durability::writeback), [`readahead`](crate::pressure::readahead),
+//! [`memory`](crate::pressure::memory).
 //!
 //! # Words
 //! - A *fill* reads pages from the backend into the cache. A *run* writes neighbouring dirty pages back to it.
-//! - A *change* alters the backend past the cache, and no page keeps what it did: a trim, zeroes, or a direct write, which is a
-//!   large write that bypasses the cache.
-//! - An *adder* puts data into the cache: a fill or a write. A *blocker* keeps adders out of its range while it alters what is
-//!   below: a change, for one. Each holds a *guard* of the [`AddLock`] meanwhile. A *small* write holds its guard without an
-//!   await.
+//! - A *change* alters the backend past the cache, and no page keeps what it did: a trim, zeroes, or a direct write,
+//!   which is a large write that bypasses the cache.
+//! - An *adder* puts data into the cache: a fill or a write. A *blocker* keeps adders out of its range while it alters
+//!   what is below: a change, for one. Each holds a *guard* of the [`AddLock`] meanwhile. A *small* write holds its
+//!   guard without an await.
 //! - The *payload* of a write is its data. It is received into private frames, which no page has yet.
-//! - Whoever *carries* a transfer polls it beside its own waiting. If the carrier is dropped, a task goes on with the transfer
-//!   (see [`transfer`](crate::transfer)).
+//! - Whoever *carries* a transfer polls it beside its own waiting. If the carrier is dropped, a task goes on with the
+//!   transfer (see [`transfer`](crate::transfer)).
 //!
 //! # Order of requests
-//! **Nothing of an older request takes effect after a younger one of the same bytes was acknowledged, once the older one's
-//! client has gone.** A client that loses its connection can't know what became of its requests. It makes them anew over
-//! another connection and relies on what it is told there. Two requests that a client has under way together may end in either
-//! order, as on any disk. Three rules keep that promise:
+//! **Nothing of an older request takes effect after a younger one of the same bytes was acknowledged, once the older
+//! one's client has gone.** A client that loses its connection can't know what became of its requests. It makes them
+//! anew over another connection and relies on what it is told there. Two requests that a client has under way together
+//! may end in either order, as on any disk. Three rules keep that promise:
 //!
-//! - What the backend was asked to alter runs on, so younger requests wait for it. A page in flight is not submitted again
-//!   before its transfer has completed. Changes of the same pages are served in the order of their arrival (see
+//! - What the backend was asked to alter runs on, so younger requests wait for it. A page in flight is not submitted
+//!   again before its transfer has completed. Changes of the same pages are served in the order of their arrival (see
 //!   [`range_lock`](crate::primitives::range_lock)). An adder waits for the blockers of its pages.
-//! - What has not begun ends with its future. A request that waits for anything (its turn, memory, the throttle, a guard, a
-//!   fill of another request) has altered nothing yet, and dropping it is the end of it. Only parts that are with the backend
-//!   go on in tasks.
-//! - When a client has gone, its session first drops the futures of all its requests. Only then may any other of them go on,
-//!   and it takes no more requests from its buffer. That includes requests that a fault rule or a frozen device keeps waiting.
+//! - What has not begun ends with its future. A request that waits for anything (its turn, memory, the throttle, a
+//!   guard, a fill of another request) has altered nothing yet, and dropping it is the end of it. Only parts that are
+//!   with the backend go on in tasks.
+//! - When a client has gone, its session first drops the futures of all its requests. Only then may any other of them
+//!   go on, and it takes no more requests from its buffer. That includes requests that a fault rule or a frozen device
+//!   keeps waiting.
 //!
 //! # What waits for what
 //! Every wait of the cache, what is held meanwhile, and what ends it:
@@ -56,10 +59,11 @@
 //! | a BLOCK_STATUS for its turn to search the backend | nothing | others that have their turn. They wait for the backend only |
 //! | anything for the lock bit of a page's slot | nothing, or a guard | a few instructions elsewhere; never held across an await |
 //!
-//! There is no cycle, because the waits have an order: a payload's share of memory, frames, a place, a guard, a turn, a run's
-//! permit, and at last the backend, which waits for nothing of the cache. Whatever waits for one of these holds only what
-//! stands before it. Those that wait for one place or one guard have it in the order of asking, and frames go to the head of a
-//! queue. This rests on the rule of [`transfer`](crate::transfer): whoever carries a transfer polls it until it is done, or drops it.
+//! There is no cycle, because the waits have an order: a payload's share of memory, frames, a place, a guard, a turn, a
+//! run's permit, and at last the backend, which waits for nothing of the cache. Whatever waits for one of these holds
+//! only what stands before it. Those that wait for one place or one guard have it in the order of asking, and frames go
+//! to the head of a queue. This rests on the rule of [`transfer`](crate::transfer): whoever carries a transfer polls it
+//! until it is done, or drops it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -92,8 +96,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A coherent write-back cache in front of one [`Backend`].
 ///
-/// Used as an `Arc`. Offsets and lengths are bytes; callers check requests against [`PageCache::size`] first, and the cache
-/// checks again where a resize may have come between.
+/// Used as an `Arc`. Offsets and lengths are bytes; callers check requests against [`PageCache::size`] first, and the
+/// cache checks again where a resize may have come between.
 #[derive(Debug)]
 pub struct PageCache {
     pub(crate) table: PageTable,
@@ -267,13 +271,14 @@ impl PageCache {
         &self.backend
     }
 
-    /// What was acknowledged and is lost: each connection keeps a cursor from its start on, and its next FLUSH or FUA after a loss
-    /// fails once, whatever [`PageCache::flush`] said.
+    /// What was acknowledged and is lost: each connection keeps a cursor from its start on, and its next FLUSH or FUA
+    /// after a loss fails once, whatever [`PageCache::flush`] said.
     pub fn lost_data(&self) -> &ErrorSeq {
         &self.lost
     }
 
-    /// Hands over to the backend what was asked for and is kept back to be handed over with more: see [`Backend::submit`].
+    /// Hands over to the backend what was asked for and is kept back to be handed over with more: see
+    /// [`Backend::submit`].
     pub fn submit_gathered(&self) {
         self.backend.submit();
     }
@@ -286,8 +291,8 @@ impl PageCache {
     /// How many bytes of a request that starts at `offset` and has `length` left are one slice.
     pub fn slice_at(&self, offset: u64, length: u64) -> usize {
         let slice = u64::from(self.limits.slice_pages) * PAGE_BYTES;
-        // Slices end at multiples of the slice, so that an unaligned request is cut at page borders from the second on and
-        // no slice crosses a region.
+        // Slices end at multiples of the slice, so that an unaligned request is cut at page borders from the second on
+        // and no slice crosses a region.
         let room = slice - offset % slice;
         usize::try_from(room.min(length)).expect("at most a slice")
     }
@@ -345,8 +350,8 @@ impl PageCache {
     /// Writes everything back, syncs, stops the background task and closes the backend.
     ///
     /// # Errors
-    /// What is not durable, when the flush fails or takes longer than `deadline`; the backend is left open then. What was lost
-    /// before, if nobody else can be told any more.
+    /// What is not durable, when the flush fails or takes longer than `deadline`; the backend is left open then. What
+    /// was lost before, if nobody else can be told any more.
     pub async fn close(self: &Arc<Self>, deadline: Duration) -> Result<(), CloseError> {
         self.closing.cancel();
         let context = self.background.within(RequestKinds::CLOSE);

@@ -1,7 +1,7 @@
 //! What the cache is built of, and what doesn't know the cache: locks, the sparse array, the record of errors.
 //!
-//! Each is a data structure of its own that is usable and tested alone. Under loom only this folder is built, and its models look at every
-//! interleaving; [`sync`] is what loom replaces. Nothing here names a page, a request or a store.
+//! Each is a data structure of its own that is usable and tested alone. Under loom only this folder is built, and its
+//! models look at every interleaving; [`sync`] is what loom replaces. Nothing here names a page, a request or a store.
 //!
 //! | module | what |
 //! | --- | --- |

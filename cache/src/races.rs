@@ -1,8 +1,8 @@
 //! The races that must be impossible, each driven by paused fault points, and what must hold afterwards.
 //!
-//! A test is named after its row of the design's list, `race_NN_...`. It stops one party at the worst moment, lets the other do
-//! what it can, lets the first go on, and checks the result. [`idle`] is how a test knows that the other party can't go on: with
-//! paused tokio time a sleep ends only when no task can run.
+//! A test is named after its row of the design's list, `race_NN_...`. It stops one party at the worst moment, lets the
+//! other do what it can, lets the first go on, and checks the result. [`idle`] is how a test knows that the other party
+//! can't go on: with paused tokio time a sleep ends only when no task can run.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -289,9 +289,9 @@ const ANSWERED_BELOW: [&str; 7] = [
     "close",
 ];
 
-/// Puts a spy under the layer that `layer` makes. Checks that every method arrives there with what was asked, and that each
-/// ability and the store's errors come up. A layer may ask for more, and later: what it was asked must have arrived by the time
-/// that all is covered and closed.
+/// Puts a spy under the layer that `layer` makes. Checks that every method arrives there with what was asked, and that
+/// each ability and the store's errors come up. A layer may ask for more, and later: what it was asked must have
+/// arrived by the time that all is covered and closed.
 ///
 /// # Panics
 /// If something stops at the layer: the message says what.

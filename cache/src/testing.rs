@@ -24,10 +24,11 @@ pub(crate) struct Behaviour {
     pub(crate) failures_per_mille: BTreeMap<&'static str, u64>,
     /// Writes that touch these bytes fail.
     pub(crate) bad: Range<u64>,
-    /// A read takes the first half of each page, waits for this long, and takes the second half: no store promises more while a
-    /// page is written.
+    /// A read takes the first half of each page, waits for this long, and takes the second half: no store promises more
+    /// while a page is written.
     pub(crate) halves_apart: Option<Duration>,
-    /// A sync that fails loses some of the pages that it was to cover, and later syncs succeed without these pages, as on Linux.
+    /// A sync that fails loses some of the pages that it was to cover, and later syncs succeed without these pages, as
+    /// on Linux.
     pub(crate) forgets: bool,
 }
 

@@ -1,14 +1,15 @@
 //! Work that is completed even if its request goes away.
 //!
-//! A transfer owns the guard and the frames of its pages, so it must never be dropped half-way: the kernel would go on writing to
-//! memory that has another owner by then, and the pages would stay `FILLING` for ever. A task for each transfer would prevent
-//! this, but it would cost each miss an allocation, a turn in the scheduler and often the wake-up of another core. Instead the
-//! reader carries the transfer: it polls the transfer together with its own waiting. If the reader is dropped (the client is
-//! gone), a task takes over what is not done. A FLUSH carries the runs that it writes back, and the background task carries its
-//! own runs. Runs that complete together are settled together, in one poll.
+//! A transfer owns the guard and the frames of its pages, so it must never be dropped half-way: the kernel would go on
+//! writing to memory that has another owner by then, and the pages would stay `FILLING` for ever. A task for each
+//! transfer would prevent this, but it would cost each miss an allocation, a turn in the scheduler and often the
+//! wake-up of another core. Instead the reader carries the transfer: it polls the transfer together with its own
+//! waiting. If the reader is dropped (the client is gone), a task takes over what is not done. A FLUSH carries the runs
+//! that it writes back, and the background task carries its own runs. Runs that complete together are settled together,
+//! in one poll.
 //!
-//! The carrier of work must poll it until it is done, or drop it. It must never keep work without polling it, because others may
-//! wait for that work.
+//! The carrier of work must poll it until it is done, or drop it. It must never keep work without polling it, because
+//! others may wait for that work.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -71,7 +72,8 @@ impl<T: Send> Drop for Transfer<T> {
 /// Works of one slice; mostly one.
 pub(crate) type Works = SmallVec<[Transfer; 1]>;
 
-/// Does all of `works`, side by side: each is polled once before any is waited for. Cancel safe: what is not done is detached.
+/// Does all of `works`, side by side: each is polled once before any is waited for. Cancel safe: what is not done is
+/// detached.
 pub(crate) async fn carry(mut works: Works) {
     poll_fn(|task| {
         works.retain(|work| Pin::new(work).poll(task).is_pending());

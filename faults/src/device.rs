@@ -1,8 +1,8 @@
 //! The state of one export as a device: what a real disk may do to its users, on command.
 //!
-//! With nothing set, a look costs one relaxed load. Before the server takes a request further, it awaits [`Device::thawed`],
-//! holding nothing, and asks [`Device::check`]. It tells [`Device::rewritten`] what was stored. What is set while a request is
-//! past its check applies to the next one.
+//! With nothing set, a look costs one relaxed load. Before the server takes a request further, it awaits
+//! [`Device::thawed`], holding nothing, and asks [`Device::check`]. It tells [`Device::rewritten`] what was stored.
+//! What is set while a request is past its check applies to the next one.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,8 @@ use range_set::RangeSet;
 /// What a disk remaps and loses at once, in bytes.
 pub const SECTOR: u64 = 512;
 
-/// The most separate ranges of bad sectors on one device: they take some megabytes, and a disk with more would be thrown away.
+/// The most separate ranges of bad sectors on one device: they take some megabytes, and a disk with more would be
+/// thrown away.
 pub const BAD_RANGES_MAX: usize = 65_536;
 
 /// The words that `weir device` takes.
@@ -150,7 +151,8 @@ impl Device {
     /// Whether the device takes this request now. `offset` and `length` are in bytes.
     ///
     /// # Errors
-    /// `EIO` if it is offline, or for a read that touches a bad sector; `EPERM` for what would change a read-only device.
+    /// `EIO` if it is offline, or for a read that touches a bad sector; `EPERM` for what would change a read-only
+    /// device.
     #[inline]
     pub fn check(&self, kind: RequestKind, offset: u64, length: u64) -> Result<(), Errno> {
         if !self.shared.armed.load(Ordering::Relaxed) {
@@ -264,8 +266,8 @@ impl Device {
 }
 
 impl State {
-    /// Makes these bytes good. In the middle of a bad range this leaves two ranges. If that is one too many, the left one becomes
-    /// good, too.
+    /// Makes these bytes good. In the middle of a bad range this leaves two ranges. If that is one too many, the left
+    /// one becomes good, too.
     fn heal(&mut self, range: Range<u64>) {
         let start = range.start;
         self.bad.remove(range);

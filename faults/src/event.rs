@@ -1,7 +1,7 @@
 //! What happened: every firing of rules and points and every power cut, in a bounded ring, with followers.
 //!
-//! A follower keeps the number of the last event that it has seen and fetches what came after. A follower that is too slow finds
-//! a gap in the numbers, and holds nothing up.
+//! A follower keeps the number of the last event that it has seen and fetches what came after. A follower that is too
+//! slow finds a gap in the numbers, and holds nothing up.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -72,8 +72,8 @@ pub struct RuleFiring {
     /// How long it is, in bytes.
     pub length: u64,
     /// Which of the requests with the same export, command, offset and length it was since something was in force where
-    /// nothing had been, from 1. Absent if that isn't known: the rule came in force when others were already and requests
-    /// like this one had passed uncounted, or there were too many different ones to count.
+    /// nothing had been, from 1. Absent if that isn't known: the rule came in force when others were already and
+    /// requests like this one had passed uncounted, or there were too many different ones to count.
     pub occurrence: Option<u64>,
     /// What was decided.
     #[serde(with = "as_words")]
@@ -185,7 +185,8 @@ impl EventLog {
         self.newest.send_replace(number);
     }
 
-    /// The kept events that are newer than the event of that number, at most `most`. A caller that fires a rule waits for this.
+    /// The kept events that are newer than the event of that number, at most `most`. A caller that fires a rule waits
+    /// for this.
     pub(crate) fn since(&self, number: u64, most: usize) -> Vec<Event> {
         let kept = lock(&self.kept);
         let first = kept.partition_point(|event| event.number <= number);

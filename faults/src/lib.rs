@@ -2,8 +2,8 @@
 //!
 //! A server has one [`Faults`], the registry. It hands a [`FaultContext`] to the code that works for a request, asks a
 //! [`Screen`] per connection about each request and [`Faults::decide_backend`] about each I/O of its own, and keeps a
-//! [`Device`] per export. With nothing armed, each of these costs one relaxed load. If what is armed is about something else,
-//! they cost little more.
+//! [`Device`] per export. With nothing armed, each of these costs one relaxed load. If what is armed is about something
+//! else, they cost little more.
 //!
 //! | layer | what | language |
 //! | --- | --- | --- |

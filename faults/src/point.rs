@@ -1,12 +1,12 @@
 //! Points in code where something may be made to go wrong.
 //!
-//! Each call site owns one static [`FaultPoint`], put into a slice by the linker, so that every point can be listed before
-//! it was ever hit. The static is identity only. Counters and what is armed belong to a registry ([`crate::Faults`]), one
-//! per server instance. The request's [`FaultContext`] brings the registry to the point, so two servers in one process share
-//! no faults.
+//! Each call site owns one static [`FaultPoint`], put into a slice by the linker, so that every point can be listed
+//! before it was ever hit. The static is identity only. Counters and what is armed belong to a registry
+//! ([`crate::Faults`]), one per server instance. The request's [`FaultContext`] brings the registry to the point, so
+//! two servers in one process share no faults.
 //!
-//! A disarmed point costs one relaxed load and a branch never taken; all else is out of line. Nothing looks at the slice
-//! before a point is armed or listed.
+//! A disarmed point costs one relaxed load and a branch never taken; all else is out of line. Nothing looks at the
+//! slice before a point is armed or listed.
 //!
 //! | macro | returns | may |
 //! | --- | --- | --- |
@@ -121,8 +121,8 @@ impl FaultPoint {
     }
 }
 
-/// The last part of a path, and the type before it. The compiler names a method `module::Type::name`, or
-/// `module::<impl other::Type>::name`, or `<module::Type as other::Trait>::name`.
+/// The last part of a path, and the type before it. The compiler names a method `module::Type::name`, or `module::<impl
+/// other::Type>::name`, or `<module::Type as other::Trait>::name`.
 fn qualified(path: &str) -> String {
     let (owner, name) = match path.rsplit_once(">::") {
         Some((owner, name)) if !name.contains("::") => {
@@ -229,7 +229,8 @@ macro_rules! fault_point {
 /// May fail, delay or pause here, without blocking a thread: `pause_point!(ctx, "class", [EIO, ENOSPC]).await?`.
 /// Without a list, the error allowed is `EIO`.
 ///
-/// `ctx` and the class are as for [`fault_point!`](crate::fault_point). Cancel safe: a dropped future is no longer paused.
+/// `ctx` and the class are as for [`fault_point!`](crate::fault_point). Cancel safe: a dropped future is no longer
+/// paused.
 #[macro_export]
 macro_rules! pause_point {
     ($ctx:expr, $class:literal $(,)?) => {
@@ -243,9 +244,9 @@ macro_rules! pause_point {
 
 /// Whether to pretend that an optimistic path lost its race: `if race_fault!(ctx) || !try_it() { retry }`.
 ///
-/// `ctx` is a [`FaultContext`] or [`ArmedPoints`], or a reference to one. A loop that would ask again after each loss must
-/// end even if the point fires at every hit (`enable`): let it lose once per call, by going on with [`ArmedPoints::NONE`],
-/// or under [`FaultContext::retry`].
+/// `ctx` is a [`FaultContext`] or [`ArmedPoints`], or a reference to one. A loop that would ask again after each loss
+/// must end even if the point fires at every hit (`enable`): let it lose once per call, by going on with
+/// [`ArmedPoints::NONE`], or under [`FaultContext::retry`].
 ///
 /// Its class is the crate's folder and `race`: `cache:race` in package `weir-cache`.
 #[macro_export]

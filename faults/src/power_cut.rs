@@ -4,24 +4,25 @@
 //!
 //! # Use
 //! - A write, trim or zero goes to [`PowerCut::record`] and not to the backend.
-//! - A read takes [`PowerCut::overlay`] *first*, then reads the backend, then copies the overlay over it. In that order a
-//!   sync that applies and drops pieces in between does no harm.
-//! - For a FLUSH or FUA, [`PowerCut::begin_sync`] notes what it covers. [`PowerCut::complete_sync`] makes that durable by
-//!   promise, on the range that it is about, and returns what the backend lacks. The decorator applies it, syncs the backend,
-//!   and calls [`PowerCut::applied`]: one batch at a time, in the order in which they were returned. A batch that failed is
-//!   just dropped: its pieces stay, and the next sync returns them again.
-//! - For a cut, [`PowerCut::cut`] raises the incarnation, so that older work changes nothing, and returns a batch: what the disk
-//!   turns out to hold. A sync that was completed but not applied counts as complete; one that was only begun does not. The cut
-//!   must not run while a batch is being applied.
+//! - A read takes [`PowerCut::overlay`] *first*, then reads the backend, then copies the overlay over it. In that order
+//!   a sync that applies and drops pieces in between does no harm.
+//! - For a FLUSH or FUA, [`PowerCut::begin_sync`] notes what it covers. [`PowerCut::complete_sync`] makes that durable
+//!   by promise, on the range that it is about, and returns what the backend lacks. The decorator applies it, syncs the
+//!   backend, and calls [`PowerCut::applied`]: one batch at a time, in the order in which they were returned. A batch
+//!   that failed is just dropped: its pieces stay, and the next sync returns them again.
+//! - For a cut, [`PowerCut::cut`] raises the incarnation, so that older work changes nothing, and returns a batch: what
+//!   the disk turns out to hold. A sync that was completed but not applied counts as complete; one that was only begun
+//!   does not. The cut must not run while a batch is being applied.
 //!
 //! # How
-//! The device is cut into segments in which every byte has the same history: a list of versions, oldest first, each with
-//! the number of its mutation. In each segment, everything up to some number is covered. A segment needs no version older than
-//! its newest covered one, so memory is in proportion to what is not applied. A trim of the whole device is one segment.
+//! The device is cut into segments in which every byte has the same history: a list of versions, oldest first, each
+//! with the number of its mutation. In each segment, everything up to some number is covered. A segment needs no
+//! version older than its newest covered one, so memory is in proportion to what is not applied. A trim of the whole
+//! device is one segment.
 //!
-//! The survivors of a cut are chosen by *cutoff*. For each sector the cutoff is the covered number or that of a later mutation
-//! that touched the sector. Each byte takes its newest version up to the cutoff. So a sector is always what it was at one moment,
-//! also if mutations began in its middle.
+//! The survivors of a cut are chosen by *cutoff*. For each sector the cutoff is the covered number or that of a later
+//! mutation that touched the sector. Each byte takes its newest version up to the cutoff. So a sector is always what it
+//! was at one moment, also if mutations began in its middle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -40,8 +41,8 @@ pub use options::{Keep, PowerCutOptions};
 pub use segment::{Content, Piece};
 use segment::{Segment, Version};
 
-/// How many choices one segment gets at most, so that a trim of 2^60 bytes doesn't mean 2^51 of them: beyond, neighbouring
-/// sectors share one.
+/// How many choices one segment gets at most, so that a trim of 2^60 bytes doesn't mean 2^51 of them: beyond,
+/// neighbouring sectors share one.
 const CHOICES_MAX: u64 = 1 << 16;
 
 /// A change to the device.
@@ -205,8 +206,8 @@ impl PowerCut {
         })
     }
 
-    /// Completes a sync of `range` (in bytes): what it covers there is durable by promise from here on. Returns what the backend
-    /// lacks of that, and of what was covered before.
+    /// Completes a sync of `range` (in bytes): what it covers there is durable by promise from here on. Returns what
+    /// the backend lacks of that, and of what was covered before.
     ///
     /// # Errors
     /// [`Stale`] if the power was cut since it was begun; then it has covered nothing.

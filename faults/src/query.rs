@@ -182,8 +182,8 @@ impl Query {
     /// Reads a query.
     ///
     /// # Errors
-    /// [`LanguageError`] names the word at fault and what was expected. Whether the points that it selects can do this is
-    /// checked when it is set.
+    /// [`LanguageError`] names the word at fault and what was expected. Whether the points that it selects can do this
+    /// is checked when it is set.
     pub fn parse(text: &str) -> Result<Self, LanguageError> {
         let mut selection = Selection::default();
         let mut draft = Draft::default();

@@ -1,8 +1,8 @@
 //! The registry of one server instance: what is armed, what was counted, what happened.
 //!
-//! A word stands in front of everything, one for points and one for each layer of rules. It is read with a relaxed load. Whatever
-//! orders arming before the work that it is meant for (a reply of the admin port, a channel) orders the load too. A word that is
-//! seen late can only make a fault start late.
+//! A word stands in front of everything, one for points and one for each layer of rules. It is read with a relaxed
+//! load. Whatever orders arming before the work that it is meant for (a reply of the admin port, a channel) orders the
+//! load too. A word that is seen late can only make a fault start late.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
 //! A small seeded generator: SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 //!
-//! Decisions must be the same on every machine and for ever, so the algorithm is written out here and not left to a crate
-//! that may change it. It is no good for secrets.
+//! Decisions must be the same on every machine and for ever, so the algorithm is written out here and not left to a
+//! crate that may change it. It is no good for secrets.
 
 use std::hash::{BuildHasher, RandomState};
 

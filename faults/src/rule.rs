@@ -5,9 +5,9 @@
 //! read p=1% delay=20ms..80ms
 //! any up=5s down=2s error=EIO
 //! ```
-//! A rule counts the requests that its commands and filters match; each of them is a *hit*. The triggers, all of which must hold,
-//! say whether the hit fires. Whatever is random comes from the seed, the rule's text and the hit's number, and from nothing else:
-//! the same rule on the same requests makes the same decisions, wherever it stands in the list.
+//! A rule counts the requests that its commands and filters match; each of them is a *hit*. The triggers, all of which
+//! must hold, say whether the hit fires. Whatever is random comes from the seed, the rule's text and the hit's number,
+//! and from nothing else: the same rule on the same requests makes the same decisions, wherever it stands in the list.
 
 use std::fmt;
 use std::ops::Range;

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 /// The ends of one wait. Whichever is reached first ends it for good.
 ///
-/// Each is a watch on an epoch, subscribed when the fault was decided: an epoch raised between the decision and the wait
-/// is not missed. A sender that has gone ends the wait, too.
+/// Each is a watch on an epoch, subscribed when the fault was decided: an epoch raised between the decision and the
+/// wait is not missed. A sender that has gone ends the wait, too.
 #[derive(Debug)]
 pub(crate) struct Ends {
     release: watch::Receiver<u64>,

@@ -1,6 +1,7 @@
 //! What the control language is made of: tables of words, figures with units, and errors that name the word at fault.
 //!
-//! Parsers look their words up in the tables that [`crate::help`] prints, so the help can't say what the parser doesn't do.
+//! Parsers look their words up in the tables that [`crate::help`] prints, so the help can't say what the parser doesn't
+//! do.
 
 use std::fmt;
 use std::ops::Range;

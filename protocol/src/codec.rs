@@ -1,8 +1,8 @@
 //! Reading and writing big-endian values in memory.
 //!
-//! [`Reader`] never panics and never reads past the slice that it was made from. A length prefix is
-//! followed with [`Reader::take`] or [`Reader::sub`], which give a slice or a reader that ends
-//! where the prefix says: a wrong length shows as [`Truncated`] and can't reach past its frame.
+//! [`Reader`] never panics and never reads past the slice that it was made from. A length prefix is followed with
+//! [`Reader::take`] or [`Reader::sub`], which give a slice or a reader that ends where the prefix says: a wrong length
+//! shows as [`Truncated`] and can't reach past its frame.
 
 use bytes::BufMut;
 use thiserror::Error;

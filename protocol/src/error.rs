@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 
 use thiserror::Error;
 
-/// An error code in a reply. Never zero, which on the wire means success: `Option<NbdError>` is the
-/// wire's field.
+/// An error code in a reply. Never zero, which on the wire means success: `Option<NbdError>` is the wire's field.
 ///
-/// A server may send only the constants. A client keeps any other value as it came, and must treat it as [`NbdError::INVALID`].
+/// A server may send only the constants. A client keeps any other value as it came, and must treat it as
+/// [`NbdError::INVALID`].
 #[derive(Clone, Copy, Error, PartialEq, Eq, Hash)]
 #[error("{}", self.describe())]
 pub struct NbdError(NonZeroU32);
@@ -17,8 +17,7 @@ macro_rules! nbd_errors {
         impl NbdError {
             $( $(#[$meta])* pub const $name: Self = Self(NonZeroU32::new($code).unwrap()); )*
 
-            /// The protocol's name for the code without its `NBD_` prefix, if it is one of the
-            /// protocol's.
+            /// The protocol's name for the code without its `NBD_` prefix, if it is one of the protocol's.
             #[must_use]
             pub const fn symbol(self) -> Option<&'static str> {
                 match self { $( Self::$name => Some($symbol), )* _ => None }
@@ -70,9 +69,8 @@ impl NbdError {
 
     /// Maps an error number of the operating system (Linux) to one that the protocol knows.
     ///
-    /// EDQUOT and EFBIG become ENOSPC, as the protocol asks; EROFS becomes EPERM, which is what a
-    /// read-only export answers. Anything else is EIO: the client can act on no finer a
-    /// distinction.
+    /// EDQUOT and EFBIG become ENOSPC, as the protocol asks; EROFS becomes EPERM, which is what a read-only export
+    /// answers. Anything else is EIO: the client can act on no finer a distinction.
     #[must_use]
     pub const fn from_os(errno: i32) -> Self {
         match errno {

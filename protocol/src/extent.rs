@@ -1,10 +1,8 @@
-//! Extents: runs of bytes with the same state, as `NBD_CMD_BLOCK_STATUS` reports them (proto.md,
-//! "Metadata querying").
+//! Extents: runs of bytes with the same state, as `NBD_CMD_BLOCK_STATUS` reports them (proto.md, "Metadata querying").
 //!
-//! [`ExtentList`] collects what a backend or a cache says about a range and keeps the protocol's
-//! rules: no extent is empty, neighbours of the same state are one extent, and none reaches past
-//! the request. (The protocol would let the last one do so, unless the client set `REQ_ONE`; a list
-//! that never does is right in both cases.)
+//! [`ExtentList`] collects what a backend or a cache says about a range and keeps the protocol's rules: no extent is
+//! empty, neighbours of the same state are one extent, and none reaches past the request. (The protocol would let the
+//! last one do so, unless the client set `REQ_ONE`; a list that never does is right in both cases.)
 
 use bytes::BufMut;
 
@@ -107,8 +105,8 @@ impl ExtentList {
 
     /// Appends `length` bytes in state `flags`, cut where the request ends.
     ///
-    /// An extent that continues the one before it becomes part of it. A list that is out of extents
-    /// still takes those that continue its last one.
+    /// An extent that continues the one before it becomes part of it. A list that is out of extents still takes those
+    /// that continue its last one.
     pub fn push(&mut self, length: u64, flags: u32) -> Room {
         if self.full || length == 0 {
             return self.room();

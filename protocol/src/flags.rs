@@ -12,8 +12,7 @@ wire_flags! {
 }
 
 wire_flags! {
-    /// What the client accepts of the server's offer (proto.md, "Client flags"). An unknown bit:
-    /// drop the peer.
+    /// What the client accepts of the server's offer (proto.md, "Client flags"). An unknown bit: drop the peer.
     pub struct ClientFlags(u32);
     /// The client speaks fixed newstyle.
     const FIXED_NEWSTYLE = 1 << 0;

@@ -81,8 +81,7 @@ pub enum Info<'a> {
 }
 
 impl<'a> Info<'a> {
-    /// Decodes the data of an `NBD_REP_INFO`. Bytes after a fixed part are ignored, as a later
-    /// protocol may add some.
+    /// Decodes the data of an `NBD_REP_INFO`. Bytes after a fixed part are ignored, as a later protocol may add some.
     ///
     /// # Errors
     /// [`Truncated`] if the data is shorter than its kind needs.

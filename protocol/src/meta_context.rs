@@ -1,20 +1,18 @@
 //! Metadata contexts: what `NBD_CMD_BLOCK_STATUS` can report (proto.md, "Metadata querying").
 //!
-//! A context is named `namespace:leaf`. Clients find contexts with queries; a query that nothing
-//! answers to is not an error. A namespace alone (`base:`) is a wildcard when listing, and selects
-//! nothing when setting, so that a client never gets a context that it can't interpret. That
-//! differs from zero queries, which list everything.
+//! A context is named `namespace:leaf`. Clients find contexts with queries; a query that nothing answers to is not an
+//! error. A namespace alone (`base:`) is a wildcard when listing, and selects nothing when setting, so that a client
+//! never gets a context that it can't interpret. That differs from zero queries, which list everything.
 
 use crate::wire::wire_enum;
 
 wire_enum! {
     /// A context that Weir offers. The number is the id that its chunks carry.
     pub struct MetaContext(u32);
-    /// `base:allocation`: holes and zeroes, see
-    /// [`AllocationFlags`](crate::extent::AllocationFlags).
+    /// `base:allocation`: holes and zeroes, see [`AllocationFlags`](crate::extent::AllocationFlags).
     const BASE_ALLOCATION = 1;
-    /// `x-weir:cache`: what the cache holds, see [`CacheFlags`](crate::extent::CacheFlags). The
-    /// protocol reserves `x-` for names like this.
+    /// `x-weir:cache`: what the cache holds, see [`CacheFlags`](crate::extent::CacheFlags). The protocol reserves `x-`
+    /// for names like this.
     const CACHE = 2;
 }
 
@@ -112,8 +110,7 @@ impl MetaContextSet {
             .fold(Self::EMPTY, Self::with)
     }
 
-    /// What one query of `NBD_OPT_LIST_META_CONTEXT` lists: the context of that name, or a whole
-    /// namespace.
+    /// What one query of `NBD_OPT_LIST_META_CONTEXT` lists: the context of that name, or a whole namespace.
     #[must_use]
     pub fn listed_by(query: &str) -> Self {
         MetaContext::ALL

@@ -1,7 +1,7 @@
 //! Options and their replies (proto.md, "Option types" and "Option reply types").
 //!
-//! An option is a 16-byte header and data; a reply is a 20-byte header and data. The headers and
-//! the shapes of the data are here. [`handshake`](crate::handshake) decides what an option *means*.
+//! An option is a 16-byte header and data; a reply is a 20-byte header and data. The headers and the shapes of the data
+//! are here. [`handshake`](crate::handshake) decides what an option *means*.
 
 use bytes::{BufMut, BytesMut};
 use thiserror::Error;
@@ -221,8 +221,7 @@ pub fn encode_reply(
     fill_in_length(out, start + OPTION_REPLY_HEADER_SIZE, data);
 }
 
-/// Writes the data that begins at `start`, then its length into the last four bytes of the header
-/// before it.
+/// Writes the data that begins at `start`, then its length into the last four bytes of the header before it.
 fn fill_in_length(out: &mut BytesMut, start: usize, data: impl FnOnce(&mut BytesMut)) {
     data(out);
     let length = u32::try_from(out.len() - start)

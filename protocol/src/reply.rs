@@ -1,13 +1,10 @@
-//! Replies of the transmission phase (proto.md, "Simple reply message" and "Structured reply chunk
-//! message").
+//! Replies of the transmission phase (proto.md, "Simple reply message" and "Structured reply chunk message").
 //!
-//! Headers that every READ or WRITE needs are encoded inline into arrays, without allocation; the
-//! caller sends them in front of data that lies elsewhere. What is rare (errors with a text, block
-//! status) is appended to a buffer.
+//! Headers that every READ or WRITE needs are encoded inline into arrays, without allocation; the caller sends them in
+//! front of data that lies elsewhere. What is rare (errors with a text, block status) is appended to a buffer.
 //!
-//! The rules that the caller keeps: a READ under structured replies is never answered with a simple
-//! reply; its chunks don't overlap and cover the request; `DONE` is set on the last chunk and only
-//! there.
+//! The rules that the caller keeps: a READ under structured replies is never answered with a simple reply; its chunks
+//! don't overlap and cover the request; `DONE` is set on the last chunk and only there.
 
 mod decode;
 
@@ -24,8 +21,8 @@ use crate::wire::wire_enum;
 
 /// How a connection's replies are framed.
 ///
-/// An enum and not a flag, so that extended headers can join. Exhaustive, so that the compiler finds all code that frames
-/// replies.
+/// An enum and not a flag, so that extended headers can join. Exhaustive, so that the compiler finds all code that
+/// frames replies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReplyStyle {
     /// Simple replies only.
@@ -173,8 +170,7 @@ pub fn offset_data_header(
     bytes
 }
 
-/// A chunk that says that `hole_length` bytes at `offset` are zeroes. `hole_length` may not be
-/// zero.
+/// A chunk that says that `hole_length` bytes at `offset` are zeroes. `hole_length` may not be zero.
 #[inline]
 #[must_use]
 pub fn offset_hole(
@@ -208,8 +204,7 @@ pub fn encode_error(
     encode_error_chunk(out, ChunkType::ERROR, flags, cookie, error, text, 0);
 }
 
-/// Appends an `ERROR_OFFSET` chunk to `out`: `offset` couldn't be read. The text is cut to
-/// [`MAX_REFUSAL_TEXT`].
+/// Appends an `ERROR_OFFSET` chunk to `out`: `offset` couldn't be read. The text is cut to [`MAX_REFUSAL_TEXT`].
 ///
 /// The offset has to lie inside the request.
 pub fn encode_error_offset(
@@ -261,8 +256,8 @@ fn encode_error_chunk(
 
 /// Appends a `BLOCK_STATUS` chunk to `out`.
 ///
-/// `extents` comes from [`ExtentList`](crate::extent::ExtentList), which keeps the protocol's rules
-/// and has at least one extent.
+/// `extents` comes from [`ExtentList`](crate::extent::ExtentList), which keeps the protocol's rules and has at least
+/// one extent.
 pub fn encode_block_status(
     out: &mut impl BufMut,
     flags: ChunkFlags,

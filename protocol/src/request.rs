@@ -1,8 +1,8 @@
 //! Requests (proto.md, "Request message"), and the rules that every request has to keep.
 //!
-//! A request is 28 bytes: magic, flags, command, cookie, offset, length; a WRITE's payload follows.
-//! Decoding and [`Request::check`] are on the path of every request: they don't allocate, and the
-//! common case is a handful of comparisons.
+//! A request is 28 bytes: magic, flags, command, cookie, offset, length; a WRITE's payload follows. Decoding and
+//! [`Request::check`] are on the path of every request: they don't allocate, and the common case is a handful of
+//! comparisons.
 
 use thiserror::Error;
 
@@ -36,8 +36,7 @@ wire_enum! {
     const RESIZE = 8;
 }
 
-/// The request doesn't begin with [`REQUEST_MAGIC`]: the stream is out of step, and only a
-/// disconnect is left.
+/// The request doesn't begin with [`REQUEST_MAGIC`]: the stream is out of step, and only a disconnect is left.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("bad request magic {0:#010x}")]
 pub struct BadMagic(pub u32);
@@ -112,8 +111,8 @@ impl Request {
         bytes
     }
 
-    /// How many bytes of payload follow this request, whether or not it is going to be refused: a
-    /// refused WRITE's payload still has to be drained.
+    /// How many bytes of payload follow this request, whether or not it is going to be refused: a refused WRITE's
+    /// payload still has to be drained.
     #[inline]
     #[must_use]
     pub const fn payload_length(&self) -> u32 {
@@ -130,13 +129,12 @@ impl Request {
         self.offset.checked_add(self.length as u64)
     }
 
-    /// Holds the request against the protocol's rules (proto.md, "Request types" and "Error
-    /// values").
+    /// Holds the request against the protocol's rules (proto.md, "Request types" and "Error values").
     ///
-    /// The first rule that is broken decides: command, flags, permission, range, payload. DISC
-    /// always passes, as it has no reply that could carry a refusal. The offset and length of FLUSH
-    /// and DISC are reserved and ignored, as qemu does: a flush covers the whole device, and to
-    /// refuse one over a field without a meaning would cost the client its durability.
+    /// The first rule that is broken decides: command, flags, permission, range, payload. DISC always passes, as it has
+    /// no reply that could carry a refusal. The offset and length of FLUSH and DISC are reserved and ignored, as qemu
+    /// does: a flush covers the whole device, and to refuse one over a field without a meaning would cost the client
+    /// its durability.
     ///
     /// # Errors
     /// The code to send. A refused WRITE's payload is still to be drained.
@@ -203,8 +201,7 @@ impl Request {
         match self.command {
             Command::WRITE | Command::WRITE_ZEROES if !inside => Err(NbdError::NOSPC),
             _ if !inside => Err(NbdError::INVALID),
-            // The protocol reserves EOVERFLOW for requests without a payload of their own that are
-            // too long.
+            // The protocol reserves EOVERFLOW for requests without a payload of their own that are too long.
             Command::READ if self.length > limits.max_payload => Err(NbdError::OVERFLOW),
             Command::WRITE if self.length > limits.max_payload => Err(NbdError::INVALID),
             Command::BLOCK_STATUS if limits.meta_contexts.is_empty() => Err(NbdError::INVALID),

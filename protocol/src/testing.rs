@@ -66,8 +66,7 @@ pub(crate) fn request(command: Command, flags: CommandFlags, offset: u64, length
     }
 }
 
-/// Two exports, `disk` (also the default one) and `other`, which has no metadata contexts and no
-/// description.
+/// Two exports, `disk` (also the default one) and `other`, which has no metadata contexts and no description.
 pub(crate) struct TwoExports {
     pub(crate) listing: bool,
 }

@@ -1,8 +1,7 @@
 //! Macros for the newtypes that stand for wire enums and wire bit sets.
 //!
-//! A Rust enum would have to fail on a value that it doesn't name. A newtype keeps it, so that a
-//! server can answer "unknown option 99" and a client can print the error code that a newer server
-//! sent.
+//! A Rust enum would have to fail on a value that it doesn't name. A newtype keeps it, so that a server can answer
+//! "unknown option 99" and a client can print the error code that a newer server sent.
 
 /// Defines a newtype over an integer with named constants, `Debug` by name, and [`Codec`].
 ///
@@ -52,8 +51,7 @@ macro_rules! wire_enum {
     };
 }
 
-/// Defines a bit set over an integer with named constants, set operations, `Debug` by name, and
-/// [`Codec`].
+/// Defines a bit set over an integer with named constants, set operations, `Debug` by name, and [`Codec`].
 ///
 /// [`Codec`]: crate::codec::Codec
 macro_rules! wire_flags {

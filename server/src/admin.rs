@@ -1,5 +1,5 @@
-//! The admin port: HTTP and JSON, for scripts, Prometheus and the `weir` program itself. It listens on a Unix socket of its
-//! owner's ([`place`]) unless told otherwise.
+//! The admin port: HTTP and JSON, for scripts, Prometheus and the `weir` program itself. It listens on a Unix socket of
+//! its owner's ([`place`]) unless told otherwise.
 //!
 //! | path | |
 //! | --- | --- |
@@ -17,9 +17,9 @@
 //!
 //! Names are percent-encoded; the default export's name is empty. Errors are `{"error": "..."}` with a status code.
 //!
-//! Loopback is not trusted: every user of the machine reaches it, and so do web pages. See the guard. GET changes nothing, and
-//! POST and DELETE may; the guard relies on that. Nothing here is on the path of an NBD request. What takes long is computed
-//! [aside] from the threads that serve these.
+//! Loopback is not trusted: every user of the machine reaches it, and so do web pages. See the guard. GET changes
+//! nothing, and POST and DELETE may; the guard relies on that. Nothing here is on the path of an NBD request. What
+//! takes long is computed [aside] from the threads that serve these.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,8 +1,8 @@
 //! What an export can be stored in: the table of the stores, and the layers over them.
 //!
-//! Each store and each layer has a folder of its own. The page of documentation in it (`README.md`) is also the beginning of
-//! its module's. A store is also a line in [`SCHEMES`]; a layer is also where [`layers`] stacks it. Nothing else names them,
-//! except what controls a layer from outside.
+//! Each store and each layer has a folder of its own. The page of documentation in it (`README.md`) is also the
+//! beginning of its module's. A store is also a line in [`SCHEMES`]; a layer is also where [`layers`] stacks it.
+//! Nothing else names them, except what controls a layer from outside.
 
 mod bytes;
 mod layers;

@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Arguments that can't be parsed end the program with 2 before anything was touched. Errors that are found later end it with 1
-//! ([`crate::error`]). Subcommands that talk to a running server's admin port get modules of their own here.
+//! Arguments that can't be parsed end the program with 2 before anything was touched. Errors that are found later end
+//! it with 1 ([`crate::error`]). Subcommands that talk to a running server's admin port get modules of their own here.
 
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -58,9 +58,9 @@ pub struct Cli {
 pub enum Command {
     /// Serves files, block devices or memory to NBD clients
     ///
-    /// SIGTERM, SIGINT and SIGQUIT stop it: requests that were received are answered, everything is flushed, and only a second
-    /// one of these stops at once. SIGHUP does the same without --config, and nothing but a line in the log with it, as the file
-    /// is read at the start only. SIGUSR1 tells the log what is served, dirty and connected.
+    /// SIGTERM, SIGINT and SIGQUIT stop it: requests that were received are answered, everything is flushed, and only a
+    /// second one of these stops at once. SIGHUP does the same without --config, and nothing but a line in the log with
+    /// it, as the file is read at the start only. SIGUSR1 tells the log what is served, dirty and connected.
     Serve(Box<ServeOptions>),
     /// Shows a running server's exports, connections and caches
     Status(StatusCommand),

@@ -1,7 +1,7 @@
 //! The commands of NBD in one table: what they are called here, and which faults they meet.
 //!
-//! A command's row is its number on the wire, so that finding it costs an index. What is kept per command (counters, fault
-//! contexts) is an array with a cell per row. A new command gets a row here; what it does is in `session::slow`.
+//! A command's row is its number on the wire, so that finding it costs an index. What is kept per command (counters,
+//! fault contexts) is an array with a cell per row. A new command gets a row here; what it does is in `session::slow`.
 
 use weir_faults::RequestKind;
 use weir_protocol::Command;
@@ -11,7 +11,8 @@ use weir_protocol::Command;
 pub struct CommandRow {
     /// Its name in the API and the metrics: that of its kind, if it has one.
     pub name: &'static str,
-    /// The name by which fault rules and points know it. DISC has no reply that could fail, and unknown commands always fail.
+    /// The name by which fault rules and points know it. DISC has no reply that could fail, and unknown commands always
+    /// fail.
     pub kind: Option<RequestKind>,
 }
 

@@ -1,9 +1,9 @@
 //! The connections that are open, for the admin port and for statistics.
 //!
-//! A session counts in plain variables and publishes them once per batch into its own [`Connection`], whose counters have one
-//! writer: a relaxed load and store each, no locked instruction, no line shared with another session. A reader sums them up.
-//! When a connection ends, its counts are added to the totals of its export under the table's lock, so that a reader under the
-//! same lock sees every request exactly once.
+//! A session counts in plain variables and publishes them once per batch into its own [`Connection`], whose counters
+//! have one writer: a relaxed load and store each, no locked instruction, no line shared with another session. A reader
+//! sums them up. When a connection ends, its counts are added to the totals of its export under the table's lock, so
+//! that a reader under the same lock sees every request exactly once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,7 +54,8 @@ impl Connection {
         self.kill.is_cancelled()
     }
 
-    /// Cancelled when the session is to stop at once. Separate from [`Self::stop`], because a kill may follow a shutdown.
+    /// Cancelled when the session is to stop at once. Separate from [`Self::stop`], because a kill may follow a
+    /// shutdown.
     pub(crate) fn kill_token(&self) -> &CancellationToken {
         &self.kill
     }
@@ -187,8 +188,8 @@ impl ConnectionTable {
         open.len()
     }
 
-    /// Closes every connection to `export` at once and waits until they have left the table; says how many there were. Cancel
-    /// safe: the connections are closed in any case.
+    /// Closes every connection to `export` at once and waits until they have left the table; says how many there were.
+    /// Cancel safe: the connections are closed in any case.
     pub async fn close_export(&self, export: &str) -> usize {
         let mut departures = self.departures.subscribe();
         let ours: Vec<_> = {

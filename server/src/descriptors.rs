@@ -1,15 +1,15 @@
 //! File descriptors: what clients may use of them, so that files and the admin port keep theirs.
 //!
-//! A connection costs one. If clients could use up all that the process may have, the admin port couldn't be reached to find
-//! out which they are, and no file could be opened any more. So clients get what all other uses leave. The server's own files
-//! and sockets are counted once they all are open, before the first client is let in.
+//! A connection costs one. If clients could use up all that the process may have, the admin port couldn't be reached to
+//! find out which they are, and no file could be opened any more. So clients get what all other uses leave. The
+//! server's own files and sockets are counted once they all are open, before the first client is let in.
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::admin::slots::DESCRIPTORS_MAX;
 
-/// For descriptors that are open for a moment: a connection beyond the limit on each of many sockets, a command's pipes, files
-/// of `/proc` and `/sys`.
+/// For descriptors that are open for a moment: a connection beyond the limit on each of many sockets, a command's
+/// pipes, files of `/proc` and `/sys`.
 const PASSING: usize = 32;
 
 /// What is assumed to be open where `/proc` isn't mounted.
@@ -33,8 +33,8 @@ pub fn connections_max(asked: usize, has_admin_port: bool) -> (usize, Option<Str
     (allowed, Some(remark))
 }
 
-/// Clients' share of `limit` descriptors of which `open` are in use. Where there is too little for all, clients get half of
-/// what is left.
+/// Clients' share of `limit` descriptors of which `open` are in use. Where there is too little for all, clients get
+/// half of what is left.
 fn share(limit: usize, open: usize, has_admin_port: bool) -> usize {
     let admin = if has_admin_port { DESCRIPTORS_MAX } else { 0 };
     let rest = limit.saturating_sub(open);

@@ -22,8 +22,8 @@ fn in_keys(text: &str) -> String {
     })
 }
 
-/// What the system says of an error, such as `No such file or directory`, without the error's number, which tells a user
-/// nothing.
+/// What the system says of an error, such as `No such file or directory`, without the error's number, which tells a
+/// user nothing.
 #[must_use]
 pub fn without_numbers(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());

@@ -39,8 +39,8 @@ pub struct Export {
 }
 
 impl Export {
-    /// The transmission flags: what works, and nothing else. `structured` says whether the client has structured replies;
-    /// without them there is no DF.
+    /// The transmission flags: what works, and nothing else. `structured` says whether the client has structured
+    /// replies; without them there is no DF.
     ///
     /// FAST_ZERO is set for every writable export, because its answer is honest: `ENOTSUP` where zeroing would be slow.
     #[must_use]

@@ -1,20 +1,20 @@
 //! Bytes outside the cache that are kept for clients because of fault rules and frozen devices.
 //!
-//! The payload of a WRITE waits here while a rule or a freeze keeps the WRITE. What a READ or BLOCK_STATUS has read for a rule
-//! waits here until its client has taken it. Neither lies in pages of the cache. All connections of an export share one room
-//! for payloads and one for replies, of [`HELD_BYTES_MAX`] each. The two are apart because payloads wait for rules and replies
-//! wait for clients.
+//! The payload of a WRITE waits here while a rule or a freeze keeps the WRITE. What a READ or BLOCK_STATUS has read for
+//! a rule waits here until its client has taken it. Neither lies in pages of the cache. All connections of an export
+//! share one room for payloads and one for replies, of [`HELD_BYTES_MAX`] each. The two are apart because payloads wait
+//! for rules and replies wait for clients.
 //!
 //! # Order
 //! A request takes all that it needs at once, in the order of asking, and holds none of the room while it waits. So two
-//! requests that fit one after the other never have half of what they need each, and one of them always goes on. The largest
-//! request fits alone. A connection with a waiting request leaves its socket unread. A request leaves the queue by being
-//! dropped: its client has gone, or the server stops.
+//! requests that fit one after the other never have half of what they need each, and one of them always goes on. The
+//! largest request fits alone. A connection with a waiting request leaves its socket unread. A request leaves the queue
+//! by being dropped: its client has gone, or the server stops.
 //!
 //! # What ends a wait
-//! A payload is kept until its rule or freeze ends, or its connection does. A client that sends too slowly what room is kept
-//! for, or takes its replies too slowly, is disconnected by the watch of its session while others wait: all of it has to be
-//! through in [`ROOM_TIME_MAX`](crate::limits::ROOM_TIME_MAX).
+//! A payload is kept until its rule or freeze ends, or its connection does. A client that sends too slowly what room is
+//! kept for, or takes its replies too slowly, is disconnected by the watch of its session while others wait: all of it
+//! has to be through in [`ROOM_TIME_MAX`](crate::limits::ROOM_TIME_MAX).
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,9 +1,9 @@
 //! The `weir` server: everything between the command line and the cache.
 //!
-//! - [`cli`] and [`config`] say what is wanted, [`settings`] works out what that means, [`serve`] does it, [`shutdown`] ends
-//!   it; [`signals`] says what each signal means.
-//! - [`listener`] takes connections, [`session`] speaks NBD on each, [`connection`] counts them, [`export`] is what they are
-//!   served.
+//! - [`cli`] and [`config`] say what is wanted, [`settings`] works out what that means, [`serve`] does it, [`shutdown`]
+//!   ends it; [`signals`] says what each signal means.
+//! - [`listener`] takes connections, [`session`] speaks NBD on each, [`connection`] counts them, [`export`] is what
+//!   they are served.
 //! - [`admin`] is the port for scripts, statistics and faults.
 //! - [`backend`] has the stores behind the cache.
 //! - [`held`] counts what fault rules keep of clients' data beside the cache.

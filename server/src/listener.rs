@@ -1,7 +1,7 @@
 //! Taking connections: TCP and Unix sockets, the server's own or inherited from systemd.
 //!
-//! Binding and accepting are separate steps, so that everything that can be refused is refused before the first client is let
-//! in. Meanwhile clients queue in the kernel.
+//! Binding and accepting are separate steps, so that everything that can be refused is refused before the first client
+//! is let in. Meanwhile clients queue in the kernel.
 
 use std::io;
 use std::path::PathBuf;
@@ -105,8 +105,8 @@ impl Listener {
         }
     }
 
-    /// As [`Listener::bind`]. A Unix socket has this mode from the moment of its creation. No other thread may make files
-    /// meanwhile.
+    /// As [`Listener::bind`]. A Unix socket has this mode from the moment of its creation. No other thread may make
+    /// files meanwhile.
     ///
     /// # Errors
     /// As for [`Listener::bind`].

@@ -1,16 +1,16 @@
 //! Logs, on standard error.
 //!
 //! # No thread waits for the log
-//! A reader of standard error may stop reading, and a pipe or a terminal that is full makes a write wait for ever. So a thread
-//! that logs only leaves a line in a [`Queue`] with a bound, and one other thread writes. A line that doesn't fit is dropped
-//! and counted. The count appears in the log once the log is read again, in `weir status` and in the metrics. At the end the
-//! process waits for the thread for [`FINISH_TIMEOUT`] at most.
+//! A reader of standard error may stop reading, and a pipe or a terminal that is full makes a write wait for ever. So a
+//! thread that logs only leaves a line in a [`Queue`] with a bound, and one other thread writes. A line that doesn't
+//! fit is dropped and counted. The count appears in the log once the log is read again, in `weir status` and in the
+//! metrics. At the end the process waits for the thread for [`FINISH_TIMEOUT`] at most.
 //!
 //! # Floods
-//! A failing store, or clients that come and go, can cause thousands of lines a second. Of each kind, which is a place in the
-//! code, a few a second are written and the rest is counted: `... and 3977 more like "..." in the last second`. Kinds share
-//! neither that allowance nor room in the queue, so a flood of one never hides another. Lines that only `-v` asks for aren't
-//! limited that way.
+//! A failing store, or clients that come and go, can cause thousands of lines a second. Of each kind, which is a place
+//! in the code, a few a second are written and the rest is counted: `... and 3977 more like "..." in the last second`.
+//! Kinds share neither that allowance nor room in the queue, so a flood of one never hides another. Lines that only
+//! `-v` asks for aren't limited that way.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};

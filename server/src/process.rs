@@ -1,10 +1,10 @@
 //! What the process asks of the system for itself.
 //!
 //! # I/O flusher
-//! A disk that is attached on the same machine writes back through this process. If an allocation here waited for memory that
-//! is freed only by writing to that disk, both would wait for ever. `PR_SET_IO_FLUSHER` (prctl(2)) tells the kernel not to make
-//! this process wait so. It takes CAP_SYS_RESOURCE. It belongs to a thread and is inherited by the threads that it starts, so
-//! it is requested before there are any.
+//! A disk that is attached on the same machine writes back through this process. If an allocation here waited for
+//! memory that is freed only by writing to that disk, both would wait for ever. `PR_SET_IO_FLUSHER` (prctl(2)) tells
+//! the kernel not to make this process wait so. It takes CAP_SYS_RESOURCE. It belongs to a thread and is inherited by
+//! the threads that it starts, so it is requested before there are any.
 #![expect(
     unsafe_code,
     reason = "system calls that nothing wraps; each block says why it is sound"
@@ -52,8 +52,8 @@ pub fn prepare() {
     }
 }
 
-/// What the service manager says to this process alone. Another process that believed it would speak for this one: say that it
-/// is ready or alive, or listen on its sockets.
+/// What the service manager says to this process alone. Another process that believed it would speak for this one: say
+/// that it is ready or alive, or listen on its sockets.
 const SERVICE_VARIABLES: [&str; 6] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
@@ -63,8 +63,8 @@ const SERVICE_VARIABLES: [&str; 6] = [
     "LISTEN_FDNAMES",
 ];
 
-/// A program that a user wants to run, which inherits nothing that belongs to this process alone. The standard library leaves
-/// no signal blocked in it, and SIGPIPE deadly; handlers end with exec(2).
+/// A program that a user wants to run, which inherits nothing that belongs to this process alone. The standard library
+/// leaves no signal blocked in it, and SIGPIPE deadly; handlers end with exec(2).
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for name in SERVICE_VARIABLES {
@@ -87,7 +87,8 @@ pub fn starting_another<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<
     outcome
 }
 
-/// What a program of coreutils does when its reader has gone: it ends by SIGPIPE, which the standard library has ignored.
+/// What a program of coreutils does when its reader has gone: it ends by SIGPIPE, which the standard library has
+/// ignored.
 pub fn die_of_closed_pipe() -> ExitCode {
     // SAFETY: this sets a default disposition, and no other thread of a command that prints looks at it.
     let _ = unsafe { signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }

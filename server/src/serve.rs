@@ -137,8 +137,8 @@ async fn bind(settings: &Settings, mut listeners: Vec<Listener>) -> Result<Vec<L
     Ok(listeners)
 }
 
-/// Serves until a signal comes, the parent has ended, or the command of `--run` has ended. The command's status is then the
-/// outcome.
+/// Serves until a signal comes, the parent has ended, or the command of `--run` has ended. The command's status is then
+/// the outcome.
 async fn work(
     settings: &Settings,
     announcement: &Announcement,

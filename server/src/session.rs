@@ -7,29 +7,32 @@
 //! 2. send all replies with as few vectored writes as possible, straight from the cache's pages;
 //! 3. wait until there is input, room to write, a finished request, or a reason to stop.
 //!
-//! There are no channels and no second task, so nothing is copied, woken or counted between "reader" and "writer". A request
-//! that can't be answered inline is a future in a set that the same task polls. Work that must not be dropped half-way is
-//! completed by a task of the cache, so a session may end at any await and leave nothing inconsistent behind. A request that
-//! hasn't begun by then never begins: a request of a client that is gone must not overtake what others have been told since.
+//! There are no channels and no second task, so nothing is copied, woken or counted between "reader" and "writer". A
+//! request that can't be answered inline is a future in a set that the same task polls. Work that must not be dropped
+//! half-way is completed by a task of the cache, so a session may end at any await and leave nothing inconsistent
+//! behind. A request that hasn't begun by then never begins: a request of a client that is gone must not overtake what
+//! others have been told since.
 //!
 //! # Order and limits
-//! Replies come in the order in which requests finish. A FLUSH covers the writes that were *answered* before it was sent, so it
-//! may run beside other requests. The session stops reading the socket when too much waits to be sent or too many requests are
-//! under way. NBD has no other flow control.
+//! Replies come in the order in which requests finish. A FLUSH covers the writes that were *answered* before it was
+//! sent, so it may run beside other requests. The session stops reading the socket when too much waits to be sent or
+//! too many requests are under way. NBD has no other flow control.
 //!
 //! # When the server shuts down
-//! When the server shuts down, a session takes no further request. It serves and answers the requests that it has received, in
-//! whole or in part, as ever; then it closes the connection without a word. No request is answered with ESHUTDOWN: the Linux
-//! kernel hands that up as an I/O error, and a file system then aborts its journal. A request without an answer is sent again
-//! by a client that reconnects.
+//! When the server shuts down, a session takes no further request. It serves and answers the requests that it has
+//! received, in whole or in part, as ever; then it closes the connection without a word. No request is answered with
+//! ESHUTDOWN: the Linux kernel hands that up as an I/O error, and a file system then aborts its journal. A request
+//! without an answer is sent again by a client that reconnects.
 //!
 //! - [`socket`](self::socket): the socket; [`input`](self::input), [`output`](self::output): its buffers;
 //!   [`linger`](self::linger): its end
 //! - [`handshake`](self::handshake): up to transmission; [`transmission`](self::transmission): the loop
 //! - [`hangup`](self::hangup): noticing that the client is gone, and what that ends
-//! - [`dispatch`](self::dispatch): requests to operations; [`reply`](self::reply): outcomes to replies; [`read`](self::read), [`receive`](self::receive): READ and WRITE;
-//!   [`slow`](self::slow), [`status`](self::status): the rest
-//! - [`watch`](self::watch): time limits; [`meter`](self::meter): statistics; [`faulted`](self::faulted): injected faults
+//! - [`dispatch`](self::dispatch): requests to operations; [`reply`](self::reply): outcomes to replies;
+//!   [`read`](self::read), [`receive`](self::receive): READ and WRITE; [`slow`](self::slow), [`status`](self::status):
+//!   the rest
+//! - [`watch`](self::watch): time limits; [`meter`](self::meter): statistics; [`faulted`](self::faulted): injected
+//!   faults
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,9 +68,9 @@ use self::end::End;
 pub use self::socket::Socket;
 use self::transmission::Transmission;
 
-/// How long a client may take for its part when the server shuts down: to complete a request that it had begun to send, to go
-/// on negotiating until it hears ERR_SHUTDOWN, and to close its end after the server has closed its own. Enough for any round
-/// trip.
+/// How long a client may take for its part when the server shuts down: to complete a request that it had begun to send,
+/// to go on negotiating until it hears ERR_SHUTDOWN, and to close its end after the server has closed its own. Enough
+/// for any round trip.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// What all sessions of a server share.

@@ -1,9 +1,9 @@
 //! Stopping: in good order when asked once, at once when asked twice.
 //!
-//! The order: the server stops accepting connections; sessions answer what they have received, then close; every export is
-//! flushed and closed. Each step has a deadline ([`crate::limits`]), so a client that doesn't read and a disk that doesn't
-//! answer delay the end but don't prevent it. If something isn't durable at the end, the server reports it and exits with
-//! status 1.
+//! The order: the server stops accepting connections; sessions answer what they have received, then close; every export
+//! is flushed and closed. Each step has a deadline ([`crate::limits`]), so a client that doesn't read and a disk that
+//! doesn't answer delay the end but don't prevent it. If something isn't durable at the end, the server reports it and
+//! exits with status 1.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -123,8 +123,8 @@ pub(crate) fn dirty_bytes(cache: &PageCache) -> u64 {
     pages * weir_cache::PAGE_SIZE as u64
 }
 
-/// Waits for `sessions`, which were told to end, then flushes and closes `exports`. It ends at once when `insistence` is ready,
-/// which gives the name of the second signal.
+/// Waits for `sessions`, which were told to end, then flushes and closes `exports`. It ends at once when `insistence`
+/// is ready, which gives the name of the second signal.
 ///
 /// # Errors
 /// Something isn't durable.

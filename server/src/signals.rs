@@ -1,7 +1,7 @@
 //! Signals: what each of them means to a server.
 //!
-//! Most signals kill by default, and a server that is killed loses every write that no FLUSH has covered. So no signal that a
-//! user or the system may send is left to its default, unless the process can't be trusted any more.
+//! Most signals kill by default, and a server that is killed loses every write that no FLUSH has covered. So no signal
+//! that a user or the system may send is left to its default, unless the process can't be trusted any more.
 //!
 //! | signal | sent by | meaning |
 //! | --- | --- | --- |
@@ -18,24 +18,26 @@
 //! | ABRT, BUS, FPE, ILL, SEGV, SYS, TRAP | a bug, a sandbox or a debugger | deadly: what memory holds then must not be written |
 //! | KILL, STOP, TSTP, TTIN, TTOU, CONT | | the system's: a stopped server answers nothing until it is continued |
 //!
-//! For comparison: nbdkit stops at INT, QUIT, TERM and HUP, and qemu-nbd at INT, TERM and HUP; neither has anything to lose.
+//! For comparison: nbdkit stops at INT, QUIT, TERM and HUP, and qemu-nbd at INT, TERM and HUP; neither has anything to
+//! lose.
 //!
 //! # Twice
-//! Only TERM, INT and QUIT insist when they are repeated. A closing terminal sends HUP from its shell and from the kernel, a
-//! service manager that ends a session sends TERM and HUP, and XCPU comes every second. These never stop the server at once,
-//! and the first TERM after one of them doesn't either. A signal within half a second of the first doesn't count as a second
-//! one: timeout(1) sends a signal to its child and then to the process group that both are in.
+//! Only TERM, INT and QUIT insist when they are repeated. A closing terminal sends HUP from its shell and from the
+//! kernel, a service manager that ends a session sends TERM and HUP, and XCPU comes every second. These never stop the
+//! server at once, and the first TERM after one of them doesn't either. A signal within half a second of the first
+//! doesn't count as a second one: timeout(1) sends a signal to its child and then to the process group that both are
+//! in.
 //!
 //! # What was decided before
-//! A signal whose disposition at the start isn't the default is left alone, apart from TERM, INT and QUIT: `nohup` ignores HUP,
-//! and a profiler that was loaded into the process handles PROF. Scripts ignore INT and QUIT for what they start in the
-//! background, so that the keys of a terminal don't reach it. A user that sends one of them to a server by its number wants the
-//! server to stop.
+//! A signal whose disposition at the start isn't the default is left alone, apart from TERM, INT and QUIT: `nohup`
+//! ignores HUP, and a profiler that was loaded into the process handles PROF. Scripts ignore INT and QUIT for what they
+//! start in the background, so that the keys of a terminal don't reach it. A user that sends one of them to a server by
+//! its number wants the server to stop.
 //!
 //! # Children
-//! All of these have handlers, which `execve` turns back into the default. Only signals that were ignored before are ignored,
-//! so the command of `--run` starts with the dispositions that the server started with. (PIPE is given back its default by
-//! Rust's `Command`.)
+//! All of these have handlers, which `execve` turns back into the default. Only signals that were ignored before are
+//! ignored, so the command of `--run` starts with the dispositions that the server started with. (PIPE is given back
+//! its default by Rust's `Command`.)
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -118,8 +120,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over; `configured` says whether there is a configuration file, which HUP then asks to read again. Needs
-    /// a runtime.
+    /// Takes the signals over; `configured` says whether there is a configuration file, which HUP then asks to read
+    /// again. Needs a runtime.
     ///
     /// # Errors
     /// The system's refusal.

@@ -1,8 +1,8 @@
 //! A blocking NBD client that can also misbehave.
 //!
-//! [`Socket`] sends any bytes. [`Handshake`] takes one step of the negotiation at a time. [`Client`] is in the transmission
-//! phase: it sends any command with any flags, and checks each reply against the protocol's promises (the cookie, the chunks'
-//! order and cover, the error numbers that may be used).
+//! [`Socket`] sends any bytes. [`Handshake`] takes one step of the negotiation at a time. [`Client`] is in the
+//! transmission phase: it sends any command with any flags, and checks each reply against the protocol's promises (the
+//! cookie, the chunks' order and cover, the error numbers that may be used).
 
 mod handshake;
 mod reply;

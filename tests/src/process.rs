@@ -1,7 +1,7 @@
 //! A child process with captured output, a deadline on every wait, and no survivors.
 //!
-//! Only this process's own children are ever signalled, by pid, and only before they are reaped: until then the kernel can't
-//! reuse the pid.
+//! Only this process's own children are ever signalled, by pid, and only before they are reaped: until then the kernel
+//! can't reuse the pid.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -297,8 +297,8 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Polls `condition` until it holds. This is for states that can only be polled, such as another process's memory. Never use it
-/// in place of an event that can be waited for.
+/// Polls `condition` until it holds. This is for states that can only be polled, such as another process's memory.
+/// Never use it in place of an event that can be waited for.
 ///
 /// # Panics
 /// When it does not hold within `timeout`.

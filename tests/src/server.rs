@@ -116,8 +116,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Makes writes past `bytes` in any file fail with EFBIG, as RLIMIT_FSIZE does; the server has to deal with the SIGXFSZ
-    /// that comes with it.
+    /// Makes writes past `bytes` in any file fail with EFBIG, as RLIMIT_FSIZE does; the server has to deal with the
+    /// SIGXFSZ that comes with it.
     #[must_use]
     pub fn file_size_limit(mut self, bytes: u64) -> Self {
         self.file_size_limit = Some(bytes);

@@ -1,8 +1,8 @@
 //! The tests that have seeds, for hours: what there is to run, and which turn comes next.
 //!
-//! A [`Part`] is some tests of one test binary, with the two variables that set their first seed and their extent. The parts
-//! take [turns](Turns), each a run of `cargo test`. Each turn of a part begins with the seed after the last one of its previous
-//! turn. [`Conductor`] runs the turns until the time is over or one fails.
+//! A [`Part`] is some tests of one test binary, with the two variables that set their first seed and their extent. The
+//! parts take [turns](Turns), each a run of `cargo test`. Each turn of a part begins with the seed after the last one
+//! of its previous turn. [`Conductor`] runs the turns until the time is over or one fails.
 //!
 //! Nothing is tested here: a failure in a soak is also a failure of the test alone, with the same command line.
 
@@ -119,8 +119,8 @@ pub const PARTS: [Part; 6] = [
 ];
 
 impl Part {
-    /// Why it can't run here and what to do about that; nothing if it can run. `weir` is the program, or the reason why there
-    /// is none.
+    /// Why it can't run here and what to do about that; nothing if it can run. `weir` is the program, or the reason why
+    /// there is none.
     #[must_use]
     pub fn obstacle(
         &self,
@@ -183,8 +183,8 @@ impl Turn {
             (part.first_seed, first_seed.to_string()),
             (extent, value.to_string()),
         ];
-        // It is always the whole workspace and a filter, as in tests/run: another selection means other features, and a second
-        // build.
+        // It is always the whole workspace and a filter, as in tests/run: another selection means other features, and a
+        // second build.
         let mut arguments = vec!["test", "--workspace", "--locked"];
         match part.tests {
             Tests::Unit(filter) => arguments.extend(["--lib", filter]),
@@ -249,8 +249,8 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// The turns of these parts, from that seed on. (It has 32 bits, so no seed overflows in a lifetime, whatever is added to
-    /// it.)
+    /// The turns of these parts, from that seed on. (It has 32 bits, so no seed overflows in a lifetime, whatever is
+    /// added to it.)
     #[must_use]
     pub fn new(parts: Vec<&'static Part>, first_seed: u32, weir: Option<PathBuf>) -> Self {
         Self {

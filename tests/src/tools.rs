@@ -9,7 +9,8 @@ use crate::process::{Finished, run};
 
 /// How long one run of a tool may take; the longest here needs a few seconds.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(120);
-/// Where programs are looked for after `PATH`: file system tools are in `sbin`, which is often missing in users' `PATH`.
+/// Where programs are looked for after `PATH`: file system tools are in `sbin`, which is often missing in users'
+/// `PATH`.
 const SYSTEM_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// The path of a program.

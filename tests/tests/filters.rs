@@ -1,7 +1,7 @@
 //! Every filter of the workspace is tested with a spy under it.
 //!
-//! A filter hands on what it doesn't override, and what it overrides it can forget to hand on. Only a test of its own can tell, so
-//! what is looked for here is that there is one, in the filter's own file or folder.
+//! A filter hands on what it doesn't override, and what it overrides it can forget to hand on. Only a test of its own
+//! can tell, so what is looked for here is that there is one, in the filter's own file or folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,16 +1,18 @@
 //! The background task of a cache: writeback by amount and by age, and Weir's own syncs.
 //!
 //! - From [`dirty_start`](crate::options::Limits) dirty pages on, everything dirty is written back.
-//! - A page older than [`DIRTY_AGE`] is written back though little is dirty. Ages are told by flush epochs: every tick ends an
-//!   epoch, and a page remembers the epoch of its first write.
-//! - When enough is written but not synced, or a request waits for memory or room, the backend is synced: only then may pages be
-//!   evicted.
-//! - What failed is tried again after a pause, longer each time up to a limit. Other pages are written meanwhile, and syncs go on
-//!   unless a sync failed: a bad sector holds up no other page. A FLUSH does not wait for the pause: it tries at once.
+//! - A page older than [`DIRTY_AGE`] is written back though little is dirty. Ages are told by flush epochs: every tick
+//!   ends an epoch, and a page remembers the epoch of its first write.
+//! - When enough is written but not synced, or a request waits for memory or room, the backend is synced: only then may
+//!   pages be evicted.
+//! - What failed is tried again after a pause, longer each time up to a limit. Other pages are written meanwhile, and
+//!   syncs go on unless a sync failed: a bad sector holds up no other page. A FLUSH does not wait for the pause: it
+//!   tries at once.
 //!
-//! The task starts transfers, which it carries, and syncs. It never waits for one of them: a transfer that the store doesn't
-//! complete holds up its own pages and the requests that wait for these, and nothing else. The task is woken up by the ends that
-//! matter to it: of the last run of a pass, of a run whose permit is wanted, of a run that failed, and of a sync.
+//! The task starts transfers, which it carries, and syncs. It never waits for one of them: a transfer that the store
+//! doesn't complete holds up its own pages and the requests that wait for these, and nothing else. The task is woken up
+//! by the ends that matter to it: of the last run of a pass, of a run whose permit is wanted, of a run that failed, and
+//! of a sync.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -45,8 +47,8 @@ pub(crate) async fn run(cache: Weak<PageCache>, kick: Arc<Notify>, closing: Canc
                 None => std::future::pending().await,
             }
         };
-        // In this order, not at random: the same events make the same schedule. Runs go on however often the task is kicked. The
-        // tick comes seldom and holds nothing up.
+        // In this order, not at random: the same events make the same schedule. Runs go on however often the task is
+        // kicked. The tick comes seldom and holds nothing up.
         let ticked = tokio::select! {
             biased;
             never = carry(&mut plan.runs) => match never {},
@@ -96,7 +98,8 @@ struct Plan {
 }
 
 impl Plan {
-    /// Begins the pass that is due, unless one is under way that covers as much. After a failure it leaves out what has failed.
+    /// Begins the pass that is due, unless one is under way that covers as much. After a failure it leaves out what has
+    /// failed.
     fn begin_due_pass(&mut self) {
         let rests = self.backoff.rests();
         if self.retry && !rests {
@@ -188,8 +191,8 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// Takes notice of new failures; says whether there are any. Failures of what is tried meanwhile don't put the next attempt
-    /// off.
+    /// Takes notice of new failures; says whether there are any. Failures of what is tried meanwhile don't put the next
+    /// attempt off.
     fn notice(&mut self, failures: u64) -> bool {
         if failures == self.failures {
             return false;
@@ -261,8 +264,8 @@ impl PageCache {
         self.submit_pass(plan).await;
         self.backend.submit();
         let unstable = self.table.counts().unstable();
-        // One sync for all of a pass is the cheapest. But a request that waits must not wait for a run that takes longer than a
-        // tick.
+        // One sync for all of a pass is the cheapest. But a request that waits must not wait for a run that takes
+        // longer than a tick.
         let settled = plan.pass.is_none() && started.runs.load(Ordering::SeqCst) == 0;
         let due = unstable >= self.limits.unstable_sync
             || self.generations.listed() > self.limits.frames as usize

@@ -1,51 +1,52 @@
 //! Flush, FUA and syncs: when data is durable.
 //!
-//! FLUSH and FUA are the protocol's: a FLUSH makes durable what was replied to before it came, and a request with FUA is
-//! replied to when it is durable itself. A *sync* is what the backend is asked for to that end. *Run*, *change* and *blocker*
-//! are explained in [`page_cache`](crate::page_cache), the page states `DIRTY`, `UNSTABLE` and clean in
-//! [`pages`](crate::pages). What a FLUSH and a sync *cover* is counted in [`generations`](crate::durability::generations).
+//! FLUSH and FUA are the protocol's: a FLUSH makes durable what was replied to before it came, and a request with FUA
+//! is replied to when it is durable itself. A *sync* is what the backend is asked for to that end. *Run*, *change* and
+//! *blocker* are explained in [`page_cache`](crate::page_cache), the page states `DIRTY`, `UNSTABLE` and clean in
+//! [`pages`](crate::pages). What a FLUSH and a sync *cover* is counted in
+//! [`generations`](crate::durability::generations).
 //!
-//! Syncs take turns. A FLUSH that needs one waits for its turn. If the sync of another FLUSH has covered the need meanwhile,
-//! nothing is left to do: a hundred FLUSHes share a sync.
+//! Syncs take turns. A FLUSH that needs one waits for its turn. If the sync of another FLUSH has covered the need
+//! meanwhile, nothing is left to do: a hundred FLUSHes share a sync.
 //!
 //! # Failure
-//! After a failed sync nothing that completed before the sync returned is known to be durable. All unstable pages are dirty
-//! again and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.) That is done in turns, and under
-//! the turn to sync: a request that has read the store past the cache meanwhile waits for it
+//! After a failed sync nothing that completed before the sync returned is known to be durable. All unstable pages are
+//! dirty again and will be written anew. (A kernel forgets them; see the fsync discussions of 2018.) That is done in
+//! turns, and under the turn to sync: a request that has read the store past the cache meanwhile waits for it
 //! ([`PageCache::failed_sync_settled`]).
 //!
-//! A FLUSH fails when something that it covers can't be made durable: its own run or its own sync failed, or the power was cut.
-//! A run, a change or a sync of another request may fail meanwhile and make pages dirty again that this FLUSH covers. Then the
-//! FLUSH looks again and writes them itself, so that it reports no success over them. It gives up after a few such failures,
-//! with the last error. Failures of pages that it doesn't cover don't concern it. [`failures`](crate::durability::writeback) tells all
-//! these apart.
+//! A FLUSH fails when something that it covers can't be made durable: its own run or its own sync failed, or the power
+//! was cut. A run, a change or a sync of another request may fail meanwhile and make pages dirty again that this FLUSH
+//! covers. Then the FLUSH looks again and writes them itself, so that it reports no success over them. It gives up
+//! after a few such failures, with the last error. Failures of pages that it doesn't cover don't concern it.
+//! [`failures`](crate::durability::writeback) tells all these apart.
 //!
-//! What is in flight when a sync fails is unknown too, although it completes afterwards: the backend may have taken it before
-//! the sync and forgotten it with the rest. A run counts as failed then. A change other than a trim gets `EIO`, and the dirty
-//! pages that it had replaced are put back.
+//! What is in flight when a sync fails is unknown too, although it completes afterwards: the backend may have taken it
+//! before the sync and forgotten it with the rest. A run counts as failed then. A change other than a trim gets `EIO`,
+//! and the dirty pages that it had replaced are put back.
 //!
 //! # Data that is lost
-//! Pages can be written again. A direct write, a zeroed range and a shift can't, because no page keeps what they did. If a sync
-//! fails that was to cover one of them, what was acknowledged may be gone for good, and the next sync succeeds all the same.
-//! Perhaps no request is there to hear of the failure: the sync may have been Weir's own, or for the FUA of another connection.
-//! So the failure is recorded in [`ErrorSeq`](crate::error_seq::ErrorSeq). The session of each connection looks there
-//! ([`PageCache::lost_data`]), and its next FLUSH or FUA fails once. If no connection has heard of a loss, closing the cache
-//! fails, so whatever stops the server is told last.
+//! Pages can be written again. A direct write, a zeroed range and a shift can't, because no page keeps what they did.
+//! If a sync fails that was to cover one of them, what was acknowledged may be gone for good, and the next sync
+//! succeeds all the same. Perhaps no request is there to hear of the failure: the sync may have been Weir's own, or for
+//! the FUA of another connection. So the failure is recorded in [`ErrorSeq`](crate::error_seq::ErrorSeq). The session
+//! of each connection looks there ([`PageCache::lost_data`]), and its next FLUSH or FUA fails once. If no connection
+//! has heard of a loss, closing the cache fails, so whatever stops the server is told last.
 //!
-//! No other path loses acknowledged data behind its writer's back. A blocker that fails puts the pages back that it held, a
-//! failed run keeps its pages dirty, a trim promises nothing, and a shrink and a power cut are asked for.
+//! No other path loses acknowledged data behind its writer's back. A blocker that fails puts the pages back that it
+//! held, a failed run keeps its pages dirty, a trim promises nothing, and a shrink and a power cut are asked for.
 //!
 //! # Modes
-//! In all modes but writethrough a change is acknowledged when the backend has taken it. So a failed sync may lose it, and is
-//! recorded. With FUA the change waits for a sync besides. If that sync fails, the request gets the error, and the loss is
-//! recorded for the other connections as well. That is on purpose: others may have read what the request changed, and when two
-//! such requests share a sync, nobody knows which of them asked for it.
+//! In all modes but writethrough a change is acknowledged when the backend has taken it. So a failed sync may lose it,
+//! and is recorded. With FUA the change waits for a sync besides. If that sync fails, the request gets the error, and
+//! the loss is recorded for the other connections as well. That is on purpose: others may have read what the request
+//! changed, and when two such requests share a sync, nobody knows which of them asked for it.
 //!
 //! In writethrough mode a change is acknowledged once a sync has covered it and no sync has failed since the change was
-//! submitted. So a failed sync is an error of the requests that still wait for it, and only a shift is recorded. A cached write
-//! waits for a sync as well. That alone would not be enough when a change replaces its pages before they are written: if the
-//! change is lost then, the write is lost with it, and its own sync finds nothing to do. So a write fails if a change that
-//! dropped pages of its range was lost since the write began.
+//! submitted. So a failed sync is an error of the requests that still wait for it, and only a shift is recorded. A
+//! cached write waits for a sync as well. That alone would not be enough when a change replaces its pages before they
+//! are written: if the change is lost then, the write is lost with it, and its own sync finds nothing to do. So a write
+//! fails if a change that dropped pages of its range was lost since the write began.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -100,7 +101,8 @@ impl PageCache {
             pause_point!(context, "cache:flush:sync", [EIO]).await?;
             self.sync(context).await?;
             if watch.seen() == settled {
-                // Also when there was nothing to sync: an own sync, or another request's, promised nothing for this one.
+                // Also when there was nothing to sync: an own sync, or another request's, promised nothing for this
+                // one.
                 self.backend.cover(promised).await?;
                 // What there was to be covered a power cut may have lost.
                 return self.still_powered(powered);
@@ -109,8 +111,8 @@ impl PageCache {
         }
     }
 
-    /// Waits until the backend has what was dirtied in `pages` in epoch `covered` or before; says what `watch`, which is of the same
-    /// pages and epoch, had seen by then.
+    /// Waits until the backend has what was dirtied in `pages` in epoch `covered` or before; says what `watch`, which
+    /// is of the same pages and epoch, had seen by then.
     pub(crate) async fn settle(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -209,15 +211,17 @@ impl PageCache {
         result
     }
 
-    /// Waits until requests that watch pages know of a sync that has failed, if one has. What it was to cover becomes dirty again
-    /// in turns, and the store may have forgotten it all by then: whatever reads the store past the cache asks this afterwards.
+    /// Waits until requests that watch pages know of a sync that has failed, if one has. What it was to cover becomes
+    /// dirty again in turns, and the store may have forgotten it all by then: whatever reads the store past the cache
+    /// asks this afterwards.
     pub(crate) async fn failed_sync_settled(&self) {
         if self.generations.is_failing() {
             drop(self.generations.turn().await);
         }
     }
 
-    /// Turns unstable pages clean, or dirty again; returns those that are unwritten then, each with the epoch since which it is.
+    /// Turns unstable pages clean, or dirty again; returns those that are unwritten then, each with the epoch since
+    /// which it is.
     async fn settle_unstable(
         &self,
         pages: Vec<(u64, u64)>,

@@ -1,22 +1,23 @@
 //! What a FLUSH and a sync cover, in numbers: flush epochs and generations of the store.
 //!
 //! # Epochs
-//! A flush epoch is a number that every FLUSH advances. A dirty page remembers the epoch of its first write since it was last
-//! submitted to the backend. A FLUSH takes the epoch as it was and *covers* every page dirtied in that epoch or before. All
-//! writes replied to before the FLUSH arrived are among them, whatever connection they came over. That is what CAN_MULTI_CONN
-//! promises.
+//! A flush epoch is a number that every FLUSH advances. A dirty page remembers the epoch of its first write since it
+//! was last submitted to the backend. A FLUSH takes the epoch as it was and *covers* every page dirtied in that epoch
+//! or before. All writes replied to before the FLUSH arrived are among them, whatever connection they came over. That
+//! is what CAN_MULTI_CONN promises.
 //!
 //! # Generations
-//! Every completed mutation of the backend (a run, a change, a shift of what follows an offset) takes the next *generation*. A
-//! sync covers the generations that were completed before it was submitted. When it succeeds, pages that were written in these
-//! generations turn from `UNSTABLE` to clean. A sync that would cover nothing new is not submitted.
+//! Every completed mutation of the backend (a run, a change, a shift of what follows an offset) takes the next
+//! *generation*. A sync covers the generations that were completed before it was submitted. When it succeeds, pages
+//! that were written in these generations turn from `UNSTABLE` to clean. A sync that would cover nothing new is not
+//! submitted.
 //!
-//! What was done to the backend before it was opened counts as one more mutation. An earlier server that was killed, for
-//! example, need not have synced what it wrote. A client that reads that and flushes must be able to rely on it.
+//! What was done to the backend before it was opened counts as one more mutation. An earlier server that was killed,
+//! for example, need not have synced what it wrote. A client that reads that and flushes must be able to rely on it.
 //!
-//! Two orders keep a page from counting as durable too early. A completed run enters its pages into the list of unstable pages
-//! under the same lock under which it takes its generation, so no sync counts the generation without its pages. And pages turn
-//! clean before the sync counts as done, so a FLUSH that finds nothing to sync finds clean pages.
+//! Two orders keep a page from counting as durable too early. A completed run enters its pages into the list of
+//! unstable pages under the same lock under which it takes its generation, so no sync counts the generation without its
+//! pages. And pages turn clean before the sync counts as done, so a FLUSH that finds nothing to sync finds clean pages.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,8 +54,8 @@ struct Ledger {
     unstable: Vec<(u64, u64)>,
     /// The last acknowledged change of which no page is kept.
     unrepeatable: Option<u64>,
-    /// Changes that dropped pages and whose clients wait until the changes are durable: their generations and the pages. Others
-    /// may be waiting for these pages.
+    /// Changes that dropped pages and whose clients wait until the changes are durable: their generations and the
+    /// pages. Others may be waiting for these pages.
     replaced: Vec<(u64, Range<u64>)>,
     /// Syncs that have failed so far.
     failed_syncs: u64,
@@ -170,8 +171,8 @@ impl Generations {
         self.ledger().unstable.len()
     }
 
-    /// Counts a run that has completed, well or not. Its pages are entered into the list before it is unlocked, so no sync takes
-    /// the list without them and yet counts their generation.
+    /// Counts a run that has completed, well or not. Its pages are entered into the list before it is unlocked, so no
+    /// sync takes the list without them and yet counts their generation.
     pub(crate) fn completed_run(&self, submitted: Submitted) -> CompletedRun<'_> {
         let ledger = self.ledger();
         CompletedRun {
@@ -226,7 +227,8 @@ impl Generations {
         ledger
             .replaced
             .retain(|(generation, _)| uncovered(generation));
-        // In the order of their generations, which are counted under this lock: only the few that are not covered are copied.
+        // In the order of their generations, which are counted under this lock: only the few that are not covered are
+        // copied.
         let covered = ledger
             .unstable
             .partition_point(|(_, generation)| *generation <= covers);

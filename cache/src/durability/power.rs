@@ -1,14 +1,14 @@
 //! Power cuts: what a failure of the power does to volatile memory, and which requests must not outlive it.
 //!
-//! A cut takes the gate exclusively and drops every page, dirty ones too. No request may report as durable, or as done, what a
-//! cut has lost: a FLUSH that looked before the cut finds nothing left to do after it, and a write of which a part was in the
-//! cache is no longer whole. So cuts are counted, once when a cut begins and once when it is over, and a request that waits
-//! compares. It takes [`Powered`] before the first thing that its success says something about, and looks again after the last. A
-//! request that has not begun when the cut comes, such as a write that waits at the add lock, goes on afterwards and finds what
-//! the cut has left.
+//! A cut takes the gate exclusively and drops every page, dirty ones too. No request may report as durable, or as done,
+//! what a cut has lost: a FLUSH that looked before the cut finds nothing left to do after it, and a write of which a
+//! part was in the cache is no longer whole. So cuts are counted, once when a cut begins and once when it is over, and
+//! a request that waits compares. It takes [`Powered`] before the first thing that its success says something about,
+//! and looks again after the last. A request that has not begun when the cut comes, such as a write that waits at the
+//! add lock, goes on afterwards and finds what the cut has left.
 //!
-//! A request of several calls (a WRITE of many slices, or one with FUA) can't be seen as one here. So the caller that cuts the
-//! power makes sure that no client is there both before and after.
+//! A request of several calls (a WRITE of many slices, or one with FUA) can't be seen as one here. So the caller that
+//! cuts the power makes sure that no client is there both before and after.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -56,15 +56,15 @@ impl PageCache {
         }
     }
 
-    /// Does what a power failure does to volatile memory: drops every page, dirty ones too, and runs `cut` while the device is
-    /// still. Requests that were waiting go on afterwards and find what `cut` left in the backend, or fail with `EIO` if a part
-    /// of them was done. Cancel safe: once begun it runs to its end.
+    /// Does what a power failure does to volatile memory: drops every page, dirty ones too, and runs `cut` while the
+    /// device is still. Requests that were waiting go on afterwards and find what `cut` left in the backend, or fail
+    /// with `EIO` if a part of them was done. Cancel safe: once begun it runs to its end.
     ///
-    /// `cut` gets what was newer in memory than what the backend durably has, with its offsets: the newest versions that a disk's
-    /// volatile cache might have saved at the last moment.
+    /// `cut` gets what was newer in memory than what the backend durably has, with its offsets: the newest versions
+    /// that a disk's volatile cache might have saved at the last moment.
     ///
-    /// The caller has ended whatever kept the backend from completing: fills and writes in flight are waited for. Clients whose
-    /// requests take several calls must be gone when `cut` returns.
+    /// The caller has ended whatever kept the backend from completing: fills and writes in flight are waited for.
+    /// Clients whose requests take several calls must be gone when `cut` returns.
     pub async fn lose_power<T, F>(
         self: &Arc<Self>,
         cut: impl FnOnce(Vec<(u64, FrameRefs)>) -> F + Send + 'static,

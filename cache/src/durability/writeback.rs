@@ -1,21 +1,22 @@
 //! Writeback: dirty pages on their way to the backend.
 //!
-//! A *pass* walks the dirty tags of a range in address order, cuts neighbours into *runs* of at most a slice, and submits
-//! several runs at a time. A run owns references to its frames, and the task that made it carries it (see
-//! [`transfer`](crate::transfer)). At submission a page turns from `DIRTY` to `IN_FLIGHT`. At completion it turns to `UNSTABLE`,
-//! or back to `DIRTY` if the backend failed. A page in flight that is written again is `DIRTY` too. It is not submitted a second
-//! time before the first transfer has completed, because the older of the two might land last.
+//! A *pass* walks the dirty tags of a range in address order, cuts neighbours into *runs* of at most a slice, and
+//! submits several runs at a time. A run owns references to its frames, and the task that made it carries it (see
+//! [`transfer`](crate::transfer)). At submission a page turns from `DIRTY` to `IN_FLIGHT`. At completion it turns to
+//! `UNSTABLE`, or back to `DIRTY` if the backend failed. A page in flight that is written again is `DIRTY` too. It is
+//! not submitted a second time before the first transfer has completed, because the older of the two might land last.
 //!
 //! # The scan lock
-//! One mutex guards the list of [`Operation`](operations::Operation)s under way: runs, and blockers that hold pages. A run is cut
-//! and entered into the list in one critical section. So a holder of the lock sees every page that is not durable, either as
-//! dirty or in the list. Stale tags of the tree's inner nodes are cleared under the same lock, so clearing them can't hide a page
-//! from a scan. The lock is never held across an await; a run of 256 pages is cut in some microseconds.
+//! One mutex guards the list of [`Operation`](operations::Operation)s under way: runs, and blockers that hold pages. A
+//! run is cut and entered into the list in one critical section. So a holder of the lock sees every page that is not
+//! durable, either as dirty or in the list. Stale tags of the tree's inner nodes are cleared under the same lock, so
+//! clearing them can't hide a page from a scan. The lock is never held across an await; a run of 256 pages is cut in
+//! some microseconds.
 //!
 //! Writeback takes no add guard: a blocker waits for writeback in its range.
 //!
-//! [`run`] says what becomes of a run, [`halves`] how a retry that fails is written anew, [`failures`] which requests are told of
-//! a failure.
+//! [`run`] says what becomes of a run, [`halves`] how a retry that fails is written anew, [`failures`] which requests
+//! are told of a failure.
 
 mod epochs;
 mod failures;
@@ -99,8 +100,8 @@ impl Pass {
 const SKIPS_PER_SCAN: u32 = 1024;
 
 impl PageCache {
-    /// Writes back the pages of `pages` that were dirtied in flush epoch `covered` or before, each at most once, and waits for
-    /// the runs that it submitted. Cancel safe: submitted runs run on.
+    /// Writes back the pages of `pages` that were dirtied in flush epoch `covered` or before, each at most once, and
+    /// waits for the runs that it submitted. Cancel safe: submitted runs run on.
     pub(crate) async fn write_back(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -164,8 +165,8 @@ impl PageCache {
         permit
     }
 
-    /// A run to be carried, which owns its pages. Its outcome is that of the pages that its pass covers. `ended` is called with
-    /// the outcome of all its pages when they are settled and its permit is given back.
+    /// A run to be carried, which owns its pages. Its outcome is that of the pages that its pass covers. `ended` is
+    /// called with the outcome of all its pages when they are settled and its permit is given back.
     pub(crate) fn start_run(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -246,10 +247,11 @@ impl PageCache {
         scan
     }
 
-    /// The pages of `pages` that are newer than what the backend has completed: dirty, in flight or held. Stops after `most` dirty
-    /// ones.
+    /// The pages of `pages` that are newer than what the backend has completed: dirty, in flight or held. Stops after
+    /// `most` dirty ones.
     pub(crate) fn look_for_unwritten(&self, pages: Range<u64>, most: usize) -> Unwritten {
-        // Under the scan lock each of them is dirty or in the list: a page leaves one only after it has entered the other.
+        // Under the scan lock each of them is dirty or in the list: a page leaves one only after it has entered the
+        // other.
         let lock = self.writeback.scan();
         let pin = epoch::pin();
         let mut found: Vec<u64> = self.table.dirty(pages.clone(), &pin).take(most).collect();

@@ -268,8 +268,8 @@ async fn what_others_wait_for_goes_on_beside_long_work_of_its_own_task() {
     session.await.unwrap();
 }
 
-/// All pages are written and not synced, and a sync fails: as soon as some of them are dirty again, and not all. The store has
-/// forgotten half of them.
+/// All pages are written and not synced, and a sync fails: as soon as some of them are dirty again, and not all. The
+/// store has forgotten half of them.
 async fn fail_a_sync(bench: &Bench) -> JoinHandle<Result<(), Errno>> {
     bench.write_all().await;
     bench

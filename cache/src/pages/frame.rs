@@ -1,8 +1,8 @@
 //! Page frames: the memory in which cached pages live.
 //!
 //! # What
-//! A [`FramePool`] is one anonymous mapping cut into 4 KiB [frames](FrameId), plus a reference word and an owner word per
-//! frame. A frame is at any time one of
+//! A [`FramePool`] is one anonymous mapping cut into 4 KiB [frames](FrameId), plus a reference word and an owner word
+//! per frame. A frame is at any time one of
 //!
 //! - *free*: its count is zero, and it waits on the free list;
 //! - *private*: in a [`FrameBuf`], whose holder alone may write it;
@@ -10,23 +10,23 @@
 //!   returns to zero. Readers hold further references in [`FrameRefs`].
 //!
 //! # How a reader takes a reference without a lock
-//! Loading a slot's frame number and then incrementing that frame's count is a classic race: the slot may drop its reference in
-//! between, and the frame may have another owner. The pool's memory is type-stable: count words never go away, so a late
-//! increment hits a valid word. The reader therefore takes the reference *speculatively* and then looks at the slot again (as the
-//! Linux page cache does with `folio_try_get`, mm/filemap.c):
+//! Loading a slot's frame number and then incrementing that frame's count is a classic race: the slot may drop its
+//! reference in between, and the frame may have another owner. The pool's memory is type-stable: count words never go
+//! away, so a late increment hits a valid word. The reader therefore takes the reference *speculatively* and then looks
+//! at the slot again (as the Linux page cache does with `folio_try_get`, mm/filemap.c):
 //!
-//! 1. load the slot; 2. increment the frame's count unless it is zero; 3. load the slot again. If it still names the frame,
-//!    the slot's own reference was alive while ours was taken, and the contents are stable until we give ours back. If not,
-//!    give it back and start over.
+//! 1. load the slot; 2. increment the frame's count unless it is zero; 3. load the slot again. If it still names the
+//!    frame, the slot's own reference was alive while ours was taken, and the contents are stable until we give ours
+//!    back. If not, give it back and start over.
 //!
-//! No reader looks at a frame's bytes before its step 3 has succeeded, so the private owner of a recycled frame may be writing it
-//! meanwhile without a data race. Step 3 can't be fooled by a stale load: a recycled frame's count was set to one by a release
-//! store that happens after the slot was emptied, and the increment of step 2 acquires it.
+//! No reader looks at a frame's bytes before its step 3 has succeeded, so the private owner of a recycled frame may be
+//! writing it meanwhile without a data race. Step 3 can't be fooled by a stale load: a recycled frame's count was set
+//! to one by a release store that happens after the slot was emptied, and the increment of step 2 acquires it.
 //!
-//! Compared with epochs for frames, this costs one compare-and-swap per hit and one decrement per sent page, on a word that
-//! belongs to the page alone. In return a frame is free the moment its last reader is done: a cache of a few hundred frames makes
-//! progress without waiting for grace periods. The visited bit of the eviction policy lives in the same word, so marking a page
-//! as used costs nothing more.
+//! Compared with epochs for frames, this costs one compare-and-swap per hit and one decrement per sent page, on a word
+//! that belongs to the page alone. In return a frame is free the moment its last reader is done: a cache of a few
+//! hundred frames makes progress without waiting for grace periods. The visited bit of the eviction policy lives in the
+//! same word, so marking a page as used costs nothing more.
 
 mod buffer;
 mod pool;

@@ -1,7 +1,8 @@
 //! A locked slot, and all the ways in which it can change.
 //!
-//! The state and the detail word of a slot change here and nowhere else. Each change has a name, [`Transition`], and each
-//! transition has a rule that says in which states it may be made. The tables in the [module above](super) say what makes it.
+//! The state and the detail word of a slot change here and nowhere else. Each change has a name, [`Transition`], and
+//! each transition has a rule that says in which states it may be made. The tables in the [module above](super) say
+//! what makes it.
 
 use super::counts::Counts;
 use super::frame::FrameId;
@@ -133,8 +134,8 @@ impl<'a> LockedPage<'a> {
         self.change(transition, to);
     }
 
-    /// `frame` is the page's newest version, written in flush epoch `epoch`. Returns the frame that was published before: its
-    /// reference is the caller's.
+    /// `frame` is the page's newest version, written in flush epoch `epoch`. Returns the frame that was published
+    /// before: its reference is the caller's.
     #[inline]
     pub(super) fn publish(&mut self, frame: FrameId, epoch: u64) -> Option<FrameId> {
         let old = self.state;
@@ -173,8 +174,8 @@ impl<'a> LockedPage<'a> {
         }
     }
 
-    /// The backend doesn't have what was submitted. Returns the epoch since which the page is dirty again, unless the page is
-    /// held: then its blocker puts it back as dirty if the change fails.
+    /// The backend doesn't have what was submitted. Returns the epoch since which the page is dirty again, unless the
+    /// page is held: then its blocker puts it back as dirty if the change fails.
     pub(crate) fn write_failed(&mut self) -> Option<u64> {
         let before = self.state;
         let landed = before.without(IN_FLIGHT);
@@ -194,8 +195,8 @@ impl<'a> LockedPage<'a> {
         Some(epoch)
     }
 
-    /// Whether the page is what was written as mutation `generation`, and waits for a sync. If not, it was submitted again or shot
-    /// down since, and is no longer what that sync is about.
+    /// Whether the page is what was written as mutation `generation`, and waits for a sync. If not, it was submitted
+    /// again or shot down since, and is no longer what that sync is about.
     fn waits_for_sync(&self, generation: u64) -> bool {
         self.state.has(UNSTABLE) && self.slot.detail() == generation
     }
@@ -209,8 +210,9 @@ impl<'a> LockedPage<'a> {
 
     /// The sync that was to cover mutation `generation` has failed.
     ///
-    /// A page that is dirty, in flight or held was written again since, or is about to be changed. What was there before may be
-    /// gone, and earlier FLUSHes cover that. None of them may pass the page by for being younger, or end before it is stored.
+    /// A page that is dirty, in flight or held was written again since, or is about to be changed. What was there
+    /// before may be gone, and earlier FLUSHes cover that. None of them may pass the page by for being younger, or end
+    /// before it is stored.
     pub(crate) fn sync_failed(&mut self, generation: u64) {
         if self.waits_for_sync(generation) || self.state.has(DIRTY) {
             let to = self.state.without(UNSTABLE).with(DIRTY);

@@ -3,8 +3,8 @@
 /// Older than every FLUSH: the next FLUSH covers it, whichever it is.
 pub(crate) const OLDEST_EPOCH: u64 = 0;
 
-/// The detail word of a dirty page: the flush epoch of its first write since its last submission, and whether it is dirty
-/// because it could not be stored.
+/// The detail word of a dirty page: the flush epoch of its first write since its last submission, and whether it is
+/// dirty because it could not be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DirtySince(u64);
 

@@ -69,8 +69,8 @@ impl PageSlot {
     /// Stores the new state of a slot that the caller has locked, without the lock bit.
     #[inline]
     pub(super) fn unlock(&self, state: PageState) {
-        // Release: a thread that sees the new state sees the frame's bytes. SeqCst: a flush that starts after this write was
-        // replied to must see it, whatever the thread.
+        // Release: a thread that sees the new state sees the frame's bytes. SeqCst: a flush that starts after this
+        // write was replied to must see it, whatever the thread.
         self.word.store(state.0, Ordering::SeqCst);
     }
 

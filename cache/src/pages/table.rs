@@ -1,16 +1,17 @@
 //! The table of pages: finds a page's slot, reads it without the lock, or locks it.
 //!
 //! # What goes with a slot's state
-//! Code that changes a state doesn't keep anything else in step by hand. A [`PageGuard`] does that when it is dropped, or in the
-//! transition:
+//! Code that changes a state doesn't keep anything else in step by hand. A [`PageGuard`] does that when it is dropped,
+//! or in the transition:
 //!
-//! - **Tags.** An entry of the array is tagged `Dirty` while its slot has `DIRTY`, and `Present` while the slot isn't empty. The
-//!   tags change under the slot's lock. A tag that is set before the state shows is only set too early for a moment.
-//! - **Population.** A leaf of the array counts its slots that are not empty. A slot is counted before it is filled, because a
-//!   counted leaf can't be reclaimed under the slot. The count is given back after the slot was emptied.
-//! - **References.** A slot that is `PRESENT` or `HELD` has one reference to its frame. A transition that takes the frame away
-//!   unlocks the slot and then gives the reference back. In the other order the frame might be used again while the slot still
-//!   names it, and a hit would take another page's data.
+//! - **Tags.** An entry of the array is tagged `Dirty` while its slot has `DIRTY`, and `Present` while the slot isn't
+//!   empty. The tags change under the slot's lock. A tag that is set before the state shows is only set too early for a
+//!   moment.
+//! - **Population.** A leaf of the array counts its slots that are not empty. A slot is counted before it is filled,
+//!   because a counted leaf can't be reclaimed under the slot. The count is given back after the slot was emptied.
+//! - **References.** A slot that is `PRESENT` or `HELD` has one reference to its frame. A transition that takes the
+//!   frame away unlocks the slot and then gives the reference back. In the other order the frame might be used again
+//!   while the slot still names it, and a hit would take another page's data.
 //! - **Owners.** The owner of a published frame is its page: reclaim finds the slot by it.
 
 use std::ops::Range;

@@ -1,7 +1,7 @@
-//! Eviction by CLOCK: a hand goes round over the frames. A page that was used since the last round gets another round; the update
-//! of the reference count by a hit also sets the visited bit that says so. The first clean unreferenced page that wasn't used is
-//! evicted. New pages start unvisited, so a scan evicts its own pages first, as in SIEVE. Whether a page is clean is decided
-//! under its lock, so a write can't dirty it in between.
+//! Eviction by CLOCK: a hand goes round over the frames. A page that was used since the last round gets another round;
+//! the update of the reference count by a hit also sets the visited bit that says so. The first clean unreferenced page
+//! that wasn't used is evicted. New pages start unvisited, so a scan evicts its own pages first, as in SIEVE. Whether a
+//! page is clean is decided under its lock, so a write can't dirty it in between.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,8 +12,8 @@ use crate::frame::FrameId;
 use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::PageCache;
 
-/// Where nothing may take long: the most frames that are looked at for each frame that is wanted. When clean pages are that rare,
-/// the request may as well wait its turn.
+/// Where nothing may take long: the most frames that are looked at for each frame that is wanted. When clean pages are
+/// that rare, the request may as well wait its turn.
 const INLINE_STEPS_PER_FRAME: usize = 16;
 /// How many frames the hand passes before it gives up, in rounds: the first clears visited bits.
 const HAND_ROUNDS: usize = 2;
@@ -57,8 +57,8 @@ impl PageCache {
         )
     }
 
-    /// Evicts up to `wanted` clean pages, looking at no more than `steps_left` frames, and takes the frames that it has looked at
-    /// off `steps_left`; says how many pages it evicted.
+    /// Evicts up to `wanted` clean pages, looking at no more than `steps_left` frames, and takes the frames that it has
+    /// looked at off `steps_left`; says how many pages it evicted.
     pub(super) fn evict_within(&self, wanted: usize, steps_left: &mut usize) -> usize {
         let used = self.pool.used_frames();
         let counts = self.table.counts();

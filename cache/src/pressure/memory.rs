@@ -1,24 +1,24 @@
-//! Memory: which requests get frames when there are not enough. [`clock`](crate::pressure::clock) says which pages are given up
-//! for it.
+//! Memory: which requests get frames when there are not enough. [`clock`](crate::pressure::clock) says which pages are
+//! given up for it.
 //!
-//! Memory is a lock like any other. A request reserves its worst case before it takes any guard, all or nothing, first come first
-//! served: [`PageCache::reserve`] hands out frames that are physically the caller's. A request that must wait takes a place in a
-//! fair queue. Only the head of the queue gathers frames, so partial hoards can't deadlock. While a request waits, newcomers
-//! don't overtake it.
+//! Memory is a lock like any other. A request reserves its worst case before it takes any guard, all or nothing, first
+//! come first served: [`PageCache::reserve`] hands out frames that are physically the caller's. A request that must
+//! wait takes a place in a fair queue. Only the head of the queue gathers frames, so partial hoards can't deadlock.
+//! While a request waits, newcomers don't overtake it.
 //!
-//! Payloads have budgets of their own, a quarter of the frames: a thousand clients that each announce a large write and send
-//! nothing can't starve the readers. Half of it is for payloads whose data is still to come, so that these can't starve payloads
-//! whose data is there; [`payload`](crate::requests::payload) says which of the two is waited for.
+//! Payloads have budgets of their own, a quarter of the frames: a thousand clients that each announce a large write and
+//! send nothing can't starve the readers. Half of it is for payloads whose data is still to come, so that these can't
+//! starve payloads whose data is there; [`payload`](crate::requests::payload) says which of the two is waited for.
 //!
 //! # Lines
-//! A client may have hundreds of requests under way. If each of them took a place in the queue of its own, the client whose
-//! requests came first would have the memory for as long as it likes to take for its replies, and a neighbour with one request
-//! would wait behind all of them. So the requests of one client stand in a [`MemoryLine`], and only the first of a line stands in
-//! the queue. A request there has at most one request of each other client before it.
+//! A client may have hundreds of requests under way. If each of them took a place in the queue of its own, the client
+//! whose requests came first would have the memory for as long as it likes to take for its replies, and a neighbour
+//! with one request would wait behind all of them. So the requests of one client stand in a [`MemoryLine`], and only
+//! the first of a line stands in the queue. A request there has at most one request of each other client before it.
 //!
 //! # Metadata
-//! What is kept beside the pages counts within the cache's size: the nodes of the radix tree, the locks of the regions, the bits
-//! of the quota. For every 4 KiB of these, one frame is withheld.
+//! What is kept beside the pages counts within the cache's size: the nodes of the radix tree, the locks of the regions,
+//! the bits of the quota. For every 4 KiB of these, one frame is withheld.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -43,12 +43,13 @@ const WITHHELD_PER_RESERVATION: usize = 256;
 pub(crate) enum Budget {
     /// The budget of payloads that have arrived. Its holders wait for the store only.
     Arrived,
-    /// The budget of payloads that are received straight into their frames. Its holders wait for clients, so no request waits for
-    /// it.
+    /// The budget of payloads that are received straight into their frames. Its holders wait for clients, so no request
+    /// waits for it.
     Ahead,
 }
 
-/// Where the requests of one client wait for memory, one behind the other. Only the first of them has a place in the queue.
+/// Where the requests of one client wait for memory, one behind the other. Only the first of them has a place in the
+/// queue.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryLine(Arc<FairMutex<()>>);
 
@@ -187,8 +188,8 @@ impl PageCache {
         self.memory.refusals.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often a payload had to do without memory ahead of its data, so far. While that grows, a holder of such memory that
-    /// doesn't use it is in another request's way.
+    /// How often a payload had to do without memory ahead of its data, so far. While that grows, a holder of such
+    /// memory that doesn't use it is in another request's way.
     pub fn payloads_refused(&self) -> u64 {
         self.memory.refusals.load(Ordering::Relaxed)
     }

@@ -1,36 +1,39 @@
 //! Space accounting of a thin export: `--quota`.
 //!
-//! An export may be larger than what it may allocate. The promise: a write that is acknowledged has its space, so ENOSPC comes at
-//! the write and never at a FLUSH. The promise is about the quota. A host disk that other programs fill too can't be promised.
+//! An export may be larger than what it may allocate. The promise: a write that is acknowledged has its space, so
+//! ENOSPC comes at the write and never at a FLUSH. The promise is about the quota. A host disk that other programs fill
+//! too can't be promised.
 //!
 //! # What is counted
-//! Space is counted in units. A unit is the larger of the page and the backend's allocation block. A unit is *charged* while it
-//! counts against the quota: because the backend has it allocated, or because one of its pages is not yet written back. One bit
-//! for each unit says so, in a sparse set (see [`units`]). What is not charged is free, in shards (an [`LgLock`]). A write takes
-//! from the shard of its thread, and looks at all shards only before it reports ENOSPC. A charge takes all that it needs, or
-//! changes nothing.
+//! Space is counted in units. A unit is the larger of the page and the backend's allocation block. A unit is *charged*
+//! while it counts against the quota: because the backend has it allocated, or because one of its pages is not yet
+//! written back. One bit for each unit says so, in a sparse set (see [`units`]). What is not charged is free, in shards
+//! (an [`LgLock`]). A write takes from the shard of its thread, and looks at all shards only before it reports ENOSPC.
+//! A charge takes all that it needs, or changes nothing.
 //!
-//! **Invariant**: whenever all shards are locked, their sum plus the charged units is the quota, less what is being given back at
-//! that moment. For that, a charge sets bits and takes their units in one hold of a shard's lock, and a discharge clears bits
-//! before it gives their units back.
+//! **Invariant**: whenever all shards are locked, their sum plus the charged units is the quota, less what is being
+//! given back at that moment. For that, a charge sets bits and takes their units in one hold of a shard's lock, and a
+//! discharge clears bits before it gives their units back.
 //!
 //! # Why it can't change underneath
-//! The bits decide whether a write needs space. They are set under an add guard and cleared under a block guard only, on the
-//! range that they stand for, and the add lock keeps the two apart. So a write that finds its units charged keeps them until it
-//! has dirtied its pages. No write can come between a trim's look at the units and its clearing of them (race 11).
+//! The bits decide whether a write needs space. They are set under an add guard and cleared under a block guard only,
+//! on the range that they stand for, and the add lock keeps the two apart. So a write that finds its units charged
+//! keeps them until it has dirtied its pages. No write can come between a trim's look at the units and its clearing of
+//! them (race 11).
 //!
-//! Blockers share, and a direct write charges as a blocker. So blockers that take space and blockers that give space back take
-//! turns (see [`turns`]). Without turns a direct write could overtake a trim of the same units at the backend, and the trim would
-//! give back what the direct write has just taken.
+//! Blockers share, and a direct write charges as a blocker. So blockers that take space and blockers that give space
+//! back take turns (see [`turns`]). Without turns a direct write could overtake a trim of the same units at the
+//! backend, and the trim would give back what the direct write has just taken.
 //!
-//! A request that charged units and then failed may have charged for nothing. Its range is *reconciled*: under block, each unit
-//! is charged exactly if a page of it is not clean or the backend has it allocated. The whole device is reconciled at the start,
-//! and so is what a resize or a shift has moved. Counting takes turns with the other two as well: otherwise a trim between the
-//! look and the charge would give units back, and the charge would take them again for nothing.
+//! A request that charged units and then failed may have charged for nothing. Its range is *reconciled*: under block,
+//! each unit is charged exactly if a page of it is not clean or the backend has it allocated. The whole device is
+//! reconciled at the start, and so is what a resize or a shift has moved. Counting takes turns with the other two as
+//! well: otherwise a trim between the look and the charge would give units back, and the charge would take them again
+//! for nothing.
 //!
-//! A count may fail, and then charges stay as they were. They may be too many then, but must not be too few. After a failed
-//! request they are too many. A shift moves charges with their data, without asking the backend, and gets the memory for that
-//! before the store changes.
+//! A count may fail, and then charges stay as they were. They may be too many then, but must not be too few. After a
+//! failed request they are too many. A shift moves charges with their data, without asking the backend, and gets the
+//! memory for that before the store changes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -60,7 +63,8 @@ const EXTENTS_PER_LOOK: usize = 1024;
 pub(crate) struct Quota {
     unit_bytes: u64,
     quota_units: u64,
-    /// Units that aren't charged. Their sum is negative while an export has more than its quota, as it may from the start.
+    /// Units that aren't charged. Their sum is negative while an export has more than its quota, as it may from the
+    /// start.
     free: LgLock<i64>,
     charged: UnitSet,
     turns: Turns,
@@ -131,8 +135,9 @@ impl Quota {
 
     /// Charges `units` if `free`, of which the caller has the lock, has what is missing; says whether.
     ///
-    /// One hold of the lock spans the look, the setting and the taking. Others may have charged what was missing at a look
-    /// without the lock. And whenever all shards are locked, no bit is set whose unit isn't taken, and no unit is taken in vain.
+    /// One hold of the lock spans the look, the setting and the taking. Others may have charged what was missing at a
+    /// look without the lock. And whenever all shards are locked, no bit is set whose unit isn't taken, and no unit is
+    /// taken in vain.
     fn charge_from(&self, free: &mut i64, units: &Range<u64>) -> Result<bool, Errno> {
         let missing = signed(units.end - units.start - self.charged.count(units));
         if missing > (*free).max(0) {
@@ -219,8 +224,8 @@ pub(crate) struct MovedCharges {
     moved: Vec<Range<u64>>,
 }
 
-/// The space of a write under way. If this is dropped before it is kept, because the write has failed or its future was dropped,
-/// its range is reconciled.
+/// The space of a write under way. If this is dropped before it is kept, because the write has failed or its future was
+/// dropped, its range is reconciled.
 #[derive(Debug)]
 pub(crate) struct Charge {
     cache: Arc<PageCache>,
@@ -261,8 +266,8 @@ impl PageCache {
             .is_none_or(|space| space.is_charged(range))
     }
 
-    /// Gets the space that a write to `range` needs, before the write changes anything. `charge` has the range reconciled unless
-    /// it is [kept](Charge::keep).
+    /// Gets the space that a write to `range` needs, before the write changes anything. `charge` has the range
+    /// reconciled unless it is [kept](Charge::keep).
     pub(crate) fn charge_space(
         self: &Arc<Self>,
         guard: &AddGuard,
@@ -329,7 +334,8 @@ impl PageCache {
         }
     }
 
-    /// Before a shift, which moves what lies from `from` on to `to`, both at the border of a unit: what it will do to the charges.
+    /// Before a shift, which moves what lies from `from` on to `to`, both at the border of a unit: what it will do to
+    /// the charges.
     ///
     /// # Errors
     /// `ENOMEM`: the charges couldn't follow.
@@ -378,8 +384,8 @@ impl PageCache {
         let Some(space) = &self.quota else { return };
         let units = space.touched(&range);
         let whole = units.start * space.unit_bytes..units.end * space.unit_bytes;
-        // A write is within a region, and so are its units unless they are absurdly large. The gate would hold up every request,
-        // for as long as the slowest request that is past it.
+        // A write is within a region, and so are its units unless they are absurdly large. The gate would hold up every
+        // request, for as long as the slowest request that is past it.
         let guard = if AddLock::regions(whole.clone()).count() == 1 {
             self.add_lock.block(whole).await
         } else {
@@ -388,8 +394,8 @@ impl PageCache {
         self.reconcile_blocked(&guard, range).await;
     }
 
-    /// As [`PageCache::reconcile`], where no request is left to report an error to. The guard covers pages; units that it covers
-    /// in part are left as they are, but for the device's last, shorter one.
+    /// As [`PageCache::reconcile`], where no request is left to report an error to. The guard covers pages; units that
+    /// it covers in part are left as they are, but for the device's last, shorter one.
     pub(crate) async fn reconcile_blocked(&self, guard: &BlockGuard, range: Range<u64>) {
         let Some(space) = &self.quota else { return };
         let covered = guard.range();
@@ -405,7 +411,8 @@ impl PageCache {
         }
     }
 
-    /// The units of `range` of which a page is not clean, and those that the backend has allocated: two runs, each in order.
+    /// The units of `range` of which a page is not clean, and those that the backend has allocated: two runs, each in
+    /// order.
     async fn kept_units(
         &self,
         space: &Quota,
@@ -415,7 +422,8 @@ impl PageCache {
             let submitted = self.generations.submitted();
             self.failed_sync_settled().await;
             let kept = self.look_for_kept_units(space, range).await?;
-            // Otherwise a sync has failed, and the store may have forgotten that it had allocated pages that are dirty again.
+            // Otherwise a sync has failed, and the store may have forgotten that it had allocated pages that are dirty
+            // again.
             self.failed_sync_settled().await;
             if !self.generations.failed_since(submitted) {
                 return Ok(kept);
@@ -448,8 +456,8 @@ impl PageCache {
         Ok(kept)
     }
 
-    /// Charges each unit that `range` touches exactly if a page of it is not clean or the backend has it allocated. The guard
-    /// keeps writes out of these units; writeback may run: a page that it cleans is allocated then.
+    /// Charges each unit that `range` touches exactly if a page of it is not clean or the backend has it allocated. The
+    /// guard keeps writes out of these units; writeback may run: a page that it cleans is allocated then.
     pub(crate) async fn reconcile(
         &self,
         guard: &BlockGuard,
@@ -470,8 +478,8 @@ impl PageCache {
         pause_point!(self.background, "cache:space:count", [EIO]).await?;
         // Stable, as there are two runs in order.
         kept.sort_by_key(|units| units.start);
-        // Takes exactly what is kept and gives back exactly what lies between: no unit is free for a moment that is not free
-        // afterwards.
+        // Takes exactly what is kept and gives back exactly what lies between: no unit is free for a moment that is not
+        // free afterwards.
         let mut gap = units.start;
         let mut pace = Pace::default();
         for units in kept {

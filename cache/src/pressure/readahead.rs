@@ -1,12 +1,13 @@
 //! Readahead, and NBD_CMD_CACHE.
 //!
-//! Misses are watched for streams: a read that starts where an earlier one ended continues it. A stream's window doubles up
-//! to a cap. Of each window the page in the middle carries a marker in its frame's word; when a reader first uses that page
-//! the next window is started, so a steady stream finds its pages present and pays nothing for it on other hits.
+//! Misses are watched for streams: a read that starts where an earlier one ended continues it. A stream's window
+//! doubles up to a cap. Of each window the page in the middle carries a marker in its frame's word; when a reader first
+//! uses that page the next window is started, so a steady stream finds its pages present and pays nothing for it on
+//! other hits.
 //!
-//! Readahead is a guess and must not hurt. It goes in slices, takes its add guard and its memory by *try* only, memory last, and
-//! has at most a capped share of the cache. A blocker that overlaps it makes the try for the guard fail, even if the blocker
-//! still waits. So readahead delays a blocker by no more than what is already submitted.
+//! Readahead is a guess and must not hurt. It goes in slices, takes its add guard and its memory by *try* only, memory
+//! last, and has at most a capped share of the cache. A blocker that overlaps it makes the try for the guard fail, even
+//! if the blocker still waits. So readahead delays a blocker by no more than what is already submitted.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -163,8 +164,8 @@ impl PageCache {
         Some(planned.into_iter().map(start).collect())
     }
 
-    /// NBD_CMD_CACHE: brings `range` into the cache, as far as memory can be had without waiting and never more than half of it.
-    /// Returns when what was started has arrived. Advisory: errors show when the data is read. Cancel safe.
+    /// NBD_CMD_CACHE: brings `range` into the cache, as far as memory can be had without waiting and never more than
+    /// half of it. Returns when what was started has arrived. Advisory: errors show when the data is read. Cancel safe.
     pub async fn prefetch(self: &Arc<Self>, context: &FaultContext, range: Range<u64>) {
         let mut left = u64::from(self.limits.frames / 2) * PAGE_BYTES;
         let mut at = range.start;

@@ -1,18 +1,20 @@
 //! The throttle: writers wait when too much is not durable.
 //!
-//! Dirty, in-flight, held and unstable pages count together. Below a quarter of the cache a write passes after one load. From a
-//! quarter on it pauses, smoothly longer as more is dirty. At half it stops until writeback and sync have made room. Writers
-//! pause holding their payload and nothing else, so readers of the same connection are not affected.
+//! Dirty, in-flight, held and unstable pages count together. Below a quarter of the cache a write passes after one
+//! load. From a quarter on it pauses, smoothly longer as more is dirty. At half it stops until writeback and sync have
+//! made room. Writers pause holding their payload and nothing else, so readers of the same connection are not affected.
 //!
-//! When writeback makes no progress for [`STALL_LIMIT`], the stopped writers get its last error instead of waiting for ever.
+//! When writeback makes no progress for [`STALL_LIMIT`], the stopped writers get its last error instead of waiting for
+//! ever.
 //!
 //! # What is progress
 //! Progress is what brings pages closer to being clean, and nothing else:
 //!
-//! - A sync that covers pages is progress. A sync that covers a trim or a zero is not: other requests may go on with these for
-//!   ever while no page can be written.
-//! - A run that is written is progress, but not after a sync of pages has failed. Then the run is written a second time, and a
-//!   store whose syncs always fail would look busy for ever. It is progress again once a sync has covered pages.
+//! - A sync that covers pages is progress. A sync that covers a trim or a zero is not: other requests may go on with
+//!   these for ever while no page can be written.
+//! - A run that is written is progress, but not after a sync of pages has failed. Then the run is written a second
+//!   time, and a store whose syncs always fail would look busy for ever. It is progress again once a sync has covered
+//!   pages.
 
 use std::sync::Mutex;
 

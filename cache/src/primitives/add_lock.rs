@@ -1,37 +1,38 @@
 //! The page cache's add lock, after bcachefs' pagecache add lock, in ranges.
 //!
-//! An *adder* puts data of a range into the cache: it fills pages from the store, or writes to them. A *blocker* keeps adders
-//! out of a range while the store is changed below it. The two exclude each other where they overlap. Adders share, and so do
-//! blockers.
+//! An *adder* puts data of a range into the cache: it fills pages from the store, or writes to them. A *blocker* keeps
+//! adders out of a range while the store is changed below it. The two exclude each other where they overlap. Adders
+//! share, and so do blockers.
 //!
-//! The device is cut into *regions* of [`REGION_BYTES`], each with a lock of its own that knows the ranges of its adders and
-//! blockers (see [`region`]). An operation locks its range, not the region. The region only bounds what has to be searched and
-//! which operations meet on a mutex. Operations that don't overlap don't wait for each other, with one exception: a blocker
-//! waits some microseconds for the brief adders of its region, below.
+//! The device is cut into *regions* of [`REGION_BYTES`], each with a lock of its own that knows the ranges of its
+//! adders and blockers (see [`region`]). An operation locks its range, not the region. The region only bounds what has
+//! to be searched and which operations meet on a mutex. Operations that don't overlap don't wait for each other, with
+//! one exception: a blocker waits some microseconds for the brief adders of its region, below.
 //!
-//! An operation holds one range in one region at a time. One that is longer goes through its regions one after the other
-//! ([`AddLock::regions`]), so it holds up nobody for long, and no order between regions has to be kept.
+//! An operation holds one range in one region at a time. One that is longer goes through its regions one after the
+//! other ([`AddLock::regions`]), so it holds up nobody for long, and no order between regions has to be kept.
 //!
-//! In front of the regions stands a *gate* with three modes (see [`gate`]). *Region* is the above. *Whole* is one lock for a
-//! blocker of any range: it keeps out the adders and the blockers of all regions, and is shared with other wholes. *Exclusive*
-//! keeps out everything else.
+//! In front of the regions stands a *gate* with three modes (see [`gate`]). *Region* is the above. *Whole* is one lock
+//! for a blocker of any range: it keeps out the adders and the blockers of all regions, and is shared with other
+//! wholes. *Exclusive* keeps out everything else.
 //!
 //! # Cost
-//! A *brief* adder gives its guard back without an await ([`AddLock::try_add_briefly`]: a small write). While no blocker is in
-//! the region, the guard takes a compare-and-swap on the thread's own shard of the gate, a lookup, a compare-and-swap on the
-//! region, and one more reference to it. Dropping the guard undoes the three. All other operations enter the region's queue
-//! under its mutex and leave it again. That is some dozens of instructions each, beside the I/O that they hold their guard for.
-//! Nothing is allocated once the region's lock is there and its queue has been as long before.
+//! A *brief* adder gives its guard back without an await ([`AddLock::try_add_briefly`]: a small write). While no
+//! blocker is in the region, the guard takes a compare-and-swap on the thread's own shard of the gate, a lookup, a
+//! compare-and-swap on the region, and one more reference to it. Dropping the guard undoes the three. All other
+//! operations enter the region's queue under its mutex and leave it again. That is some dozens of instructions each,
+//! beside the I/O that they hold their guard for. Nothing is allocated once the region's lock is there and its queue
+//! has been as long before.
 //!
 //! # Guards never nest
-//! A holder that asks for another guard may queue behind an operation that waits for it. So functions that need the lock take
-//! the guard as a parameter. A request checks its range against the device's size after it is past the gate, because a resize
-//! holds the gate.
+//! A holder that asks for another guard may queue behind an operation that waits for it. So functions that need the
+//! lock take the guard as a parameter. A request checks its range against the device's size after it is past the gate,
+//! because a resize holds the gate.
 //!
 //! # Fairness
-//! At the gate, phases of region operations and of the other two modes alternate (see [`gate`]). In a region every operation
-//! waits for the opponents that overlap it and came before it, and nothing overtakes. So endless adders let a blocker in, and
-//! the other way round. The bound is in [`region`].
+//! At the gate, phases of region operations and of the other two modes alternate (see [`gate`]). In a region every
+//! operation waits for the opponents that overlap it and came before it, and nothing overtakes. So endless adders let a
+//! blocker in, and the other way round. The bound is in [`region`].
 //!
 //! # Wait-for graph
 //! | what waits, and where | held meanwhile | ended by | bound |
@@ -43,19 +44,20 @@
 //! | exclusive at `wholes` | the turnstile | whole holders | the slowest of them |
 //! | whole or exclusive at the shards | the turnstile, `wholes`, some shards | region operations past the gate, wholes inside it | the slowest: its wait at its region, and its hold |
 //!
-//! There is no cycle. Take what can be held in this order: a guard; a place in a region's queue, with the shard that was passed
-//! for it; shards on the way to a whole or an exclusive; `wholes`; the turnstile. An operation that waits for one of these
-//! holds only what stands after it, or, in a region's queue, a later place. A holder of a guard waits for nothing of this lock:
-//! what it waits for, the store in the end, is in [`page_cache`](crate::page_cache).
+//! There is no cycle. Take what can be held in this order: a guard; a place in a region's queue, with the shard that
+//! was passed for it; shards on the way to a whole or an exclusive; `wholes`; the turnstile. An operation that waits
+//! for one of these holds only what stands after it, or, in a region's queue, a later place. A holder of a guard waits
+//! for nothing of this lock: what it waits for, the store in the end, is in [`page_cache`](crate::page_cache).
 //!
 //! # Cancel safety
-//! Every await is of a cancel safe future. What was gained before it is in a guard, so a dropped future gives it back. A place
-//! in a region's queue is in a guard from the moment at which it is taken.
+//! Every await is of a cancel safe future. What was gained before it is in a guard, so a dropped future gives it back.
+//! A place in a region's queue is in a guard from the moment at which it is taken.
 //!
 //! # Memory
-//! There are [`LOCKS`] locks, whatever the size of the device. Regions share them, neighbours hardly ever. Two regions that
-//! share a lock share its mutex and its count of brief adders; their ranges don't overlap. Each lock is made when it is first
-//! used, and stays. Its queue grows as it must and shrinks to a little when it is empty, see [`AddLock::bytes`].
+//! There are [`LOCKS`] locks, whatever the size of the device. Regions share them, neighbours hardly ever. Two regions
+//! that share a lock share its mutex and its count of brief adders; their ranges don't overlap. Each lock is made when
+//! it is first used, and stays. Its queue grows as it must and shrinks to a little when it is empty, see
+//! [`AddLock::bytes`].
 
 mod gate;
 mod guard;
@@ -85,13 +87,12 @@ use region::RegionLock;
 
 pub use guard::{AddGuard, BlockGuard, BriefAddGuard, ExclusiveGuard};
 
-/// The bytes under one region's lock: as many as a large streaming request touches, few enough that
-/// requests of different places rarely meet on a mutex.
+/// The bytes under one region's lock: as many as a large streaming request touches, few enough that requests of
+/// different places rarely meet on a mutex.
 pub const REGION_BYTES: u64 = 64 << 20;
 
-/// How many locks the regions share. One for each would be memory that a client can ask for without
-/// bound, a page here and a page there on a device of exabytes. These take 26 KiB, and [`AddLock::bytes`] says what their
-/// queues take.
+/// How many locks the regions share. One for each would be memory that a client can ask for without bound, a page here
+/// and a page there on a device of exabytes. These take 26 KiB, and [`AddLock::bytes`] says what their queues take.
 pub const LOCKS: usize = 1 << LOCKS_SHIFT;
 const LOCKS_SHIFT: u32 = 8;
 
@@ -238,8 +239,8 @@ impl AddLock {
         self.try_region(range, Side::Add).map(AddGuard::new)
     }
 
-    /// As [`try_add`](Self::try_add), for a guard that is given back without an await, and quickly: until then blockers of all
-    /// the region wait.
+    /// As [`try_add`](Self::try_add), for a guard that is given back without an await, and quickly: until then blockers
+    /// of all the region wait.
     ///
     /// # Panics
     /// As [`try_add`](Self::try_add).
@@ -280,8 +281,8 @@ impl AddLock {
     /// Takes *block* on whole pages within one region, if no one has to be waited for.
     ///
     /// # Panics
-    /// If the range is empty, crosses a region's border or cuts a page. (The last page of a device
-    /// counts as whole; give its full extent.)
+    /// If the range is empty, crosses a region's border or cuts a page. (The last page of a device counts as whole;
+    /// give its full extent.)
     pub fn try_block(&self, range: Range<u64>) -> Option<BlockGuard> {
         self.assert_whole_pages(&range);
         self.try_region(range, Side::Block)
@@ -297,8 +298,8 @@ impl AddLock {
         BlockGuard::of_region(self.region(range, Side::Block).await)
     }
 
-    /// Takes *block* on whole pages of any range, for the price of one lock that keeps adders and
-    /// region blockers out everywhere: hold it for a slice of the work at a time. Cancel safe.
+    /// Takes *block* on whole pages of any range, for the price of one lock that keeps adders and region blockers out
+    /// everywhere: hold it for a slice of the work at a time. Cancel safe.
     ///
     /// # Panics
     /// If the range is empty or cuts a page.
@@ -309,8 +310,8 @@ impl AddLock {
         BlockGuard::of_gate(range, Arc::clone(&self.shared), pass)
     }
 
-    /// Keeps everyone else out, for what changes the device itself: resize, insert and collapse
-    /// range, power cut. Cancel safe.
+    /// Keeps everyone else out, for what changes the device itself: resize, insert and collapse range, power cut.
+    /// Cancel safe.
     pub async fn exclusive(&self) -> ExclusiveGuard {
         self.waits.exclusive.fetch_add(1, Ordering::Relaxed);
         let pass = self.shared.gate.exclusive().await;
@@ -339,7 +340,8 @@ impl AddLock {
         }
     }
 
-    /// Memory of the locks that are in use, and of their queues: 26 KiB with all of them, and room for a few requests in each.
+    /// Memory of the locks that are in use, and of their queues: 26 KiB with all of them, and room for a few requests
+    /// in each.
     pub fn bytes(&self) -> usize {
         /// The two counts in front of what an `Arc` holds.
         const ARC_BYTES: usize = 2 * size_of::<usize>();
@@ -391,8 +393,7 @@ impl AddLock {
         hold
     }
 
-    /// The shard of the gate that this thread passes through. A guard may be dropped on another
-    /// thread: it remembers.
+    /// The shard of the gate that this thread passes through. A guard may be dropped on another thread: it remembers.
     fn shard(&self) -> usize {
         thread_number() % self.shared.gate.shards()
     }
@@ -441,8 +442,8 @@ fn region_number(range: &Range<u64>) -> u64 {
     number
 }
 
-/// The lock of a region. The regions of one block of [`LOCKS`] that is aligned to as many have different ones. The upper bits are
-/// folded in, so that what file systems put at every so many gigabytes doesn't meet in one.
+/// The lock of a region. The regions of one block of [`LOCKS`] that is aligned to as many have different ones. The
+/// upper bits are folded in, so that what file systems put at every so many gigabytes doesn't meet in one.
 #[expect(clippy::cast_possible_truncation, reason = "masked to a few bits")]
 const fn lock_number(region: u64) -> usize {
     let mut folded = region;

@@ -1,10 +1,11 @@
 //! Errors that must be seen, as Linux' `errseq_t` (lib/errseq.c) keeps them.
 //!
-//! Lost data is reported once to every connection that was open when it was lost, and, if none of them has seen the error, to the
-//! next connection. One word does it: the error's number, a *seen* bit, and a counter that moves when an error follows one that
-//! was seen. An error that follows an unseen one replaces it, so any number of errors may pass without the counter moving. So a
-//! cursor always remembers a word that was marked as seen. The next error gets another count, so it doesn't look like the old one
-//! to that cursor, even if its number is the same and another cursor has seen it.
+//! Lost data is reported once to every connection that was open when it was lost, and, if none of them has seen the
+//! error, to the next connection. One word does it: the error's number, a *seen* bit, and a counter that moves when an
+//! error follows one that was seen. An error that follows an unseen one replaces it, so any number of errors may pass
+//! without the counter moving. So a cursor always remembers a word that was marked as seen. The next error gets another
+//! count, so it doesn't look like the old one to that cursor, even if its number is the same and another cursor has
+//! seen it.
 //!
 //! The documentation of `flush.rs` says what is recorded, and why nothing else is.
 
@@ -97,8 +98,8 @@ impl ErrorSeq {
             }
             #[cfg(all(test, not(loom)))]
             crate::testing::interleave::at("errors:looked");
-            // If the exchange fails, either another cursor has marked the error, or a newer error has replaced it: then the newer
-            // one is reported.
+            // If the exchange fails, either another cursor has marked the error, or a newer error has replaced it: then
+            // the newer one is reported.
             match self
                 .word
                 .compare_exchange(word, word | SEEN, Ordering::AcqRel, Ordering::Acquire)
@@ -111,8 +112,8 @@ impl ErrorSeq {
         i32::try_from(word & NUMBER).ok().map(Errno)
     }
 
-    /// Forgets every error, as a machine that has lost its power does. Later errors are reported as usual, to older cursors too:
-    /// the counter goes on.
+    /// Forgets every error, as a machine that has lost its power does. Later errors are reported as usual, to older
+    /// cursors too: the counter goes on.
     pub fn forget(&self) {
         let forgotten = |word: u64| Some((word & !(COUNT - 1)).wrapping_add(COUNT));
         let _ = self

@@ -1,52 +1,50 @@
-//! A sparse array of any fixed-size type, indexed by integer: the kernel's generic radix tree, and
-//! more.
+//! A sparse array of any fixed-size type, indexed by integer: the kernel's generic radix tree, and more.
 //!
-//! It keeps from the kernel's `lib/generic-radix-tree.c`: lookup without locks, entries that begin all-zero ([`Zeroable`] says
-//! that this is a valid value), growth by compare-and-swap, after which the loser frees its own node, the depth in the low bits
-//! of the root pointer, entries that never straddle nodes, preallocation, overflow and failed allocation as errors. It adds two
-//! [tags](Tag) with a bitmap in every node, so that "next dirty at or after" costs what is found; ordered, seekable iteration
-//! both ways; and reclaim of emptied nodes.
+//! It keeps from the kernel's `lib/generic-radix-tree.c`: lookup without locks, entries that begin all-zero
+//! ([`Zeroable`] says that this is a valid value), growth by compare-and-swap, after which the loser frees its own
+//! node, the depth in the low bits of the root pointer, entries that never straddle nodes, preallocation, overflow and
+//! failed allocation as errors. It adds two [tags](Tag) with a bitmap in every node, so that "next dirty at or after"
+//! costs what is found; ordered, seekable iteration both ways; and reclaim of emptied nodes.
 //!
 //! # Shape
-//! Leaves hold 4 KiB of entries, interior nodes 512 children. Level 0 is a leaf; the root's level
-//! follows from the highest index ever created. A tree only grows upwards: a new root takes the old
-//! one as its child 0. Untouched space has no nodes.
+//! Leaves hold 4 KiB of entries, interior nodes 512 children. Level 0 is a leaf; the root's level follows from the
+//! highest index ever created. A tree only grows upwards: a new root takes the old one as its child 0. Untouched space
+//! has no nodes.
 //!
 //! # References and reclaim
-//! Every reference into the array lives no longer than the caller's pin of the *default* epoch
-//! collector ([`crossbeam_epoch::pin`]).
+//! Every reference into the array lives no longer than the caller's pin of the *default* epoch collector
+//! ([`crossbeam_epoch::pin`]).
 //!
 //! A node counts what keeps it alive. A leaf counts the calls of [`occupy`](GenRadix::occupy) not yet answered by
-//! [`vacate`](GenRadix::vacate), an interior node counts its children. The call that brings the count to zero declares the node
-//! dead by a compare-and-swap from zero. It unlinks the node from its parent by another compare-and-swap, retires it through the
-//! epoch, and takes it off the parent's count. Reclaim is immediate, not lazy, because an emptied leaf is memory that the cache
-//! could use for a page.
+//! [`vacate`](GenRadix::vacate), an interior node counts its children. The call that brings the count to zero declares
+//! the node dead by a compare-and-swap from zero. It unlinks the node from its parent by another compare-and-swap,
+//! retires it through the epoch, and takes it off the parent's count. Reclaim is immediate, not lazy, because an
+//! emptied leaf is memory that the cache could use for a page.
 //!
-//! A dead node never comes back to life. An `occupy` that meets one helps to unlink it and starts
-//! anew from the root, so it never waits for the call that declared the node dead. Thus an occupied
-//! entry's leaf, and every node above it, is linked until `vacate`.
+//! A dead node never comes back to life. An `occupy` that meets one helps to unlink it and starts anew from the root,
+//! so it never waits for the call that declared the node dead. Thus an occupied entry's leaf, and every node above it,
+//! is linked until `vacate`.
 //!
-//! The root is never reclaimed. A former root dies below a newer one like any other node, by calls whose walk began at the newer
-//! one. A call whose walk began at the former root itself doesn't know its parent, and leaves it alone, empty or dead. If the
-//! former root is dead, the call meets it again on its next walk, which begins at a newer root. If it is empty, it stays until it
-//! is used once more: at most one node for each time the tree grew.
+//! The root is never reclaimed. A former root dies below a newer one like any other node, by calls whose walk began at
+//! the newer one. A call whose walk began at the former root itself doesn't know its parent, and leaves it alone, empty
+//! or dead. If the former root is dead, the call meets it again on its next walk, which begins at a newer root. If it
+//! is empty, it stays until it is used once more: at most one node for each time the tree grew.
 //!
 //! # Tags
-//! In a leaf, a tag's bit belongs to the entry. In an interior node it says that the child *may* have that tag somewhere below.
-//! It may be stale-set: [`clear_tag`](GenRadix::clear_tag) clears only the leaf's own bit, and scans pass over what they find
-//! empty. A scan must never find it clear when a tag was set below. [`set_tag`](GenRadix::set_tag) walks from the leaf to the
-//! root and checks every level: a bit that is found set may be that of another setter, whose own walk isn't finished.
+//! In a leaf, a tag's bit belongs to the entry. In an interior node it says that the child *may* have that tag
+//! somewhere below. It may be stale-set: [`clear_tag`](GenRadix::clear_tag) clears only the leaf's own bit, and scans
+//! pass over what they find empty. A scan must never find it clear when a tag was set below.
+//! [`set_tag`](GenRadix::set_tag) walks from the leaf to the root and checks every level: a bit that is found set may
+//! be that of another setter, whose own walk isn't finished.
 //!
-//! [`tidy_tags`](GenRadix::tidy_tags) clears stale bits: clear, fence, look at the child again, and
-//! set again if it has the tag after all. The setter's side is: set below, fence, look at the bit
-//! above, set it if it is clear. Both fences are sequentially consistent, so one comes first. If
-//! the setter's does, the tidier's second look sees the bit below and restores the one above. If
-//! the tidier's does, the setter sees the bit above cleared and sets it. The same holds one level
-//! up for a setter that found a bit set by another, because what it read before its fence is
-//! visible after the tidier's later one. And it holds for the root: a new root is published with
-//! the bit of its child 0 set, and a setter looks at the root again, after a fence, when its walk
-//! is done. Between clear and restore a scan could miss a tag: that is why scans and other tidiers
-//! must be excluded.
+//! [`tidy_tags`](GenRadix::tidy_tags) clears stale bits: clear, fence, look at the child again, and set again if it has
+//! the tag after all. The setter's side is: set below, fence, look at the bit above, set it if it is clear. Both fences
+//! are sequentially consistent, so one comes first. If the setter's does, the tidier's second look sees the bit below
+//! and restores the one above. If the tidier's does, the setter sees the bit above cleared and sets it. The same holds
+//! one level up for a setter that found a bit set by another, because what it read before its fence is visible after
+//! the tidier's later one. And it holds for the root: a new root is published with the bit of its child 0 set, and a
+//! setter looks at the root again, after a fence, when its walk is done. Between clear and restore a scan could miss a
+//! tag: that is why scans and other tidiers must be excluded.
 //!
 //! ```
 //! use crossbeam_epoch as epoch;
@@ -145,8 +143,8 @@ pub struct GenRadix<T: Zeroable + Send + Sync + 'static> {
 
 // SAFETY: the array owns its nodes and entries (`T: Send`), and the pointers in it are only followed as they are.
 unsafe impl<T: Zeroable + Send + Sync> Send for GenRadix<T> {}
-// SAFETY: shared use hands out `&T` (`T: Sync`), may drop entries on any thread (`T: Send`), and
-// changes nodes through atomics.
+// SAFETY: shared use hands out `&T` (`T: Sync`), may drop entries on any thread (`T: Send`), and changes nodes through
+// atomics.
 unsafe impl<T: Zeroable + Send + Sync> Sync for GenRadix<T> {}
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
@@ -219,8 +217,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     }
 
     /// # Safety
-    /// For all of `'g`, nodes met here are not freed: an epoch is pinned, or no node is ever
-    /// reclaimed.
+    /// For all of `'g`, nodes met here are not freed: an epoch is pinned, or no node is ever reclaimed.
     #[inline]
     unsafe fn leaf<'g>(&'g self, leaf_number: u64) -> Option<Leaf<'g, T>> {
         let root = self.load_root();
@@ -242,9 +239,9 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         Some(unsafe { Leaf::from_raw(node) })
     }
 
-    /// The entry; its leaf is made if need be. The leaf stays until entries of it are occupied and all vacated again. In an array
-    /// where that happens, a reference to an entry that the caller doesn't occupy may outlive its leaf's place in the array. That
-    /// is safe, but what is stored there is lost.
+    /// The entry; its leaf is made if need be. The leaf stays until entries of it are occupied and all vacated again.
+    /// In an array where that happens, a reference to an entry that the caller doesn't occupy may outlive its leaf's
+    /// place in the array. That is safe, but what is stored there is lost.
     ///
     /// # Errors
     /// [`GenRadixError`]; then nothing has changed except, perhaps, the depth.
@@ -264,8 +261,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         self.create(index, pin, |leaf| !leaf.header().population.is_dead())
     }
 
-    /// As [`get_or_create`](Self::get_or_create), and the leaf can't be reclaimed until
-    /// [`vacate`](Self::vacate) was called as often for its entries.
+    /// As [`get_or_create`](Self::get_or_create), and the leaf can't be reclaimed until [`vacate`](Self::vacate) was
+    /// called as often for its entries.
     ///
     /// # Errors
     /// [`GenRadixError`]; then nothing is occupied.
@@ -288,8 +285,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         self.create(index, pin, |leaf| leaf.header().population.occupy(armed))
     }
 
-    /// Answers one [`occupy`](Self::occupy) of this index. When the last occupied entry of a leaf is vacated, the leaf goes, with
-    /// whatever its entries hold: make the entries all-zero and untagged before.
+    /// Answers one [`occupy`](Self::occupy) of this index. When the last occupied entry of a leaf is vacated, the leaf
+    /// goes, with whatever its entries hold: make the entries all-zero and untagged before.
     ///
     /// # Panics
     /// If the leaf isn't occupied.
@@ -302,7 +299,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         self.release(&path, 0, pin);
     }
 
-    /// Memory of the nodes in use. A node leaves this figure when it is unlinked; its memory is freed a grace period later.
+    /// Memory of the nodes in use. A node leaves this figure when it is unlinked; its memory is freed a grace period
+    /// later.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;
@@ -318,8 +316,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     }
 }
 
-/// A pin of another collector would protect nothing here: a node that is met under it could be freed meanwhile. So this is
-/// checked in release builds too.
+/// A pin of another collector would protect nothing here: a node that is met under it could be freed meanwhile. So this
+/// is checked in release builds too.
 #[inline]
 fn check_pin(pin: &Guard) {
     assert!(

@@ -1,12 +1,10 @@
-//! A lock in shards: the local shard for the fast path, all of them for the slow path that needs
-//! the total.
+//! A lock in shards: the local shard for the fast path, all of them for the slow path that needs the total.
 //!
-//! This is the kernel's lglock, which kept bcachefs' space accounting cheap. Each shard is a mutex on a cache line of its own. A
-//! thread keeps to one shard, so two threads rarely meet. `global` locks all shards in ascending order, so two calls of `global`
-//! can't deadlock. A thread that holds a guard must ask for neither kind: the guards never nest.
+//! This is the kernel's lglock, which kept bcachefs' space accounting cheap. Each shard is a mutex on a cache line of
+//! its own. A thread keeps to one shard, so two threads rarely meet. `global` locks all shards in ascending order, so
+//! two calls of `global` can't deadlock. A thread that holds a guard must ask for neither kind: the guards never nest.
 //!
-//! Guards hold blocking mutexes: keep them for a few instructions, and never across an await (they
-//! are not `Send`).
+//! Guards hold blocking mutexes: keep them for a few instructions, and never across an await (they are not `Send`).
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};

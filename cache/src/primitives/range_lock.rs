@@ -1,16 +1,18 @@
 //! The order of arrival among changes behind the cache's back.
 //!
-//! Block guards are shared: two trims may work on one range side by side. Two changes of the *same pages* may not. What is
-//! submitted to a store runs on after its client has gone. That client may come back over another connection, write the same
-//! pages again and get the reply that they are written. If the older change ended later, it would undo the younger one.
+//! Block guards are shared: two trims may work on one range side by side. Two changes of the *same pages* may not. What
+//! is submitted to a store runs on after its client has gone. That client may come back over another connection, write
+//! the same pages again and get the reply that they are written. If the older change ended later, it would undo the
+//! younger one.
 //!
-//! So a change locks its range before anything else. Ranges that overlap are served in the order in which they came, whichever
-//! connection they came over; ranges that don't overlap don't affect each other. The request shares its guard with the task that
-//! carries out its current part: a request that is dropped gives up its range as soon as no part of it is under way.
+//! So a change locks its range before anything else. Ranges that overlap are served in the order in which they came,
+//! whichever connection they came over; ranges that don't overlap don't affect each other. The request shares its guard
+//! with the task that carries out its current part: a request that is dropped gives up its range as soon as no part of
+//! it is under way.
 //!
-//! **Invariant**: no two guards whose wait is over overlap. A guard waits only for guards that came before it, so waits have no
-//! cycle. A holder of a guard waits for block guards, a turn at the quota and the store, and for nothing else: no client, no
-//! memory.
+//! **Invariant**: no two guards whose wait is over overlap. A guard waits only for guards that came before it, so waits
+//! have no cycle. A holder of a guard waits for block guards, a turn at the quota and the store, and for nothing else:
+//! no client, no memory.
 //!
 //! All changes of a cache meet here under one mutex, so the work under this mutex must not grow with their number: see
 //! [`range_queue`](crate::primitives::range_queue). Every change is an opponent of every other.
@@ -41,8 +43,8 @@ pub(crate) struct RangeGuard {
 }
 
 impl RangeLock {
-    /// Locks `pages`, after all earlier ranges that overlap them. The first poll of the future decides its place in the order.
-    /// Cancel safe: a future that is dropped gives up its place.
+    /// Locks `pages`, after all earlier ranges that overlap them. The first poll of the future decides its place in the
+    /// order. Cancel safe: a future that is dropped gives up its place.
     pub(crate) async fn lock(&self, pages: Range<u64>) -> RangeGuard {
         let place = self.queue().enter(SIDE, &pages);
         let mut guard = RangeGuard {
@@ -72,8 +74,8 @@ impl RangeLock {
 }
 
 impl RangeGuard {
-    /// Waits for one earlier range at a time: if each waiter remembered all earlier ranges, the memory would grow with the square
-    /// of their number.
+    /// Waits for one earlier range at a time: if each waiter remembered all earlier ranges, the memory would grow with
+    /// the square of their number.
     fn poll_own(&mut self, context: &Context<'_>) -> Poll<()> {
         let place = self.place.as_mut().expect("taken in drop only");
         let mut queue = self.lock.queue();

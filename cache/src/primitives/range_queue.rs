@@ -1,31 +1,31 @@
 //! Ranges in the order of their arrival: which overlap, which came first, which waits for which.
 //!
-//! It is what [`AddLock`](crate::add_lock) and [`RangeLock`](crate::primitives::range_lock) have in common. It is plain data behind a mutex
-//! of its owner: it knows no atomics and never waits.
+//! It is what [`AddLock`](crate::add_lock) and [`RangeLock`](crate::primitives::range_lock) have in common. It is plain
+//! data behind a mutex of its owner: it knows no atomics and never waits.
 //!
 //! # The rule
 //! A request enters with a range, a [`Side`] and the next *ticket*, and stays until it leaves. It has its range when no
 //! *opponent* that overlaps it and has a smaller ticket is left. The owner of the queue says which side opposes.
 //!
-//! - A request in the queue has no state of "waiting" or "holding" that would have to be kept true. Later opponents wait for it
-//!   in both cases, and it leaves in the same way. So a future that is dropped leaves no trace, and nothing is ever granted to
-//!   a future that isn't polled again.
-//! - A request that has to wait looks for the *latest* opponent before it, and is woken when that one leaves. Then it looks
-//!   again. That is one entry for each waiter, however many are before it. Requests that pile up over one page form a chain,
-//!   each behind the one before, and a departure wakes the next and not all.
+//! - A request in the queue has no state of "waiting" or "holding" that would have to be kept true. Later opponents
+//!   wait for it in both cases, and it leaves in the same way. So a future that is dropped leaves no trace, and nothing
+//!   is ever granted to a future that isn't polled again.
+//! - A request that has to wait looks for the *latest* opponent before it, and is woken when that one leaves. Then it
+//!   looks again. That is one entry for each waiter, however many are before it. Requests that pile up over one page
+//!   form a chain, each behind the one before, and a departure wakes the next and not all.
 //! - Tickets only grow, and a request waits for smaller ones alone: waits have no cycle.
 //!
 //! # Cost
 //! All of it is done under the owner's mutex. So it must be little for the next request, whatever others have piled up.
 //!
-//! - The first [`SLOTS`] ranges lie in an array with a bit each. Entering and leaving is a few instructions without a search,
-//!   and a look compares with the ranges of the other side. A disk's queue is not deeper.
-//! - What comes on top goes into a balanced tree for each side (see [`tree`]). Entering, leaving and a look at a range that
-//!   nothing overlaps take O(log n). A look at a range that k overlap takes O(k log n) at worst.
+//! - The first [`SLOTS`] ranges lie in an array with a bit each. Entering and leaving is a few instructions without a
+//!   search, and a look compares with the ranges of the other side. A disk's queue is not deeper.
+//! - What comes on top goes into a balanced tree for each side (see [`tree`]). Entering, leaving and a look at a range
+//!   that nothing overlaps take O(log n). A look at a range that k overlap takes O(k log n) at worst.
 //!
 //! # Memory
-//! The array grows with the requests in it and keeps room for [`SLOTS_KEPT`] when they have gone. Trees and waiters go when
-//! they are empty. [`RangeQueue::kept_bytes`] is what stays.
+//! The array grows with the requests in it and keeps room for [`SLOTS_KEPT`] when they have gone. Trees and waiters go
+//! when they are empty. [`RangeQueue::kept_bytes`] is what stays.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -43,7 +43,8 @@ mod tests;
 
 /// Ranges that are kept without an order: as many as a word has bits, and more than a disk works on at a time.
 const SLOTS: u32 = u64::BITS;
-/// Room for so many is kept when the last one leaves: a burst of 32 requests, as clients send them, allocates nothing then.
+/// Room for so many is kept when the last one leaves: a burst of 32 requests, as clients send them, allocates nothing
+/// then.
 const SLOTS_KEPT: usize = 32;
 
 /// A number that is no one's ticket: for whoever waits for something that has no place in the queue.

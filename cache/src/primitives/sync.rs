@@ -1,8 +1,7 @@
 //! The one place that names atomics and locks: std's, or loom's under `--cfg loom`.
 //!
-//! The synchronisation primitives of this crate take their atomics, fences and mutexes from here,
-//! so that loom can run every interleaving of the very code that ships. Under `--cfg loom` those
-//! types only work inside `loom::model`.
+//! The synchronisation primitives of this crate take their atomics, fences and mutexes from here, so that loom can run
+//! every interleaving of the very code that ships. Under `--cfg loom` those types only work inside `loom::model`.
 
 pub(crate) mod atomic {
     #[cfg(loom)]
@@ -22,14 +21,12 @@ use std::sync::PoisonError;
 
 /// Locks a mutex whatever became of its last holder.
 ///
-/// A panic aborts the server, so a poisoned mutex is met in tests only, where the panic itself is
-/// the message.
+/// A panic aborts the server, so a poisoned mutex is met in tests only, where the panic itself is the message.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A small number that is this thread's own for its lifetime; sharded structures take it modulo
-/// their shards.
+/// A small number that is this thread's own for its lifetime; sharded structures take it modulo their shards.
 ///
 /// Numbers are given out in turn, so that the threads of a pool spread evenly.
 #[cfg(not(loom))]
@@ -49,15 +46,13 @@ pub(crate) fn thread_number() -> usize {
     })
 }
 
-/// Loom's threads share one thread of the operating system; its models name their shards
-/// themselves.
+/// Loom's threads share one thread of the operating system; its models name their shards themselves.
 #[cfg(loom)]
 pub(crate) fn thread_number() -> usize {
     0
 }
 
-/// Declares a constructor that is `const`, except under loom, whose types can't be made in a const
-/// context.
+/// Declares a constructor that is `const`, except under loom, whose types can't be made in a const context.
 macro_rules! const_unless_loom {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident() -> $result:ty $body:block) => {
         #[cfg(not(loom))]
@@ -71,11 +66,10 @@ macro_rules! const_unless_loom {
 }
 pub(crate) use const_unless_loom;
 
-/// Runs every interleaving of a model with at most so many preemptions; LOOM_MAX_PREEMPTIONS
-/// overrides the number.
+/// Runs every interleaving of a model with at most so many preemptions; LOOM_MAX_PREEMPTIONS overrides the number.
 ///
-/// Two find most bugs of this kind. The whole suite takes well under two minutes on one processor:
-/// `RUSTFLAGS="--cfg loom" cargo test -p weir-cache --release --lib loom`.
+/// Two find most bugs of this kind. The whole suite takes well under two minutes on one processor: `RUSTFLAGS="--cfg
+/// loom" cargo test -p weir-cache --release --lib loom`.
 #[cfg(all(test, loom))]
 pub(crate) fn model(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();

@@ -1,39 +1,38 @@
-//! A lock with two shared states that exclude each other: many may *add*, or many may *block*,
-//! never both.
+//! A lock with two shared states that exclude each other: many may *add*, or many may *block*, never both.
 //!
-//! The idea is bcachefs' two-state lock, made asynchronous and fair: bcachefs' lock lets either side starve the other, this one
-//! is *phase-fair*.
+//! The idea is bcachefs' two-state lock, made asynchronous and fair: bcachefs' lock lets either side starve the other,
+//! this one is *phase-fair*.
 //!
 //! # The word
-//! One atomic word holds twice the signed number of holders (positive: adders, negative: blockers) plus `WAITERS` in its lowest
-//! bit. While there are no waiters, locking is one compare-and-swap and unlocking one subtraction. The queues lie behind a mutex
-//! that is touched only when there are waiters.
+//! One atomic word holds twice the signed number of holders (positive: adders, negative: blockers) plus `WAITERS` in
+//! its lowest bit. While there are no waiters, locking is one compare-and-swap and unlocking one subtraction. The
+//! queues lie behind a mutex that is touched only when there are waiters.
 //!
 //! # Invariants
-//! 1. The `WAITERS` bit changes only under the mutex. While it is set, only holders that leave change the count outside of the
-//!    mutex: [`TwoStateLock::try_lock`] refuses.
+//! 1. The `WAITERS` bit changes only under the mutex. While it is set, only holders that leave change the count outside
+//!    of the mutex: [`TwoStateLock::try_lock`] refuses.
 //! 2. While the bit is set, `Queues::phase` is the state of the holders (or of the last one to leave), and at least one
 //!    *opponent* of that phase is queued. Waiters of the phase's own state may be queued behind it.
 //! 3. While the bit is clear, both queues are empty.
 //!
 //! # Fairness
-//! The bit appears when an opponent of the holders queues; from then on newcomers of either state queue too. The holder that
-//! brings the count to zero with the bit set begins the next phase under the mutex: the phase flips and *all* waiters of its
-//! state are admitted at once. So phases alternate as long as there are waiters. A waiter waits for the rest of the current phase
-//! and, if it is of that phase's own state, for one opposing phase. A phase lasts as long as its slowest admitted holder.
-//! Fairness forbids nesting: a holder that asks again for the state that it holds may queue behind an opponent that waits for it
-//! to leave.
+//! The bit appears when an opponent of the holders queues; from then on newcomers of either state queue too. The holder
+//! that brings the count to zero with the bit set begins the next phase under the mutex: the phase flips and *all*
+//! waiters of its state are admitted at once. So phases alternate as long as there are waiters. A waiter waits for the
+//! rest of the current phase and, if it is of that phase's own state, for one opposing phase. A phase lasts as long as
+//! its slowest admitted holder. Fairness forbids nesting: a holder that asks again for the state that it holds may
+//! queue behind an opponent that waits for it to leave.
 //!
 //! # No lost wake-up
-//! A waiter sets the bit with a compare-and-swap that sees opposing holders, so the last of these holders to leave sees the bit
-//! in the value that its subtraction returns, and takes the mutex to begin the next phase. If several leavers race there, the
-//! compare-and-swap from "no holder, waiters" lets one of them in for each phase.
+//! A waiter sets the bit with a compare-and-swap that sees opposing holders, so the last of these holders to leave sees
+//! the bit in the value that its subtraction returns, and takes the mutex to begin the next phase. If several leavers
+//! race there, the compare-and-swap from "no holder, waiters" lets one of them in for each phase.
 //!
 //! # Cancel safety
-//! The only await point is [`Acquire`] itself. If it is dropped before it is first polled, it has done nothing. If it is dropped
-//! while queued, it leaves its queue; if it was the last opponent of the phase, the waiters behind it join the phase and the bit
-//! is cleared. If it is dropped after it was admitted but before it was polled again, it releases the lock, which passes the
-//! grant on.
+//! The only await point is [`Acquire`] itself. If it is dropped before it is first polled, it has done nothing. If it
+//! is dropped while queued, it leaves its queue; if it was the last opponent of the phase, the waiters behind it join
+//! the phase and the bit is cleared. If it is dropped after it was admitted but before it was polled again, it releases
+//! the lock, which passes the grant on.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,8 +54,7 @@ mod tests;
 
 /// Set in the word while a waiter is queued.
 const WAITERS: i64 = 1;
-/// What one adder adds to the word, and one blocker subtracts: the lowest bit is not part of the
-/// count.
+/// What one adder adds to the word, and one blocker subtracts: the lowest bit is not part of the count.
 const HOLDER: i64 = 2;
 
 /// The two states of a [`TwoStateLock`].
@@ -256,8 +254,7 @@ impl TwoStateLock {
             WAITERS
         };
         let word = holders(next, queues.of(next).len()) + behind;
-        // Fails if this leaver's phase was ended by another one meanwhile: then there is nothing to
-        // do here.
+        // Fails if this leaver's phase was ended by another one meanwhile: then there is nothing to do here.
         if self
             .word
             .compare_exchange(WAITERS, word, Ordering::AcqRel, Ordering::Relaxed)
@@ -333,8 +330,8 @@ impl TwoStateLock {
         if side == phase || !queues.of(side).is_empty() {
             return;
         }
-        // No opponent waits any more: the waiters behind it join the phase. The bit is set (invariant 2), so subtracting it
-        // clears it, whatever holders leave meanwhile.
+        // No opponent waits any more: the waiters behind it join the phase. The bit is set (invariant 2), so
+        // subtracting it clears it, whatever holders leave meanwhile.
         let admitted = mem::take(queues.of(phase));
         self.word
             .fetch_add(holders(phase, admitted.len()) - WAITERS, Ordering::AcqRel);

@@ -221,7 +221,8 @@ async fn the_list_of_what_waits_for_a_sync_has_an_end() {
     race.check_quiescent().await;
 }
 
-/// Memory is short, and a sync would make a page evictable. It is due when the last run has ended, not at the next tick.
+/// Memory is short, and a sync would make a page evictable. It is due when the last run has ended, not at the next
+/// tick.
 #[tokio::test(start_paused = true)]
 async fn a_sync_that_memory_waits_for_follows_the_last_run() {
     let race = Race::new(512, 7);

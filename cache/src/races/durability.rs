@@ -159,8 +159,8 @@ async fn race_13_a_flush_sees_that_anothers_sync_failed() {
     race.check_quiescent().await;
 }
 
-/// As above, and the page has been written again since the second FLUSH came: the page is younger than the FLUSH, but what it was
-/// written over isn't durable.
+/// As above, and the page has been written again since the second FLUSH came: the page is younger than the FLUSH, but
+/// what it was written over isn't durable.
 #[tokio::test(start_paused = true)]
 async fn race_13_a_flush_sees_that_anothers_sync_failed_over_what_was_written_again() {
     for in_flight in [false, true] {
@@ -376,7 +376,8 @@ async fn a_flush_beside_changes_of_size_that_succeed_succeeds() {
     race.check_quiescent().await;
 }
 
-/// A page is written again while another request has it in flight, after the snapshot of a FLUSH that covers what was submitted.
+/// A page is written again while another request has it in flight, after the snapshot of a FLUSH that covers what was
+/// submitted.
 #[tokio::test(start_paused = true)]
 async fn race_13_a_flush_sees_that_what_it_covers_failed_in_anothers_run_and_was_written_again() {
     let race = Race::new(64, 7);

@@ -254,8 +254,8 @@ async fn race_22_readers_of_overlapping_ranges_do_not_wait_for_each_other() {
 
 #[tokio::test(start_paused = true)]
 async fn race_22_writers_of_overlapping_edges_do_not_wait_for_each_other() {
-    // Each has its head where another has its tail: it finds the head filling, or has planned to fill it when it finds the
-    // tail filling.
+    // Each has its head where another has its tail: it finds the head filling, or has planned to fill it when it finds
+    // the tail filling.
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         let race = Race::new(64, 7);
         race.faults

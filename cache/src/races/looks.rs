@@ -1,5 +1,5 @@
-//! Second looks: what was seen without a lock is looked at again before it is relied on. Each test puts a whole request of
-//! another client between the two looks.
+//! Second looks: what was seen without a lock is looked at again before it is relied on. Each test puts a whole request
+//! of another client between the two looks.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -110,7 +110,8 @@ async fn a_hit_leaves_a_frame_that_nobody_has() {
     race.check_quiescent().await;
 }
 
-/// The page is evicted and filled again, by chance into the same frame: its number is the fill's token, and not yet a page.
+/// The page is evicted and filled again, by chance into the same frame: its number is the fill's token, and not yet a
+/// page.
 #[tokio::test(start_paused = true)]
 async fn a_hit_does_not_take_a_frame_that_its_page_is_read_into() {
     let race = Race::new(64, 7);
@@ -169,7 +170,8 @@ async fn a_write_at_once_meets_a_shrink_before_it_has_the_guard() {
     }
 }
 
-/// The slot was missing at first. The request that makes it finds another's page there, and the leaf counts the page once.
+/// The slot was missing at first. The request that makes it finds another's page there, and the leaf counts the page
+/// once.
 #[tokio::test(start_paused = true)]
 async fn a_slot_is_made_once_by_two_who_missed_it() {
     const FAR: u64 = 2000;

@@ -242,8 +242,8 @@ async fn payloads_have_a_budget() {
     race.check_quiescent().await;
 }
 
-/// Whatever memory is held for data that is still to come, and however it is cut, payloads that have arrived go on. So do
-/// readers, with more than half of the smallest cache.
+/// Whatever memory is held for data that is still to come, and however it is cut, payloads that have arrived go on. So
+/// do readers, with more than half of the smallest cache.
 #[tokio::test(start_paused = true)]
 async fn memory_for_data_to_come_keeps_nobody_waiting() {
     let slice = usize::try_from(Limits::new(MIN_CACHE_BYTES).slice_pages).unwrap() * PAGE_SIZE;
@@ -325,8 +325,8 @@ async fn direct_writes_that_the_store_keeps_leave_memory_for_others() {
     assert!(finished, "a read waited for memory that direct writes have");
 }
 
-/// A client whose requests came first, and that takes its replies one at a time, doesn't get all of the memory before others get
-/// some.
+/// A client whose requests came first, and that takes its replies one at a time, doesn't get all of the memory before
+/// others get some.
 #[tokio::test(start_paused = true)]
 async fn a_client_with_one_request_waits_for_one_of_each_other() {
     const HOGS: u64 = 100;

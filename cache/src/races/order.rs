@@ -1,4 +1,5 @@
-//! Older requests and younger ones of the same bytes: no part of the older takes effect after the younger was acknowledged.
+//! Older requests and younger ones of the same bytes: no part of the older takes effect after the younger was
+//! acknowledged.
 
 use super::*;
 use crate::add_lock::REGION_BYTES;
@@ -132,7 +133,8 @@ async fn changes_of_one_page_are_served_in_the_order_of_arrival() {
     race.check_quiescent().await;
 }
 
-/// A change of several regions, the client of which goes away when the first region is changed: no other region is changed.
+/// A change of several regions, the client of which goes away when the first region is changed: no other region is
+/// changed.
 #[tokio::test(start_paused = true)]
 async fn a_change_that_is_dropped_comes_to_no_further_region() {
     let race = Race::sized(REGION_BYTES + 16 * PAGE, 7);

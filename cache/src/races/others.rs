@@ -170,7 +170,8 @@ async fn a_page_is_not_blamed_for_its_run() {
     race.check_quiescent().await;
 }
 
-/// Pages that a FUA covers and that others fail to write are written by themselves. The FUA fails only for its own pages.
+/// Pages that a FUA covers and that others fail to write are written by themselves. The FUA fails only for its own
+/// pages.
 #[tokio::test(start_paused = true)]
 async fn a_fua_writes_its_page_itself_when_it_failed_in_anothers_run() {
     for own in [false, true] {

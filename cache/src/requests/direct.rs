@@ -1,20 +1,21 @@
 //! Direct I/O: requests that bypass the cache and stay coherent with it.
 //!
-//! `--cache none` makes every request direct, `--direct-threshold` makes requests of at least that size direct: one long copy
-//! should not evict what other requests use.
+//! `--cache none` makes every request direct, `--direct-threshold` makes requests of at least that size direct: one
+//! long copy should not evict what other requests use.
 //!
-//! **A direct write** is a change behind the cache's back, like a trim. The whole pages of the range are under a block guard from
-//! before they are shot down until the backend has them. Dirty pages are held in case the backend fails, and writeback in flight
-//! is waited for. The partial edges are ordinary cached writes before and after, never while block is held. So two direct writes
-//! to the halves of one page both survive.
+//! **A direct write** is a change behind the cache's back, like a trim. The whole pages of the range are under a block
+//! guard from before they are shot down until the backend has them. Dirty pages are held in case the backend fails, and
+//! writeback in flight is waited for. The partial edges are ordinary cached writes before and after, never while block
+//! is held. So two direct writes to the halves of one page both survive.
 //!
-//! **A direct read** takes no lock: it writes the dirty pages of its range back, then reads the backend into private frames. A
-//! write that was replied to before the read came in is on the backend, or it is dirty, in flight or held, and then the read
-//! waits for it. The read may see a part of a write that runs at the same time, even within a page: only the store's own
-//! atomicity holds then. The read throws away what it read while the store was resized or shifted: that may match neither shape,
-//! with zeroes past an end that the cache doesn't know yet. It throws away what it read across a power cut, which may have lost
-//! it. And it throws away what it read while a page of it became dirty again by a failure, because the store may have forgotten
-//! that page. The pages of a failed sync become dirty again in turns, so a direct read waits for the last of them.
+//! **A direct read** takes no lock: it writes the dirty pages of its range back, then reads the backend into private
+//! frames. A write that was replied to before the read came in is on the backend, or it is dirty, in flight or held,
+//! and then the read waits for it. The read may see a part of a write that runs at the same time, even within a page:
+//! only the store's own atomicity holds then. The read throws away what it read while the store was resized or shifted:
+//! that may match neither shape, with zeroes past an end that the cache doesn't know yet. It throws away what it read
+//! across a power cut, which may have lost it. And it throws away what it read while a page of it became dirty again by
+//! a failure, because the store may have forgotten that page. The pages of a failed sync become dirty again in turns,
+//! so a direct read waits for the last of them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,8 +40,8 @@ impl PageCache {
     /// Reads `offset..offset + length`, at most a slice, past the cache. Cancel safe.
     ///
     /// # Errors
-    /// What the backend said, to the read or to writing dirty pages of the range back; `EINVAL` when the device has become
-    /// smaller than the range.
+    /// What the backend said, to the read or to writing dirty pages of the range back; `EINVAL` when the device has
+    /// become smaller than the range.
     pub async fn read_direct(
         self: &Arc<Self>,
         context: &FaultContext,

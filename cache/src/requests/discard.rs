@@ -1,8 +1,8 @@
 //! Trim and write-zeroes: changes behind the cache's back, made coherent by blocking.
 //!
-//! The whole pages of the range go under a block guard, region by region, or in larger slices behind the gate where the range
-//! spans many regions. Reads and cached writes get in between two of these parts. After a failure the parts before it are changed
-//! and the parts after it are as they were. Under the guard, a task that owns it does this:
+//! The whole pages of the range go under a block guard, region by region, or in larger slices behind the gate where the
+//! range spans many regions. Reads and cached writes get in between two of these parts. After a failure the parts
+//! before it are changed and the parts after it are as they were. Under the guard, a task that owns it does this:
 //!
 //! 1. enter the list of operations, so that a FLUSH waits for what is about to be held;
 //! 2. shoot the pages down: clean ones are dropped, all others become *held*: invisible, not submitted, not forgotten;
@@ -12,14 +12,14 @@
 //! 6. leave the list, give the guard back.
 //!
 //! # Order
-//! Block guards are shared, and what the store was asked for runs on when its request is dropped. So changes of the same pages
-//! exclude each other by a [`RangeLock`](crate::primitives::range_lock), in the order of their arrival: a younger change begins
-//! when no part of an older one is under way. The lock covers all whole pages of a request and is taken first. Each part that is
-//! under way keeps the lock, so the lock outlives a request that is dropped half-way. Parts that have not begun by then never
-//! begin.
+//! Block guards are shared, and what the store was asked for runs on when its request is dropped. So changes of the
+//! same pages exclude each other by a [`RangeLock`](crate::primitives::range_lock), in the order of their arrival: a
+//! younger change begins when no part of an older one is under way. The lock covers all whole pages of a request and is
+//! taken first. Each part that is under way keeps the lock, so the lock outlives a request that is dropped half-way.
+//! Parts that have not begun by then never begin.
 //!
-//! Partial edges never go under block: a trim leaves its edges as they are (it is advisory), and a zero writes its edges as
-//! ordinary cached writes.
+//! Partial edges never go under block: a trim leaves its edges as they are (it is advisory), and a zero writes its
+//! edges as ordinary cached writes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -83,8 +83,8 @@ fn next_slice(bytes: u64, took: Duration) -> u64 {
 }
 
 impl PageCache {
-    /// NBD_CMD_TRIM: gives the space of the whole allocation units in `range` back; they read as zeroes afterwards. Partial
-    /// edges are left as they are. Cancel safe.
+    /// NBD_CMD_TRIM: gives the space of the whole allocation units in `range` back; they read as zeroes afterwards.
+    /// Partial edges are left as they are. Cancel safe.
     ///
     /// # Errors
     /// What the backend said; then the cached data is as before. `ENOTSUP` from a backend that can't. `EINVAL` when the
@@ -116,12 +116,12 @@ impl PageCache {
         self.still_powered(powered)
     }
 
-    /// NBD_CMD_WRITE_ZEROES: `range` reads as zeroes afterwards. Cancel safe: dropped before it is done, it has zeroed some
-    /// of its pages or none.
+    /// NBD_CMD_WRITE_ZEROES: `range` reads as zeroes afterwards. Cancel safe: dropped before it is done, it has zeroed
+    /// some of its pages or none.
     ///
     /// # Errors
-    /// `ENOTSUP` with `fast_only` where it would be as slow as writing; what the backend said otherwise; `ENOSPC` when the
-    /// device has become smaller than the range.
+    /// `ENOTSUP` with `fast_only` where it would be as slow as writing; what the backend said otherwise; `ENOSPC` when
+    /// the device has become smaller than the range.
     pub async fn zero(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -194,8 +194,8 @@ impl PageCache {
         start..end.max(start)
     }
 
-    /// Whether the device has grown since `range` was cut to whole pages. Then `range` covers only a part of its last page, and
-    /// the rest of that page must not be shot down.
+    /// Whether the device has grown since `range` was cut to whole pages. Then `range` covers only a part of its last
+    /// page, and the rest of that page must not be shot down.
     fn has_outgrown(&self, range: &Range<u64>) -> bool {
         !range.end.is_multiple_of(PAGE_BYTES) && range.end < self.size()
     }
@@ -219,8 +219,8 @@ impl PageCache {
         Ok(())
     }
 
-    /// Lets the backend change `range` under block, part by part, each as `change` says. `past_end` is the error if the device
-    /// has become smaller.
+    /// Lets the backend change `range` under block, part by part, each as `change` says. `past_end` is the error if the
+    /// device has become smaller.
     async fn change(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -246,8 +246,8 @@ impl PageCache {
         Ok(())
     }
 
-    /// As [`PageCache::change`], for many regions: in slices under a block of the whole device. Other requests get in between two
-    /// slices.
+    /// As [`PageCache::change`], for many regions: in slices under a block of the whole device. Other requests get in
+    /// between two slices.
     async fn change_slices(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -414,8 +414,8 @@ impl PageCache {
             }
         }
         if held.len() > held_before {
-            // A few at a time: otherwise the next scan for dirty pages would walk over all the tags that these pages have left
-            // behind.
+            // A few at a time: otherwise the next scan for dirty pages would walk over all the tags that these pages
+            // have left behind.
             self.tidy_dirty_tags(&(pages.start..next));
         }
         (!done).then_some(next)
@@ -431,7 +431,8 @@ impl PageCache {
         self.released(held);
     }
 
-    /// Ends the blocker's hold of a page: `changed` says whether its data is void. To be followed by [`PageCache::released`].
+    /// Ends the blocker's hold of a page: `changed` says whether its data is void. To be followed by
+    /// [`PageCache::released`].
     pub(crate) fn release_held(&self, page: u64, changed: bool) {
         let pin = epoch::pin();
         let mut slot = self
@@ -445,8 +446,8 @@ impl PageCache {
         }
     }
 
-    /// All pages that a blocker held are [released](Self::release_held). To be called once for all of them, because each call
-    /// wakes every stopped writer.
+    /// All pages that a blocker held are [released](Self::release_held). To be called once for all of them, because
+    /// each call wakes every stopped writer.
     pub(crate) fn released(&self, held: &[u64]) {
         if !held.is_empty() {
             self.throttle.made_room();

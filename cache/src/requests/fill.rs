@@ -1,23 +1,23 @@
 //! Fills: reads from the backend on their way into the cache.
 //!
-//! A [`Fill`] reads one run of neighbouring pages with one vectored call. Its reader carries the future that does so (see
-//! [`transfer`](crate::transfer)); for readahead a task does. The slots of its pages are `FILLING`. Each slot names the private
-//! frame that will hold its page. This frame is the fill's token: as long as the fill owns the frame, no other slot can name it,
-//! so a slot that still names it has not been touched since. A slot that a write took over names another frame, even if its page
-//! was then cleaned, evicted and filled again.
+//! A [`Fill`] reads one run of neighbouring pages with one vectored call. Its reader carries the future that does so
+//! (see [`transfer`](crate::transfer)); for readahead a task does. The slots of its pages are `FILLING`. Each slot
+//! names the private frame that will hold its page. This frame is the fill's token: as long as the fill owns the frame,
+//! no other slot can name it, so a slot that still names it has not been touched since. A slot that a write took over
+//! names another frame, even if its page was then cleaned, evicted and filled again.
 //!
-//! A finished fill hands its frames to its waiters itself, whatever became of the slots. So even a cache so small that the pages
-//! are evicted at once makes progress. Each waiter gets what the device held at some moment after its request came in, because a
-//! waiter finds the fill only in a slot that is still `FILLING`.
+//! A finished fill hands its frames to its waiters itself, whatever became of the slots. So even a cache so small that
+//! the pages are evicted at once makes progress. Each waiter gets what the device held at some moment after its request
+//! came in, because a waiter finds the fill only in a slot that is still `FILLING`.
 //!
-//! **A page that was taken over** is the exception. It may be written back while the fill still reads it, and the store promises
-//! no atomicity then: the fill's frame may be half old and half new. So the write leaves a reference to its own page with the
-//! fill, under the slot's lock, and the waiters get this page. They joined before the write was answered, and for a moment the
-//! device held exactly this page. No request waits or reads again because of it. The price is that the fill pins one more frame
-//! for each page that is taken over, until the store has answered.
+//! **A page that was taken over** is the exception. It may be written back while the fill still reads it, and the store
+//! promises no atomicity then: the fill's frame may be half old and half new. So the write leaves a reference to its
+//! own page with the fill, under the slot's lock, and the waiters get this page. They joined before the write was
+//! answered, and for a moment the device held exactly this page. No request waits or reads again because of it. The
+//! price is that the fill pins one more frame for each page that is taken over, until the store has answered.
 //!
-//! Nothing else changes the store under a fill. Trims, zeroes, direct writes and changes of size hold a block guard, and a fill
-//! holds an add guard. A page whose slot is empty is not in flight.
+//! Nothing else changes the store under a fill. Trims, zeroes, direct writes and changes of size hold a block guard,
+//! and a fill holds an add guard. A page whose slot is empty is not in flight.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -120,7 +120,8 @@ pub(crate) struct PlannedFill {
 pub(crate) type PlannedFills = SmallVec<[PlannedFill; 1]>;
 
 impl PageCache {
-    /// A write of all of `page` takes over its `FILLING` slot, which it has locked: the waiters of fill number `id` get `frame`.
+    /// A write of all of `page` takes over its `FILLING` slot, which it has locked: the waiters of fill number `id` get
+    /// `frame`.
     #[cold]
     pub(crate) fn take_over(&self, id: u64, page: u64, frame: FrameId) {
         let fill = self
@@ -234,8 +235,8 @@ impl PageCache {
                 handed.push(frame, 0, PAGE_SIZE, zero[i]);
                 continue;
             }
-            // The slot is gone or no longer this fill's: a write took it over meanwhile. What was read is older than that write,
-            // or torn.
+            // The slot is gone or no longer this fill's: a write took it over meanwhile. What was read is older than
+            // that write, or torn.
             self.pool.unref(frame);
             let written = fill.taken_over.lock().expect("not poisoned").remove(&page);
             handed.append(written.expect("whoever takes a slot over leaves its page"));

@@ -1,19 +1,19 @@
 //! Payloads: a write's data on its way from the client, in private frames.
 //!
-//! Each byte is received at the place that it will have in its page, so that a whole page is installed without a copy. The
-//! frames, including those for filling partial edges, count against budgets of their own, so that writers can't starve the
-//! readers.
+//! Each byte is received at the place that it will have in its page, so that a whole page is installed without a copy.
+//! The frames, including those for filling partial edges, count against budgets of their own, so that writers can't
+//! starve the readers.
 //!
 //! # Two budgets, and which one is waited for
-//! A request that waits for memory for a payload waits only for the store. It never waits for a client, however little the
-//! clients send of what they have announced. So there are two kinds of payloads:
+//! A request that waits for memory for a payload waits only for the store. It never waits for a client, however little
+//! the clients send of what they have announced. So there are two kinds of payloads:
 //!
-//! - It has *arrived*: all of its data lies in the caller's buffer, and nothing but the store stands between it and its end. It
-//!   waits in turn for its budget ([`PageCache::payload`]), which only payloads of this kind hold. A direct write keeps its share
-//!   until the store is done with it.
-//! - It is taken *ahead* of its data, to receive this without a copy ([`PageCache::try_payload_ahead`]). How long it lasts is up
-//!   to the client, so its budget is tried and never waited for. A caller that is refused receives into a buffer of its own, and
-//!   asks again when the data has arrived.
+//! - It has *arrived*: all of its data lies in the caller's buffer, and nothing but the store stands between it and its
+//!   end. It waits in turn for its budget ([`PageCache::payload`]), which only payloads of this kind hold. A direct
+//!   write keeps its share until the store is done with it.
+//! - It is taken *ahead* of its data, to receive this without a copy ([`PageCache::try_payload_ahead`]). How long it
+//!   lasts is up to the client, so its budget is tried and never waited for. A caller that is refused receives into a
+//!   buffer of its own, and asks again when the data has arrived.
 
 use std::io::IoSliceMut;
 use std::ops::Range;
@@ -49,8 +49,8 @@ pub(crate) struct WholePages {
     /// Where they go.
     pub(crate) start: u64,
     pub(crate) data: FrameRefs,
-    /// Their share of the payload budget, until the store is done with them. Otherwise direct writes that the store doesn't
-    /// complete could end up with all of the memory.
+    /// Their share of the payload budget, until the store is done with them. Otherwise direct writes that the store
+    /// doesn't complete could end up with all of the memory.
     pub(crate) _budget: Option<OwnedSemaphorePermit>,
 }
 
@@ -141,8 +141,8 @@ impl Payload {
         }
     }
 
-    /// Takes it apart for a direct write: the partial head and tail as payloads of their own, and between them whole pages,
-    /// with the budget. The device's short last page is an edge, too: the device may grow meanwhile.
+    /// Takes it apart for a direct write: the partial head and tail as payloads of their own, and between them whole
+    /// pages, with the budget. The device's short last page is an edge, too: the device may grow meanwhile.
     pub(crate) fn split_edges(mut self) -> (Option<Self>, Option<WholePages>, Option<Self>) {
         let range = self.range();
         let tail_partial = within(range.end) != 0;
@@ -187,8 +187,8 @@ impl Payload {
         (head, Some(whole), tail)
     }
 
-    /// To be called under an add guard. If the device has grown since the slice was prepared, its last page isn't zero past the
-    /// slice.
+    /// To be called under an add guard. If the device has grown since the slice was prepared, its last page isn't zero
+    /// past the slice.
     pub(crate) fn forget_old_end(&mut self, size: u64) {
         self.zero_tail &= self.range().end == size;
     }
@@ -206,7 +206,8 @@ pub(crate) fn within(offset: u64) -> usize {
 }
 
 impl PageCache {
-    /// Private frames for one slice of a write, all of which has arrived. Waits for memory in turn, holding none. Cancel safe.
+    /// Private frames for one slice of a write, all of which has arrived. Waits for memory in turn, holding none.
+    /// Cancel safe.
     pub async fn payload(self: &Arc<Self>, offset: u64, length: usize) -> Payload {
         let (pages, spare) = self.payload_frames(offset, length);
         let budget = self
@@ -221,8 +222,8 @@ impl PageCache {
         self.try_payload_of(offset, length, Budget::Arrived)
     }
 
-    /// Private frames for one slice of a write that is received straight into them, if there is memory at once. No variant of
-    /// this waits: see the module's documentation.
+    /// Private frames for one slice of a write that is received straight into them, if there is memory at once. No
+    /// variant of this waits: see the module's documentation.
     pub fn try_payload_ahead(self: &Arc<Self>, offset: u64, length: usize) -> Option<Payload> {
         let payload = self.try_payload_of(offset, length, Budget::Ahead);
         if payload.is_none() {

@@ -1,10 +1,10 @@
 //! Reads: hits without a lock, misses through fills.
 //!
-//! A hit takes one reference per page (see [`frame`](crate::frame)) and nothing else. A miss reserves frames while it holds
-//! nothing. It then takes an add guard, makes the absent pages `FILLING` and starts one fill per run of neighbours; the fills own
-//! the guard and the frames. It drops its own handle of the guard, carries its fills to their end, and then waits for the fills
-//! of others. A reader that waits for another's fill has finished its own fills, so two readers of overlapping ranges can't wait
-//! for each other.
+//! A hit takes one reference per page (see [`frame`](crate::frame)) and nothing else. A miss reserves frames while it
+//! holds nothing. It then takes an add guard, makes the absent pages `FILLING` and starts one fill per run of
+//! neighbours; the fills own the guard and the frames. It drops its own handle of the guard, carries its fills to their
+//! end, and then waits for the fills of others. A reader that waits for another's fill has finished its own fills, so
+//! two readers of overlapping ranges can't wait for each other.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -133,8 +133,8 @@ impl PageCache {
                 .map(|run| self.start_fill(context, Arc::clone(&guard), run, FillPurpose::Demand));
             let fills = fills.collect();
             drop(guard);
-            // Pages may have been evicted between the count and the guard. Then all references are given back before more memory
-            // is asked for. The next attempt has a frame for every page, so it can't fall short.
+            // Pages may have been evicted between the count and the guard. Then all references are given back before
+            // more memory is asked for. The next attempt has a frame for every page, so it can't fall short.
             let sources = complete.then_some(sources);
             carry(fills).await;
             if let Some(sources) = sources {
@@ -164,8 +164,8 @@ impl PageCache {
         pages.clone().filter(missing).count()
     }
 
-    /// Looks up every page under the guard; absent pages become `FILLING`. The last part of the result is `false` if a frame or a
-    /// slot was missing: then the rest was not looked up.
+    /// Looks up every page under the guard; absent pages become `FILLING`. The last part of the result is `false` if a
+    /// frame or a slot was missing: then the rest was not looked up.
     fn plan_read(
         &self,
         guard: &AddGuard,
@@ -193,8 +193,8 @@ impl PageCache {
                     .list
                     .push(Origin::Present(frame, self.pool.add_ref(frame)));
             } else if slot.state().has(FILLING) {
-                // A fill is registered before a slot names it, and removed after the slot has stopped naming it. This slot is
-                // locked.
+                // A fill is registered before a slot names it, and removed after the slot has stopped naming it. This
+                // slot is locked.
                 let fill = self
                     .fills
                     .find(slot.fill_id())

@@ -3,11 +3,13 @@
 //! A change of the device itself needs the device alone: a resize, a [`shift`](crate::requests::shift), a power cut
 //! ([`power`](crate::durability::power)).
 //!
-//! Each takes the gate exclusively: no fill, cached write or blocker is under way, and a later request checks its range against
-//! the new size. Writeback takes no guard. So the pages are shot down first, after which none of them can be submitted again, and
-//! then what is in flight is waited for. No write can land past the new end and lengthen a file that was just cut.
+//! Each takes the gate exclusively: no fill, cached write or blocker is under way, and a later request checks its range
+//! against the new size. Writeback takes no guard. So the pages are shot down first, after which none of them can be
+//! submitted again, and then what is in flight is waited for. No write can land past the new end and lengthen a file
+//! that was just cut.
 //!
-//! A page that the new end cuts is put back with zeroes past the end, so that no old data shows after a shrink and a grow.
+//! A page that the new end cuts is put back with zeroes past the end, so that no old data shows after a shrink and a
+//! grow.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +23,8 @@ use crate::frame::{FrameBuf, PAGE_BYTES, PAGE_SIZE, PrivateFrame};
 use crate::pace::Pace;
 use crate::page_cache::{PageCache, page_of};
 
-/// While this lives, the store changes its shape. What is read from the store without a lock may then match neither shape.
+/// While this lives, the store changes its shape. What is read from the store without a lock may then match neither
+/// shape.
 pub(super) struct Shaping<'c>(&'c PageCache);
 
 impl<'c> Shaping<'c> {
@@ -38,8 +41,8 @@ impl Drop for Shaping<'_> {
 }
 
 impl PageCache {
-    /// Changes the size of the device. Growing shows zeroes; shrinking forgets what was past the new end, dirty or not. Cancel
-    /// safe: once begun it runs to its end.
+    /// Changes the size of the device. Growing shows zeroes; shrinking forgets what was past the new end, dirty or not.
+    /// Cancel safe: once begun it runs to its end.
     ///
     /// # Errors
     /// What the backend said; then nothing has changed. `ENOTSUP` from a backend that can't.
@@ -94,8 +97,8 @@ impl PageCache {
         task.await.expect("a panic aborts the process")
     }
 
-    /// Puts a page back if it is still on the device. A page that the new end cuts must have its zeroes already when it is put
-    /// back: writeback takes no guard, and may write, sync and drop the page a moment later.
+    /// Puts a page back if it is still on the device. A page that the new end cuts must have its zeroes already when it
+    /// is put back: writeback takes no guard, and may write, sync and drop the page a moment later.
     fn release_resized(&self, page: u64, resized: bool, size: u64, spare: &mut FrameBuf) {
         let start = page * PAGE_BYTES;
         let room = size.saturating_sub(start).min(PAGE_BYTES);
@@ -110,7 +113,8 @@ impl PageCache {
         }
     }
 
-    /// Puts back the first `room` bytes of a page that this operation holds alone, in `zeroed`, with zeroes behind them.
+    /// Puts back the first `room` bytes of a page that this operation holds alone, in `zeroed`, with zeroes behind
+    /// them.
     fn release_cut(&self, page: u64, room: usize, mut zeroed: PrivateFrame<'_>) {
         let pin = epoch::pin();
         let slot = self

@@ -1,7 +1,7 @@
 //! fallocate's insert and collapse range: what follows an offset moves, and the device grows or shrinks by that.
 //!
-//! A shift takes the gate exclusively, as a [`resize`](crate::requests::resize) does. Everything is written back under the guard first:
-//! a page that has moved would be dirty at a place where the store has something else.
+//! A shift takes the gate exclusively, as a [`resize`](crate::requests::resize) does. Everything is written back under
+//! the guard first: a page that has moved would be dirty at a place where the store has something else.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,11 +20,12 @@ enum Shift {
 }
 
 impl PageCache {
-    /// Inserts `length` zero bytes at `offset`, moving what follows; the device grows by that. Both are multiples of the
-    /// allocation unit. Cancel safe: once begun it runs to its end.
+    /// Inserts `length` zero bytes at `offset`, moving what follows; the device grows by that. Both are multiples of
+    /// the allocation unit. Cancel safe: once begun it runs to its end.
     ///
     /// # Errors
-    /// `EINVAL` for a place that is not aligned or past the end, `ENOTSUP` from a backend that can't, what the backend said.
+    /// `EINVAL` for a place that is not aligned or past the end, `ENOTSUP` from a backend that can't, what the backend
+    /// said.
     pub async fn insert_range(self: &Arc<Self>, offset: u64, length: u64) -> Result<(), Errno> {
         self.shift(offset, length, Shift::Insert).await
     }

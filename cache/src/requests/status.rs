@@ -23,8 +23,8 @@ pub struct ResidencyExtent {
 }
 
 impl PageCache {
-    /// `base:allocation` of `range`: adjacent extents from its start, at most `most`, the dirty cache laid over the backend.
-    /// Cancel safe.
+    /// `base:allocation` of `range`: adjacent extents from its start, at most `most`, the dirty cache laid over the
+    /// backend. Cancel safe.
     ///
     /// # Errors
     /// What the backend said; `EIO` when syncs fail again and again meanwhile.
@@ -53,7 +53,8 @@ impl PageCache {
         range: &Range<u64>,
         most: usize,
     ) -> Result<Vec<BackendExtent>, Errno> {
-        // The overlay first: a page that is written back and cleaned between the two looks would otherwise be in neither.
+        // The overlay first: a page that is written back and cleaned between the two looks would otherwise be in
+        // neither.
         let overlay = self.unwritten_ranges(range, most).await;
         pause_point!(context, "cache:status:overlay", [EIO]).await?;
         // The overlay may have stopped early; nothing past its end may be reported as a hole.
@@ -61,7 +62,8 @@ impl PageCache {
         let mut below: Vec<BackendExtent> = Vec::new();
         let mut at = range.start;
         while at < end && below.len() < most {
-            // The searches are small, and few run at a time: a search takes a processor, which reads and writes need too.
+            // The searches are small, and few run at a time: a search takes a processor, which reads and writes need
+            // too.
             let portion = (most - below.len()).min(EXTENTS_PER_LOOK);
             let turn = self.searches.acquire().await.expect("never closed");
             let found = self.backend.status(context, at..end, portion).await?;
@@ -132,8 +134,8 @@ impl PageCache {
         Some(at)
     }
 
-    /// The pages of `range` that the backend may not have, as byte ranges cut to `range`. The cost depends on what is dirty or on
-    /// its way, not on how much is cached.
+    /// The pages of `range` that the backend may not have, as byte ranges cut to `range`. The cost depends on what is
+    /// dirty or on its way, not on how much is cached.
     pub(crate) async fn unwritten_ranges(&self, range: &Range<u64>, most: usize) -> Overlay {
         let pages = pages_of(range);
         let mut overlay = Overlay {
@@ -141,8 +143,8 @@ impl PageCache {
             known_to: range.end,
         };
         let mut next = pages.start;
-        // At this moment no page is dirty, in flight, held or unsynced: each change of that kind came before it or comes after
-        // it.
+        // At this moment no page is dirty, in flight, held or unsynced: each change of that kind came before it or
+        // comes after it.
         if self.unclean_pages() == 0 {
             return overlay;
         }

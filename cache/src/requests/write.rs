@@ -1,21 +1,21 @@
 //! Cached writes: private buffers in, published pages out.
 //!
-//! A payload is received into private frames, at the place that it will have in its pages. Meanwhile its request holds nothing
-//! but memory. Then, under an add guard, each page is installed. For a whole page, the payload's own frame is swapped in. For a
-//! part, the payload's frame is completed with the old page's other bytes and then swapped in. A published frame is never
-//! written. So a request that is sending or writing back the old frame is not disturbed, and neither disk nor client sees a torn
-//! page.
+//! A payload is received into private frames, at the place that it will have in its pages. Meanwhile its request holds
+//! nothing but memory. Then, under an add guard, each page is installed. For a whole page, the payload's own frame is
+//! swapped in. For a part, the payload's frame is completed with the old page's other bytes and then swapped in. A
+//! published frame is never written. So a request that is sending or writing back the old frame is not disturbed, and
+//! neither disk nor client sees a torn page.
 //!
-//! **Atomicity.** The unit is the page. When two overlapping writes are in flight together, each page ends with the data of one
-//! of them, or of both where they touch disjoint parts of it: the merge is done under the page's lock with the page as it is
-//! then. A reader sees each page before or after a write, and may see some pages of a larger write before and others after. The
-//! same holds for a reader that waits for a page when a write takes it over: the reader gets the page of the write (see
-//! [`fill`](crate::requests::fill)).
+//! **Atomicity.** The unit is the page. When two overlapping writes are in flight together, each page ends with the
+//! data of one of them, or of both where they touch disjoint parts of it: the merge is done under the page's lock with
+//! the page as it is then. A reader sees each page before or after a write, and may see some pages of a larger write
+//! before and others after. The same holds for a reader that waits for a page when a write takes it over: the reader
+//! gets the page of the write (see [`fill`](crate::requests::fill)).
 //!
-//! **Edges.** A page that is absent and written in part is filled first, under the same add guard as the merge. So no trim or
-//! zero can come between: it would have to wait for the guard. The filled page can't be evicted in between, because the fill that
-//! the writer holds refers to its frame. If another write has replaced the page and that version was evicted, the slot is empty
-//! and the writer fills again.
+//! **Edges.** A page that is absent and written in part is filled first, under the same add guard as the merge. So no
+//! trim or zero can come between: it would have to wait for the guard. The filled page can't be evicted in between,
+//! because the fill that the writer holds refers to its frame. If another write has replaced the page and that version
+//! was evicted, the slot is empty and the writer fills again.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,9 +44,9 @@ enum Obstacle {
 }
 
 impl PageCache {
-    /// Writes a small amount of data straight from the session's buffer, if it has to wait for nothing: the mode is writeback,
-    /// little is dirty, no blocker has these pages, and the pages written in part are present. After `false` the caller takes the
-    /// slow path with all of it.
+    /// Writes a small amount of data straight from the session's buffer, if it has to wait for nothing: the mode is
+    /// writeback, little is dirty, no blocker has these pages, and the pages written in part are present. After `false`
+    /// the caller takes the slow path with all of it.
     #[inline]
     pub fn try_write(&self, context: &FaultContext, offset: u64, data: &[u8]) -> bool {
         let range = offset..offset + data.len() as u64;
@@ -136,12 +136,12 @@ impl PageCache {
 
     /// Writes a received slice into the cache, and in writethrough mode to the store.
     ///
-    /// Throttles first when too much is dirty. Cancel safe: a write that is dropped before it is done has written some of its
-    /// pages or none.
+    /// Throttles first when too much is dirty. Cancel safe: a write that is dropped before it is done has written some
+    /// of its pages or none.
     ///
     /// # Errors
-    /// What the backend said to filling a partial page; `ENOSPC` when the quota is used up or when the device has become smaller than the range; the
-    /// writeback's error when it makes no progress; `ENOMEM`.
+    /// What the backend said to filling a partial page; `ENOSPC` when the quota is used up or when the device has
+    /// become smaller than the range; the writeback's error when it makes no progress; `ENOMEM`.
     pub async fn write(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -210,8 +210,8 @@ impl PageCache {
         Ok(())
     }
 
-    /// Makes the partial pages of the payload present: reads those that are absent, under the caller's guard. On success the
-    /// filled pages stay referenced until they are merged.
+    /// Makes the partial pages of the payload present: reads those that are absent, under the caller's guard. On
+    /// success the filled pages stay referenced until they are merged.
     async fn fill_edges(
         self: &Arc<Self>,
         context: &FaultContext,
@@ -290,8 +290,8 @@ impl PageCache {
         Ok(())
     }
 
-    /// Publishes `frame` as `page`, completed with the old page where `valid` is only a part. Gives the frame back when there
-    /// is an obstacle.
+    /// Publishes `frame` as `page`, completed with the old page where `valid` is only a part. Gives the frame back when
+    /// there is an obstacle.
     #[inline]
     fn install<'p>(
         &self,

@@ -20,9 +20,9 @@ struct Arguments {
 /// #[error_injectable(ctx = self.faults, errors(EIO, ENOSPC))]
 /// async fn write_back(&self, page: &Page) -> Result<(), CacheError> { .. }
 /// ```
-/// `ctx` is an expression of type `FaultContext` or a reference to one; the first error is the default; the error type is
-/// `From<Errno>`. `class = "words:like:this"` may follow, and is else the crate's folder and `function`. An `async fn` can
-/// also be delayed and paused.
+/// `ctx` is an expression of type `FaultContext` or a reference to one; the first error is the default; the error type
+/// is `From<Errno>`. `class = "words:like:this"` may follow, and is else the crate's folder and `function`. An `async
+/// fn` can also be delayed and paused.
 #[proc_macro_attribute]
 pub fn error_injectable(arguments: TokenStream, item: TokenStream) -> TokenStream {
     let arguments = parse_macro_input!(arguments as Arguments);

@@ -25,8 +25,8 @@ pub struct Script {
 }
 
 impl Script {
-    /// The decisions of those events. Where several rules fired at one request, delays add up and the first action holds,
-    /// as they did in the run. Events of points and devices and those without an occurrence number are skipped.
+    /// The decisions of those events. Where several rules fired at one request, delays add up and the first action
+    /// holds, as they did in the run. Events of points and devices and those without an occurrence number are skipped.
     pub fn from_events<'a>(events: impl IntoIterator<Item = &'a Event>) -> Self {
         let mut script = Self::default();
         for event in events {

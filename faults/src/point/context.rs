@@ -20,8 +20,8 @@ pub struct FaultContext {
     is_sure: bool,
 }
 
-/// A [`FaultContext`] if some point of its registry was armed when it was looked at, and else nothing: what the points of
-/// one short operation share, so that all of them together cost one look. The default has nothing armed.
+/// A [`FaultContext`] if some point of its registry was armed when it was looked at, and else nothing: what the points
+/// of one short operation share, so that all of them together cost one look. The default has nothing armed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ArmedPoints<'a>(Option<&'a FaultContext>);
 
@@ -76,8 +76,8 @@ impl FaultContext {
         }
     }
 
-    /// The same for another attempt after a race that was lost: none of its races is said to be lost, so that a loop ends
-    /// even if a race point fires at every hit.
+    /// The same for another attempt after a race that was lost: none of its races is said to be lost, so that a loop
+    /// ends even if a race point fires at every hit.
     #[must_use]
     pub fn retry(&self) -> Self {
         Self {

@@ -74,7 +74,8 @@ impl Piece {
         }
     }
 
-    /// Copies what the piece holds into `buffer`, which holds the device's bytes from `offset` on, as far as the two overlap.
+    /// Copies what the piece holds into `buffer`, which holds the device's bytes from `offset` on, as far as the two
+    /// overlap.
     pub fn copy_into(&self, offset: u64, buffer: &mut [u8]) {
         let end = offset
             .saturating_add(buffer.len() as u64)
@@ -149,7 +150,8 @@ impl Segment {
         self.versions.iter().filter(data).count() as u64 * (self.end - start)
     }
 
-    /// Makes its newest version up to that mutation durable by promise. Older versions can't come back and are forgotten.
+    /// Makes its newest version up to that mutation durable by promise. Older versions can't come back and are
+    /// forgotten.
     pub(super) fn cover(&mut self, number: u64) {
         self.covered = self.covered.max(number);
         let until = self

@@ -1,8 +1,8 @@
 //! What one registry knows about one point: counters, what is armed there, what is paused there.
 //!
-//! One mutex per point guards all that must agree. It is taken only when the point itself is armed for the kind of work that
-//! reached it. While others are armed, this one costs a load and a count. Work that is paused watches an epoch that it subscribed to
-//! under that mutex, so a release can't fall between decision and wait.
+//! One mutex per point guards all that must agree. It is taken only when the point itself is armed for the kind of work
+//! that reached it. While others are armed, this one costs a load and a count. Work that is paused watches an epoch
+//! that it subscribed to under that mutex, so a release can't fall between decision and wait.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};

@@ -73,7 +73,8 @@ impl fmt::Display for PointListing {
 const OFF: &str = "off";
 
 impl Faults {
-    /// Obeys one line of the points' language: a query, `release MATCHES`, or `reset`. Says how many points it selected.
+    /// Obeys one line of the points' language: a query, `release MATCHES`, or `reset`. Says how many points it
+    /// selected.
     ///
     /// # Errors
     /// [`LanguageError`]; then nothing was changed.
@@ -131,8 +132,8 @@ impl Faults {
         Ok(selected.len())
     }
 
-    /// Releases what is paused or delayed at the points selected (all of them, without matches), and says how much was paused.
-    /// The points stay armed.
+    /// Releases what is paused or delayed at the points selected (all of them, without matches), and says how much was
+    /// paused. The points stay armed.
     ///
     /// # Errors
     /// [`LanguageError`] if the matches are wrong or select nothing.

@@ -1,10 +1,10 @@
 //! Rules in force: how they come and go, and how requests ask them.
 //!
-//! Every rule sees every request, whatever the others decided. Delays add up, and the first rule with an action gives the action. A
-//! set of rules per layer decides under a mutex, so that requests are numbered in one order ([`set`]). A request that nothing in
-//! force could match doesn't get that far ([`screen`]). If others that look like it to a script could be matched, it is noted, to
-//! be counted before a number is needed ([`tally`]). Otherwise it isn't counted at all; [`occurrences`] says why scripts hit the
-//! right requests all the same.
+//! Every rule sees every request, whatever the others decided. Delays add up, and the first rule with an action gives
+//! the action. A set of rules per layer decides under a mutex, so that requests are numbered in one order ([`set`]). A
+//! request that nothing in force could match doesn't get that far ([`screen`]). If others that look like it to a script
+//! could be matched, it is noted, to be counted before a number is needed ([`tally`]). Otherwise it isn't counted at
+//! all; [`occurrences`] says why scripts hit the right requests all the same.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -145,8 +145,8 @@ impl Faults {
         listings
     }
 
-    /// What is replayed, as if it were a rule of the number [`REPLAY`]: its hits are the requests that it is about, its fires those
-    /// that have come.
+    /// What is replayed, as if it were a rule of the number [`REPLAY`]: its hits are the requests that it is about, its
+    /// fires those that have come.
     #[must_use]
     pub fn replaying(&self) -> Option<RuleListing> {
         let layers = self.shared.rules.layers();
@@ -163,8 +163,8 @@ impl Faults {
         })
     }
 
-    /// Makes the requests of that script meet their fates again, in place of any earlier script; returns how many requests these
-    /// are. Occurrences are counted from now, for the rules in force, too.
+    /// Makes the requests of that script meet their fates again, in place of any earlier script; returns how many
+    /// requests these are. Occurrences are counted from now, for the rules in force, too.
     pub fn replay(&self, script: &Script) -> usize {
         for layer in [Layer::Request, Layer::Backend] {
             self.shared
@@ -175,8 +175,8 @@ impl Faults {
         script.len()
     }
 
-    /// What happens to this request; one relaxed load if no rule or script in force is about such commands. A connection
-    /// that makes many asks its [`Screen`].
+    /// What happens to this request; one relaxed load if no rule or script in force is about such commands. A
+    /// connection that makes many asks its [`Screen`].
     #[inline]
     #[must_use]
     pub fn decide(&self, request: &RequestView<'_>) -> Option<Decision> {

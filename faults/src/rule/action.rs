@@ -133,8 +133,8 @@ pub enum Damage {
 const BITS_MAX: u64 = 1 << 16;
 
 impl Damage {
-    /// Which bits of `length` bytes to flip, in ascending order: bit `i` is bit `i % 8` of byte `i / 8`. Empty unless it
-    /// is [`Damage::Bits`].
+    /// Which bits of `length` bytes to flip, in ascending order: bit `i` is bit `i % 8` of byte `i / 8`. Empty unless
+    /// it is [`Damage::Bits`].
     #[must_use]
     pub fn flips(self, seed: u64, length: u64) -> BTreeSet<u64> {
         let Self::Bits(count) = self else {
@@ -219,8 +219,8 @@ impl fmt::Display for Action {
     }
 }
 
-/// What action words said, before it is known that they fit together. The delay is left to the caller, which knows whether it
-/// may be random.
+/// What action words said, before it is known that they fit together. The delay is left to the caller, which knows
+/// whether it may be random.
 #[derive(Default)]
 pub(super) struct ActionDraft {
     action: Option<Action>,

@@ -219,8 +219,8 @@ impl Rule {
     /// Reads a rule.
     ///
     /// # Errors
-    /// [`LanguageError`] names the word at fault and what was expected; also for an action or a filter that can't apply to
-    /// one of the commands.
+    /// [`LanguageError`] names the word at fault and what was expected; also for an action or a filter that can't apply
+    /// to one of the commands.
     pub fn parse(text: &str) -> Result<Self, LanguageError> {
         let mut words = text.split_whitespace();
         let first = words

@@ -1,10 +1,9 @@
 //! The client's half of the handshake.
 //!
-//! It asks for one thing after the other and waits for each answer: STRUCTURED_REPLY,
-//! SET_META_CONTEXT, then GO; or LIST, then ABORT. The client goes without what it doesn't need: if
-//! a server refuses structured replies, it takes simple ones, and a server without GO or without
-//! fixed newstyle is asked with EXPORT_NAME. If something is refused that the client needs, the
-//! handshake ends with a [`ClientError`].
+//! It asks for one thing after the other and waits for each answer: STRUCTURED_REPLY, SET_META_CONTEXT, then GO; or
+//! LIST, then ABORT. The client goes without what it doesn't need: if a server refuses structured replies, it takes
+//! simple ones, and a server without GO or without fixed newstyle is asked with EXPORT_NAME. If something is refused
+//! that the client needs, the handshake ends with a [`ClientError`].
 //!
 //! A server is trusted no more than a client is: its replies are bounded in length and in number.
 
@@ -136,12 +135,11 @@ impl ClientHandshake {
         })
     }
 
-    /// Takes what it can use off the front of `input`, appends what is to be sent to `output`, and
-    /// says how many bytes it consumed and what comes next.
+    /// Takes what it can use off the front of `input`, appends what is to be sent to `output`, and says how many bytes
+    /// it consumed and what comes next.
     ///
-    /// `input` is everything that has arrived and that former calls didn't consume. A server that
-    /// closes the connection while EXPORT_NAME is being answered thereby says that there is no such
-    /// export.
+    /// `input` is everything that has arrived and that former calls didn't consume. A server that closes the connection
+    /// while EXPORT_NAME is being answered thereby says that there is no such export.
     ///
     /// # Errors
     /// [`ClientError`]: the connection is of no further use.
@@ -399,8 +397,7 @@ impl ClientHandshake {
         output: &mut BytesMut,
     ) -> Result<(), ClientError> {
         match (option, refusal.reply_type) {
-            // Before TLS nothing is going to work, and each further question would get the same
-            // answer.
+            // Before TLS nothing is going to work, and each further question would get the same answer.
             (_, OptionReplyType::ERR_TLS_REQD) => Err(ClientError::Refused { option, refusal }),
             (OptionCode::GO, OptionReplyType::ERR_UNSUP) => {
                 self.has_size = false;

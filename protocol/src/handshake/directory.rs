@@ -54,14 +54,14 @@ pub trait ExportDirectory {
     /// [`MAX_NAME`](crate::constants::MAX_NAME) bytes. The empty name means the default export.
     ///
     /// # Errors
-    /// The refusal that the client gets, [`Refusal::unknown_export`] in most cases.
-    /// `NBD_OPT_EXPORT_NAME` can't carry one and disconnects instead.
+    /// The refusal that the client gets, [`Refusal::unknown_export`] in most cases. `NBD_OPT_EXPORT_NAME` can't carry
+    /// one and disconnects instead.
     fn find(&self, name: &str) -> Result<ExportInfo, Refusal>;
 
     /// Calls `visit` with the name and the description (which may be empty) of each export.
     ///
     /// # Errors
-    /// The refusal that the client gets, [`Refusal::policy`] where listing is disabled. The client
-    /// doesn't see what was visited before it.
+    /// The refusal that the client gets, [`Refusal::policy`] where listing is disabled. The client doesn't see what was
+    /// visited before it.
     fn list(&self, visit: &mut dyn FnMut(&str, &str)) -> Result<(), Refusal>;
 }

@@ -11,11 +11,10 @@
 //!
 //! Invariants:
 //! - Each option is answered once, in order, before the next one is looked at.
-//! - Data is waited for as a whole only if it is at most [`MAX_OPTION_DATA`] long. Longer data, and
-//!   all data of an option that is going to be refused anyway, is consumed as it comes and never
-//!   kept.
-//! - Nothing that was negotiated in the clear survives `NBD_OPT_STARTTLS` (CVE-2021-3716). No byte
-//!   that the client sent before TLS is read as if it had come through it.
+//! - Data is waited for as a whole only if it is at most [`MAX_OPTION_DATA`] long. Longer data, and all data of an
+//!   option that is going to be refused anyway, is consumed as it comes and never kept.
+//! - Nothing that was negotiated in the clear survives `NBD_OPT_STARTTLS` (CVE-2021-3716). No byte that the client sent
+//!   before TLS is read as if it had come through it.
 
 mod answer;
 
@@ -80,12 +79,10 @@ pub enum CloseReason {
     /// `NBD_OPT_EXPORT_NAME` failed; the protocol has no reply for that.
     #[error("EXPORT_NAME failed: {0}")]
     ExportRefused(Refusal),
-    /// A client that doesn't speak *fixed* newstyle sent an option that could only be answered by
-    /// one that does.
+    /// A client that doesn't speak *fixed* newstyle sent an option that could only be answered by one that does.
     #[error("option {0} from a client without fixed newstyle")]
     NotFixedNewstyle(OptionCode),
-    /// Bytes followed `NBD_OPT_STARTTLS` before it was answered: an attempt at injection, or a
-    /// broken client.
+    /// Bytes followed `NBD_OPT_STARTTLS` before it was answered: an attempt at injection, or a broken client.
     #[error("{0} bytes arrived in the clear after STARTTLS")]
     DataBeforeTls(usize),
     /// `advance` was called after the handshake's end.
@@ -196,10 +193,9 @@ impl ServerHandshake {
 
     /// Takes what it can use off the front of `input` and appends what is to be sent to `output`.
     ///
-    /// The first call may have an empty input, and sends the greeting. `input` is everything that
-    /// has arrived and that former calls didn't consume: at most
-    /// [`MAX_HANDSHAKE_BACKLOG`](crate::constants::MAX_HANDSHAKE_BACKLOG) bytes plus what was read
-    /// since. After `Transmission` and `Close` there is nothing more to come.
+    /// The first call may have an empty input, and sends the greeting. `input` is everything that has arrived and that
+    /// former calls didn't consume: at most [`MAX_HANDSHAKE_BACKLOG`](crate::constants::MAX_HANDSHAKE_BACKLOG) bytes
+    /// plus what was read since. After `Transmission` and `Close` there is nothing more to come.
     pub fn advance(
         &mut self,
         input: &[u8],
@@ -440,8 +436,7 @@ impl ServerHandshake {
         }
     }
 
-    /// EXPORT_NAME: the one option whose success has no reply header, and whose failure has no
-    /// reply.
+    /// EXPORT_NAME: the one option whose success has no reply header, and whose failure has no reply.
     fn export_name(
         &self,
         data: &[u8],

@@ -154,8 +154,7 @@ fn list() {
     }
 }
 
-/// What a hostile client may send: options with data that is right, wrong or random, and plain
-/// noise.
+/// What a hostile client may send: options with data that is right, wrong or random, and plain noise.
 fn client_bytes() -> impl Strategy<Value = Vec<u8>> {
     let option = (
         0_u32..13,

@@ -48,8 +48,7 @@ pub enum ReplyHeader {
 }
 
 impl ReplyHeader {
-    /// Decodes the header at the front of `input` and says how many bytes it took; `None` if more
-    /// are needed.
+    /// Decodes the header at the front of `input` and says how many bytes it took; `None` if more are needed.
     ///
     /// # Errors
     /// [`BadReply::Magic`]: the peer isn't sending replies.
@@ -112,8 +111,7 @@ pub enum Chunk<'a> {
     BlockStatus {
         /// The id that the handshake gave to the context.
         context_id: u32,
-        /// The extents, one after the other from the request's offset; at least one, and none of
-        /// them empty.
+        /// The extents, one after the other from the request's offset; at least one, and none of them empty.
         extents: Vec<Extent>,
     },
     /// `ERROR`, `ERROR_OFFSET`, or an error type that isn't known here.
@@ -132,9 +130,9 @@ pub enum Chunk<'a> {
 impl<'a> Chunk<'a> {
     /// Decodes the `header.length` bytes that followed `header`.
     ///
-    /// The caller bounds that length before it reads them: by [`MAX_PAYLOAD`](crate::constants::MAX_PAYLOAD)
-    /// and an offset for data, by [`MAX_CONTROL_CHUNK`](crate::constants::MAX_CONTROL_CHUNK) for the
-    /// rest. The caller also checks that offsets lie inside the request, which is not known here.
+    /// The caller bounds that length before it reads them: by [`MAX_PAYLOAD`](crate::constants::MAX_PAYLOAD) and an
+    /// offset for data, by [`MAX_CONTROL_CHUNK`](crate::constants::MAX_CONTROL_CHUNK) for the rest. The caller also
+    /// checks that offsets lie inside the request, which is not known here.
     ///
     /// # Errors
     /// [`BadReply`] if they aren't what the header says.
@@ -208,8 +206,7 @@ impl<'a> Chunk<'a> {
             ChunkType::ERROR => None,
             ChunkType::ERROR_OFFSET => Some(reader.get()?),
             _ => {
-                // An error type that is new: its code and text are where they always are, the rest
-                // is its own.
+                // An error type that is new: its code and text are where they always are, the rest is its own.
                 reader.take(reader.remaining())?;
                 None
             }

@@ -1,8 +1,8 @@
 //! Work beside the threads that serve clients.
 //!
-//! A status of a thousand exports, the figures for Prometheus or a script of a hundred thousand lines take tens of milliseconds
-//! of plain computing. A session on the same thread would wait for that. Work that grows with what an operator has set up or
-//! sent is therefore done on one of the runtime's threads for blocking work.
+//! A status of a thousand exports, the figures for Prometheus or a script of a hundred thousand lines take tens of
+//! milliseconds of plain computing. A session on the same thread would wait for that. Work that grows with what an
+//! operator has set up or sent is therefore done on one of the runtime's threads for blocking work.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};

@@ -18,7 +18,8 @@ use crate::backend::power_cut::PowerCutBackend;
 use crate::export::Export;
 use crate::size::Size;
 
-/// How often requests that wait for an injected fault are released during a power cut: some only begin to wait meanwhile.
+/// How often requests that wait for an injected fault are released during a power cut: some only begin to wait
+/// meanwhile.
 const LET_GO_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long the answer to a power cut may take. The cut itself continues beyond that time.
@@ -81,7 +82,8 @@ pub(super) async fn act(
     Ok(Json(Count { count: 1 }).into_response())
 }
 
-/// The range of those words. A range that begins beyond the end is a figure with a wrong unit: no request would meet it.
+/// The range of those words. A range that begins beyond the end is a figure with a wrong unit: no request would meet
+/// it.
 fn inside(export: &Export, text: &str) -> Result<Range<u64>, ApiError> {
     let range = words::range(text)?;
     let size = export.cache.size();
@@ -137,8 +139,9 @@ async fn cut_power(
 
 /// The steps of [`crate::backend::power_cut`], with the power off already.
 ///
-/// No client may be there before and after the loss. One that came while the connections were being closed may have been told
-/// of writes that are lost. So it has to leave while the device is still off, before anything can succeed again.
+/// No client may be there before and after the loss. One that came while the connections were being closed may have
+/// been told of writes that are lost. So it has to leave while the device is still off, before anything can succeed
+/// again.
 async fn lose(
     state: &AdminState,
     export: &Export,

@@ -1,16 +1,17 @@
 //! Which requests the admin port lets in.
 //!
 //! A browser on this machine can reach loopback on behalf of any page that it shows. Two headers give such a page away:
-//! - `Host`: after DNS rebinding it is the page's own name. The port lets in addresses (a page can't make a browser send one
-//!   for a name), `localhost`, and the name that the port was told to listen on. On loopback, the addresses must be loopback
-//!   addresses.
+//! - `Host`: after DNS rebinding it is the page's own name. The port lets in addresses (a page can't make a browser
+//!   send one for a name), `localhost`, and the name that the port was told to listen on. On loopback, the addresses
+//!   must be loopback addresses.
 //! - `Origin`: browsers add it to what a page posts. The port lets in its own origin only.
 //!
-//! Every user of this machine can reach loopback as well. A Unix socket is open to its owner alone, by its mode, unless it
-//! comes from the service manager with another mode.
+//! Every user of this machine can reach loopback as well. A Unix socket is open to its owner alone, by its mode, unless
+//! it comes from the service manager with another mode.
 //!
-//! If the server has a bearer token, every request takes it. Where other machines can reach the port, the server must have one.
-//! Without one, requests that change something are refused everywhere but on a socket that is open to its owner alone.
+//! If the server has a bearer token, every request takes it. Where other machines can reach the port, the server must
+//! have one. Without one, requests that change something are refused everywhere but on a socket that is open to its
+//! owner alone.
 
 use std::net::IpAddr;
 use std::sync::Arc;

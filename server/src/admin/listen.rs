@@ -37,7 +37,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may take to send a body: even the longest over a slow network.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest body of a request that only asks. No such request needs a body, and not every port asks for a token for one.
+/// The longest body of a request that only asks. No such request needs a body, and not every port asks for a token for
+/// one.
 const ASKING_BODY_BYTES_MAX: usize = 4 << 10;
 
 /// Bytes of a request's head, and of what hyper reads ahead.
@@ -79,8 +80,8 @@ pub struct AdminListener {
 }
 
 impl AdminListener {
-    /// Opens the port that `settings` ask for, if they do, unless this process has `inherited` it from the service manager.
-    /// Needs a runtime.
+    /// Opens the port that `settings` ask for, if they do, unless this process has `inherited` it from the service
+    /// manager. Needs a runtime.
     ///
     /// # Errors
     /// The address can't be had, or it needs a token and there is none.
@@ -230,8 +231,8 @@ async fn bind_private(address: &Address) -> Result<Listener, BindError> {
     Listener::bind_with_mode(address, "admin", SOCKET_MODE).await
 }
 
-/// Whether the system lets only those users connect that the owner of the socket has chosen. A socket unit's mode is 0666
-/// unless it says otherwise.
+/// Whether the system lets only those users connect that the owner of the socket has chosen. A socket unit's mode is
+/// 0666 unless it says otherwise.
 fn is_closed_to_others(listener: &Listener) -> io::Result<bool> {
     match listener {
         Listener::Tcp(_) => Ok(false),

@@ -7,18 +7,19 @@
 //! | 3 | `/run/weir` | root's |
 //! | 4 | `/tmp/weir-UID` | anybody's |
 //!
-//! A server takes the first folder that it can have. Commands look in all of them, in this order, and take the first sockets
-//! that they find. The socket is called `admin.sock`; a server that finds a live one there takes the name `admin-PID.sock`.
+//! A server takes the first folder that it can have. Commands look in all of them, in this order, and take the first
+//! sockets that they find. The socket is called `admin.sock`; a server that finds a live one there takes the name
+//! `admin-PID.sock`.
 //!
 //! # Which folders are trusted
-//! A user that may write a folder can put a socket there, which would answer commands and be told their token. So a server uses
-//! no folder of another user, and a command looks into none. Folders in `/run` are the exception, because only root makes any
-//! there: a service's folder belongs to the service's user. Every user can make folders in `/tmp`, so a folder there must also
-//! be closed to others.
+//! A user that may write a folder can put a socket there, which would answer commands and be told their token. So a
+//! server uses no folder of another user, and a command looks into none. Folders in `/run` are the exception, because
+//! only root makes any there: a service's folder belongs to the service's user. Every user can make folders in `/tmp`,
+//! so a folder there must also be closed to others.
 //!
 //! # Two at a time
-//! Finding that a socket is stale, removing it and listening in its place are several steps, and a socket that is bound and
-//! doesn't listen yet looks stale. Servers take these steps under a lock on a file that others can't open.
+//! Finding that a socket is stale, removing it and listening in its place are several steps, and a socket that is bound
+//! and doesn't listen yet looks stale. Servers take these steps under a lock on a file that others can't open.
 
 use std::env;
 use std::ffi::OsStr;

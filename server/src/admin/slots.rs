@@ -1,20 +1,22 @@
 //! The connections to the admin port, and which of them makes room for the next.
 //!
-//! The port is needed most when something is wrong, so clients that hang on to it must not be able to shut it. So no connection
-//! waits long to be let in, and each kind has a bound of its own:
+//! The port is needed most when something is wrong, so clients that hang on to it must not be able to shut it. So no
+//! connection waits long to be let in, and each kind has a bound of its own:
 //!
-//! - **A request that waits** for something that may never come (events, a pause, a store) keeps its connection for as long as
-//!   that takes. Of each kind there are at most [`WAITING_MAX`]. The next request of that kind is refused with words, and all
-//!   others go on. A request that ends a wait (removes a rule, thaws a device, releases a point) is of no such kind.
-//! - **All other connections** are at most [`PASSING_MAX`] together. A connection keeps its place while its request is being
-//!   worked on, which doesn't take long. A connection is *idle* if it asks nothing now, has asked half a question, or takes an
-//!   answer slowly. The next connection takes the place of the one that has been idle for longest.
+//! - **A request that waits** for something that may never come (events, a pause, a store) keeps its connection for as
+//!   long as that takes. Of each kind there are at most [`WAITING_MAX`]. The next request of that kind is refused with
+//!   words, and all others go on. A request that ends a wait (removes a rule, thaws a device, releases a point) is of
+//!   no such kind.
+//! - **All other connections** are at most [`PASSING_MAX`] together. A connection keeps its place while its request is
+//!   being worked on, which doesn't take long. A connection is *idle* if it asks nothing now, has asked half a
+//!   question, or takes an answer slowly. The next connection takes the place of the one that has been idle for
+//!   longest.
 //!
 //! # Crowds
-//! A hundred scripts may ask at the same moment, all honest. So a connection is only idle once this process has looked for
-//! input and found none, or has found no room for its answer. From then on its place is safe for [`ASKING_TIME`]. While there
-//! is no free place, the next connection waits in the kernel's queue, first come first served. Connections that only hang on
-//! cost it that time and no more, and no byte that they send makes it longer.
+//! A hundred scripts may ask at the same moment, all honest. So a connection is only idle once this process has looked
+//! for input and found none, or has found no room for its answer. From then on its place is safe for [`ASKING_TIME`].
+//! While there is no free place, the next connection waits in the kernel's queue, first come first served. Connections
+//! that only hang on cost it that time and no more, and no byte that they send makes it longer.
 //!
 //! The bounds keep the descriptors of this port within [`DESCRIPTORS_MAX`], and the server sets so many aside.
 
@@ -41,8 +43,8 @@ use super::ApiError;
 /// Connections that wait for nothing: many scripts, and a small share of a process' descriptors.
 pub(super) const PASSING_MAX: usize = 64;
 
-/// How long a connection that has become idle keeps its place: time for a client that is about to ask. It is short because a
-/// crowd that asks nothing frees only this many places in this time.
+/// How long a connection that has become idle keeps its place: time for a client that is about to ask. It is short
+/// because a crowd that asks nothing frees only this many places in this time.
 const ASKING_TIME: Duration = Duration::from_millis(25);
 
 /// Requests of one kind that wait: more than people and scripts have at a time.

@@ -1,12 +1,13 @@
-//! Access to any bytes at any offset of a backend that takes whole pages. Layers need it if they store something other than
-//! what the cache has handed them.
+//! Access to any bytes at any offset of a backend that takes whole pages. Layers need it if they store something other
+//! than what the cache has handed them.
 //!
-//! A page that is stored in part is read first. One call runs at a time: frames are few, and of two calls that share a page one
-//! would lose its part.
+//! A page that is stored in part is read first. One call runs at a time: frames are few, and of two calls that share a
+//! page one would lose its part.
 //!
-//! A transfer owns its frames, so a call that was dropped leaves them to the store until that is done with them. The next call
-//! waits for them: it isn't an error if that memory is still on its way back. The caller is responsible for the order of two
-//! calls to the same bytes, and keeps it by dropping none half-way: the store may go on with a transfer whose caller has gone.
+//! A transfer owns its frames, so a call that was dropped leaves them to the store until that is done with them. The
+//! next call waits for them: it isn't an error if that memory is still on its way back. The caller is responsible for
+//! the order of two calls to the same bytes, and keeps it by dropping none half-way: the store may go on with a
+//! transfer whose caller has gone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,8 +47,8 @@ impl ByteAccess {
         self.fill(backend, offset..end, Some(data)).await
     }
 
-    /// Makes `range` read as zeroes, without transferring data where the backend can do so; bytes beyond the end of the device
-    /// are dropped.
+    /// Makes `range` read as zeroes, without transferring data where the backend can do so; bytes beyond the end of the
+    /// device are dropped.
     pub(super) async fn zero(
         &self,
         backend: &dyn Backend,

@@ -1,8 +1,8 @@
 //! The layers over a store, and their order.
 //!
-//! From the cache down: the points of what a store is asked ([`weir_cache::FaultedBackend`], which the cache itself adds),
-//! [`rules`](super::rules), [`power_cut`](super::power_cut) if requested, the store. Rules are above the power cut, so that
-//! what they damage is damaged on its way to the disk's own cache.
+//! From the cache down: the points of what a store is asked ([`weir_cache::FaultedBackend`], which the cache itself
+//! adds), [`rules`](super::rules), [`power_cut`](super::power_cut) if requested, the store. Rules are above the power
+//! cut, so that what they damage is damaged on its way to the disk's own cache.
 
 use std::io;
 use std::sync::Arc;

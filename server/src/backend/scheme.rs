@@ -1,7 +1,7 @@
 //! How the rest of the program sees a kind of store: how a SOURCE of it is written, and how it is opened.
 //!
-//! A store has one [`Scheme`], in the table of [`backend`](super), and one type for what a user has said about it, which
-//! implements [`StoreSource`]. No other part of the program knows which stores there are.
+//! A store has one [`Scheme`], in the table of [`backend`](super), and one type for what a user has said about it,
+//! which implements [`StoreSource`]. No other part of the program knows which stores there are.
 
 use std::error::Error;
 use std::fmt;
@@ -47,8 +47,8 @@ pub struct StoreOptions {
 pub struct OpenStore {
     /// The store.
     pub backend: Arc<dyn Backend>,
-    /// What the user should know about it, one line each. The server logs them as warnings when it starts, with the SOURCE in
-    /// front.
+    /// What the user should know about it, one line each. The server logs them as warnings when it starts, with the
+    /// SOURCE in front.
     pub remarks: Vec<String>,
 }
 
@@ -61,14 +61,15 @@ impl<B: Backend> From<B> for OpenStore {
     }
 }
 
-/// Why a store can't be opened: one line that names the thing at fault and says what to do. Each store has errors of its own.
+/// Why a store can't be opened: one line that names the thing at fault and says what to do. Each store has errors of
+/// its own.
 pub type OpenStoreError = Box<dyn Error + Send + Sync>;
 
-/// A store as a user has named it: what follows the scheme, parsed and not opened yet. It is displayed in the form in which it
-/// is written.
+/// A store as a user has named it: what follows the scheme, parsed and not opened yet. It is displayed in the form in
+/// which it is written.
 pub trait StoreSource: fmt::Debug + fmt::Display + Send + Sync + 'static {
-    /// Looks for what is wrong, and changes nothing. That is what [`StoreSource::open`] would refuse, as far as it can be told
-    /// without opening.
+    /// Looks for what is wrong, and changes nothing. That is what [`StoreSource::open`] would refuse, as far as it can
+    /// be told without opening.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -82,8 +83,8 @@ pub trait StoreSource: fmt::Debug + fmt::Display + Send + Sync + 'static {
         None
     }
 
-    /// Opens the store, on a runtime. It may connect and wait. The server listens to its signals only afterwards, so the store
-    /// must set its own time limit.
+    /// Opens the store, on a runtime. It may connect and wait. The server listens to its signals only afterwards, so
+    /// the store must set its own time limit.
     ///
     /// The future's error is whatever keeps the store from being served.
     fn open<'a>(

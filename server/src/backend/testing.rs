@@ -117,8 +117,8 @@ pub(crate) enum Step {
     Resize { size: u64 },
 }
 
-/// Runs `steps` on a backend of `size` bytes and on a flat vector, and compares contents and extents after each. Every step has
-/// to succeed: a store that can't do one leaves it out of `steps`.
+/// Runs `steps` on a backend of `size` bytes and on a flat vector, and compares contents and extents after each. Every
+/// step has to succeed: a store that can't do one leaves it out of `steps`.
 pub(crate) async fn run_model(bench: &Bench, size: u64, steps: &[Step]) {
     let mut model = vec![0_u8; usize::try_from(size).expect("small")];
     for step in steps {

@@ -35,8 +35,8 @@ enum Action {
     },
     /// Changes the size of the device, while it is in use
     ///
-    /// Clients that are connected keep the size that they were told: one that is mounted sees a larger device when it is
-    /// attached anew, and gets errors beyond the end of one that has become smaller.
+    /// Clients that are connected keep the size that they were told: one that is mounted sees a larger device when it
+    /// is attached anew, and gets errors beyond the end of one that has become smaller.
     Resize {
         /// The export; "" is the default one
         name: String,

@@ -1,8 +1,8 @@
 //! What can be said about an export, each thing in one place.
 //!
 //! It is an option of `weir serve` (there it is the default of every export), a key of `--export`, and a key of the
-//! configuration file, both at its top and in an `[[export]]`. All four follow from the list below: the structure, its words
-//! for `--help`, the names of the keys, how one is set from a text, and what is taken over from the defaults.
+//! configuration file, both at its top and in an `[[export]]`. All four follow from the list below: the structure, its
+//! words for `--help`, the names of the keys, how one is set from a text, and what is taken over from the defaults.
 
 use clap::Args;
 use serde::Deserialize;
@@ -11,8 +11,8 @@ use super::export_spec::{ExportSpecError, set_once};
 use super::{CacheModeName, IoEngineName};
 use crate::size::Size;
 
-/// Defines [`ExportOptions`]: for each option its documentation, its attributes for clap, its field and type, its key, and the
-/// value that the key alone stands for.
+/// Defines [`ExportOptions`]: for each option its documentation, its attributes for clap, its field and type, its key,
+/// and the value that the key alone stands for.
 macro_rules! export_options {
     ($($(#[$attribute:meta])* $field:ident: $type:ty = $key:literal, alone $alone:expr;)+) => {
         /// What can be said about an export beside its name, source, size and description. What wasn't said is `None`.

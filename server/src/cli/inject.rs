@@ -1,7 +1,7 @@
 //! `weir inject`: one function fails while a command runs.
 //!
-//! The point is disarmed however the command ends, even by signals to this program. Those are passed on to the command, and its
-//! end is then waited for. A command that exceeds its time is asked to end, and killed if it doesn't.
+//! The point is disarmed however the command ends, even by signals to this program. Those are passed on to the command,
+//! and its end is then waited for. A command that exceeds its time is asked to end, and killed if it doesn't.
 
 use std::ffi::OsString;
 use std::io;
@@ -22,8 +22,8 @@ use crate::admin::wire::{Count, PointAction};
 use crate::error::Error;
 use crate::process::{self, exit_code};
 
-/// The status of a command that took too long and ended when it was asked to, as for timeout(1). A command that had to be
-/// killed has the status for that, 128 and 9.
+/// The status of a command that took too long and ended when it was asked to, as for timeout(1). A command that had to
+/// be killed has the status for that, 128 and 9.
 const TIMED_OUT: u8 = 124;
 
 /// `weir inject`

@@ -1,7 +1,7 @@
 //! The options of `weir serve`, which are also the keys of its configuration file.
 //!
-//! The same structures serve both, so the names can't differ. An option that wasn't given is `None` or empty. The file then
-//! decides, and [`crate::settings`] decides what the file leaves open.
+//! The same structures serve both, so the names can't differ. An option that wasn't given is `None` or empty. The file
+//! then decides, and [`crate::settings`] decides what the file leaves open.
 
 use std::path::PathBuf;
 
@@ -36,7 +36,8 @@ pub struct ServeOptions {
     #[arg(long, value_name = "NAME=SOURCE[,key=value...]", help = export_spec::HELP, long_help = export_spec::long_help())]
     pub export: Vec<ExportSpec>,
 
-    /// Where to listen: HOST:PORT, [::1]:PORT or unix:PATH; may be repeated; port 0 picks a free one [default: 127.0.0.1:10809]
+    /// Where to listen: HOST:PORT, [::1]:PORT or unix:PATH; may be repeated; port 0 picks a free one [default:
+    /// 127.0.0.1:10809]
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<Address>,
 
@@ -44,7 +45,8 @@ pub struct ServeOptions {
     #[arg(long, value_name = "MODE")]
     pub socket_mode: Option<SocketMode>,
 
-    /// Where the admin port listens: unix:PATH or HOST:PORT [default: a Unix socket of this user's alone, where the commands look]
+    /// Where the admin port listens: unix:PATH or HOST:PORT [default: a Unix socket of this user's alone, where the
+    /// commands look]
     ///
     /// On TCP, loopback included, it only shows things unless there is an --admin-token-file.
     #[arg(long, value_name = "ADDR", conflicts_with = "no_admin")]
@@ -78,7 +80,8 @@ pub struct ServeOptions {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true)]
     pub exit_with_parent: Option<bool>,
 
-    /// A file with the token that the admin port asks for; on TCP nothing can be changed without, and only loopback be used
+    /// A file with the token that the admin port asks for; on TCP nothing can be changed without, and only loopback be
+    /// used
     #[arg(long, value_name = "FILE", env = "WEIR_ADMIN_TOKEN_FILE")]
     pub admin_token_file: Option<PathBuf>,
 

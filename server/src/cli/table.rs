@@ -24,8 +24,8 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// Adds a row. Cells hold names that clients and configurations have chosen. So no character that would move the cursor
-    /// reaches the terminal, and a line stays one line.
+    /// Adds a row. Cells hold names that clients and configurations have chosen. So no character that would move the
+    /// cursor reaches the terminal, and a line stays one line.
     pub(super) fn row(&mut self, cells: [String; N]) {
         self.rows.push(cells.map(|cell| printable(&cell)));
     }

@@ -1,7 +1,7 @@
 //! The keys of the file: which there are, and which key is unknown.
 //!
-//! Several structures are read from one file, and each of them takes its own keys and ignores the others. So unknown keys are
-//! looked for here, where all keys are known.
+//! Several structures are read from one file, and each of them takes its own keys and ignores the others. So unknown
+//! keys are looked for here, where all keys are known.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

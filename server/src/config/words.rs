@@ -1,7 +1,7 @@
 //! The parser's refusals, in words for the author of the file.
 //!
-//! The parser speaks of the program's fields, variants and types, but the file has keys and values. What isn't recognised here
-//! is passed on as it is.
+//! The parser speaks of the program's fields, variants and types, but the file has keys and values. What isn't
+//! recognised here is passed on as it is.
 
 use weir_faults::spelling::closest;
 

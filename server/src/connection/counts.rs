@@ -8,8 +8,8 @@ use weir_protocol::Command;
 
 use crate::commands::{COMMAND_ROWS, row_of};
 
-/// Latencies are counted in powers of two of a microsecond: bucket `n` holds those below `2^n` us, the last one the rest
-/// (eight seconds and more).
+/// Latencies are counted in powers of two of a microsecond: bucket `n` holds those below `2^n` us, the last one the
+/// rest (eight seconds and more).
 pub const LATENCY_BUCKETS: usize = 24;
 
 /// The bucket that a latency belongs to.

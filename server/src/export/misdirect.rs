@@ -2,8 +2,8 @@
 
 use weir_faults::Rule;
 
-/// Refuses a rule that would store beyond the end of every export that it is about. That would be a loss, not a misdirection. A
-/// size that isn't known may be large enough.
+/// Refuses a rule that would store beyond the end of every export that it is about. That would be a loss, not a
+/// misdirection. A size that isn't known may be large enough.
 ///
 /// # Errors
 /// One line that says which offset is possible.

@@ -1,7 +1,8 @@
 //! The loop that accepts connections, and the admission check that they pass.
 //!
-//! Each connection owns a permit from before its first byte until its task ends in whatever way; dropping the task gives the
-//! permit back. A connection beyond the limit is closed at once, because otherwise it could only wait in silence.
+//! Each connection owns a permit from before its first byte until its task ends in whatever way; dropping the task
+//! gives the permit back. A connection beyond the limit is closed at once, because otherwise it could only wait in
+//! silence.
 
 use std::io;
 use std::net::SocketAddr;
@@ -106,8 +107,9 @@ pub(super) async fn accept(
     }
 }
 
-/// Waits after a failed accept, where that helps; returns `false` when the server stops meanwhile. A connection that was gone
-/// before it was accepted needs nothing. A lack of descriptors or memory lasts, and another try at once would spin.
+/// Waits after a failed accept, where that helps; returns `false` when the server stops meanwhile. A connection that
+/// was gone before it was accepted needs nothing. A lack of descriptors or memory lasts, and another try at once would
+/// spin.
 async fn recover(error: &io::Error, stop: &CancellationToken) -> bool {
     use nix::errno::Errno;
     let lasting = [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM];

@@ -1,7 +1,7 @@
 //! Sockets that the service manager has opened already (systemd's `LISTEN_FDS`).
 //!
-//! While the service restarts, clients queue there instead of being refused. A socket that the socket unit calls `admin`
-//! (`FileDescriptorName=admin`) is the admin port; all others are for NBD.
+//! While the service restarts, clients queue there instead of being refused. A socket that the socket unit calls
+//! `admin` (`FileDescriptorName=admin`) is the admin port; all others are for NBD.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};

@@ -15,8 +15,8 @@ impl AllowList {
         Self(networks.into_iter().map(canonical_network).collect())
     }
 
-    /// Whether `address` may connect. A client of a dual-stack socket shows as `::ffff:192.0.2.1`. It is compared as `192.0.2.1`;
-    /// otherwise it would slip past a list that names that address, or be kept out by it.
+    /// Whether `address` may connect. A client of a dual-stack socket shows as `::ffff:192.0.2.1`. It is compared as
+    /// `192.0.2.1`; otherwise it would slip past a list that names that address, or be kept out by it.
     #[must_use]
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

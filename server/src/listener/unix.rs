@@ -13,8 +13,8 @@ use tokio::net::{UnixListener, UnixStream};
 use super::{Address, BindError};
 use crate::limits::SEND_BUFFER_BYTES;
 
-/// A socket in the file system that belongs to this process. Dropping it removes the file, unless another was put in its
-/// place.
+/// A socket in the file system that belongs to this process. Dropping it removes the file, unless another was put in
+/// its place.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,

@@ -8,8 +8,8 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 /// The time over which lines of one kind are counted.
 pub(super) const WINDOW: Duration = Duration::from_secs(1);
-/// How many lines of one kind are written in that time: more than one failure of a store or the connections of one client
-/// cause, and still few enough to read in passing.
+/// How many lines of one kind are written in that time: more than one failure of a store or the connections of one
+/// client cause, and still few enough to read in passing.
 pub(super) const LINES_PER_WINDOW: u32 = 20;
 /// Bytes of one kind that may wait in the queue: a few hundred lines.
 pub(super) const WAITING_BYTES_PER_KIND: usize = 64 << 10;

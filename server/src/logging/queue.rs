@@ -1,9 +1,9 @@
 //! What waits to be written to the log.
 //!
-//! The lock that guards it is never held during a write, so a thread that logs waits for a copy of a line at most. The writer
-//! takes the whole batch that waits and leaves an empty one. Memory has a bound. A batch holds
-//! [`super::kind::WAITING_BYTES_PER_KIND`] of each kind, and there are as many kinds as places in the code. Lines below a
-//! warning also share [`CHATTER_BYTES`].
+//! The lock that guards it is never held during a write, so a thread that logs waits for a copy of a line at most. The
+//! writer takes the whole batch that waits and leaves an empty one. Memory has a bound. A batch holds
+//! [`super::kind::WAITING_BYTES_PER_KIND`] of each kind, and there are as many kinds as places in the code. Lines below
+//! a warning also share [`CHATTER_BYTES`].
 
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! The thread that writes the log.
 //!
-//! Only this thread waits for the reader of standard error. A reader that is gone for good (EPIPE) costs the lines and nothing
-//! else.
+//! Only this thread waits for the reader of standard error. A reader that is gone for good (EPIPE) costs the lines and
+//! nothing else.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -1,14 +1,15 @@
 //! `--exit-with-parent`: the process that started this one, and its end.
 //!
-//! A program that starts a server for itself, for example by socket activation, may be killed. The server would then go on and
-//! keep its image locked. `PR_SET_PDEATHSIG` is the customary way to notice. But its signal comes when the *thread* that
-//! started the child ends, and in a program with threads that may well happen while the program lives. A pidfd is about the
-//! process.
+//! A program that starts a server for itself, for example by socket activation, may be killed. The server would then go
+//! on and keep its image locked. `PR_SET_PDEATHSIG` is the customary way to notice. But its signal comes when the
+//! *thread* that started the child ends, and in a program with threads that may well happen while the program lives. A
+//! pidfd is about the process.
 //!
 //! # A parent that ends early
-//! A process whose parent has ended is given to init (or to a subreaper). So the parent's number is asked for twice, and the
-//! pidfd is opened in between. If the answers agree, the pidfd is the parent's, even if process numbers are used again. A
-//! parent that had ended before the first question can be recognised only where init has become the parent.
+//! A process whose parent has ended is given to init (or to a subreaper). So the parent's number is asked for twice,
+//! and the pidfd is opened in between. If the answers agree, the pidfd is the parent's, even if process numbers are
+//! used again. A parent that had ended before the first question can be recognised only where init has become the
+//! parent.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -69,7 +69,8 @@ impl Attendant {
         }
     }
 
-    /// Whether another signal means more than the first. A signal that comes together with the first is the same, sent twice.
+    /// Whether another signal means more than the first. A signal that comes together with the first is the same, sent
+    /// twice.
     fn insists(&self) -> bool {
         self.asked
             .is_some_and(|asked| asked.elapsed() >= INSISTENCE_AFTER)

@@ -1,8 +1,8 @@
 //! What is wrong with settings, as far as it can be told without changing anything.
 //!
-//! `weir serve` checks this before it binds and creates anything, and `weir config check` checks nothing else. So both refuse
-//! the same settings. What depends on the moment isn't checked, because it isn't the fault of the settings: a port or an image
-//! may be in use by the very server that will get this configuration.
+//! `weir serve` checks this before it binds and creates anything, and `weir config check` checks nothing else. So both
+//! refuse the same settings. What depends on the moment isn't checked, because it isn't the fault of the settings: a
+//! port or an image may be in use by the very server that will get this configuration.
 
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,9 @@
 //! The service manager's watchdog: it kills and restarts a service that doesn't report in time that it is alive.
 //!
-//! The server reports from its start to its very end, the final flush included, at half of the time that the manager allows
-//! (`WATCHDOG_USEC`). It reports only while it works: before each report a task must get its turn to run, and the table of
-//! connections, which every session enters, must be free. A runtime whose workers are all stuck reports nothing. A store that
-//! hangs is no reason to kill the server: dirty data would be lost.
+//! The server reports from its start to its very end, the final flush included, at half of the time that the manager
+//! allows (`WATCHDOG_USEC`). It reports only while it works: before each report a task must get its turn to run, and
+//! the table of connections, which every session enters, must be free. A runtime whose workers are all stuck reports
+//! nothing. A store that hangs is no reason to kill the server: dirty data would be lost.
 
 use std::sync::Arc;
 use std::time::Duration;

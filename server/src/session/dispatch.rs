@@ -133,7 +133,8 @@ impl Transmission<'_> {
         self.meter.answered(ticket, outcome.is_err());
     }
 
-    /// The outcome of a request. For a FLUSH or FUA it includes what was lost behind this client's back since its last one.
+    /// The outcome of a request. For a FLUSH or FUA it includes what was lost behind this client's back since its last
+    /// one.
     pub(super) fn with_losses(
         &mut self,
         request: &Request,
@@ -142,8 +143,8 @@ impl Transmission<'_> {
         if request.command != Command::FLUSH && !request.flags.contains(CommandFlags::FUA) {
             return outcome;
         }
-        // An error other than EIO (no space, not supported) doesn't tell the client of a loss, so the loss is kept for a later
-        // request.
+        // An error other than EIO (no space, not supported) doesn't tell the client of a loss, so the loss is kept for
+        // a later request.
         if outcome.is_err_and(|error| error != NbdError::IO) && request.command != Command::FLUSH {
             return outcome;
         }

@@ -44,8 +44,8 @@ pub(super) enum End {
     /// The client read little or nothing of its replies while others waited for the memory that the replies pin.
     #[error("the client read nothing, or hardly anything, while memory was short")]
     Hoarding,
-    /// The client sent little or nothing of the data that it had announced, while others wanted the memory that was kept for
-    /// it.
+    /// The client sent little or nothing of the data that it had announced, while others wanted the memory that was
+    /// kept for it.
     #[error("the client hardly sent its data while others wanted the memory that was kept for it")]
     HoardingAhead,
     /// Nothing happened.

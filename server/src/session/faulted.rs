@@ -1,13 +1,13 @@
 //! Fault rules on requests, and the state of the export as a device: what they do to a request.
 //!
-//! Nothing here is on the path of a request unless something is set for requests like it: asking for rules costs one relaxed
-//! load, asking for a device two. A request that a rule has taken (or that a frozen device keeps waiting) is carried out apart
-//! from the hot paths, with its data in one buffer of its own, so that every action is a few plain lines. While it waits for
-//! delays and hangs it holds nothing but its payload.
+//! Nothing here is on the path of a request unless something is set for requests like it: asking for rules costs one
+//! relaxed load, asking for a device two. A request that a rule has taken (or that a frozen device keeps waiting) is
+//! carried out apart from the hot paths, with its data in one buffer of its own, so that every action is a few plain
+//! lines. While it waits for delays and hangs it holds nothing but its payload.
 //!
-//! These buffers lie beside the cache. They count twice: for the connection, like all work in progress for it, and for the
-//! export ([`held`](crate::held)). While either limit is reached the connection isn't read. A READ or BLOCK_STATUS takes its
-//! room when it is about to be carried out, and gives it back when its data is sent.
+//! These buffers lie beside the cache. They count twice: for the connection, like all work in progress for it, and for
+//! the export ([`held`](crate::held)). While either limit is reached the connection isn't read. A READ or BLOCK_STATUS
+//! takes its room when it is about to be carried out, and gives it back when its data is sent.
 
 use std::sync::Arc;
 
@@ -167,7 +167,8 @@ impl Transmission<'_> {
         }
     }
 
-    /// Answers nothing from here on. Drops what is under way instead of keeping it unpolled: others may wait for what it reads.
+    /// Answers nothing from here on. Drops what is under way instead of keeping it unpolled: others may wait for what
+    /// it reads.
     fn drop_client(&mut self) {
         self.phase = Phase::Dropping;
         self.slow.clear();

@@ -1,8 +1,8 @@
 //! From the greeting to the transmission phase, driven by the protocol's state machine.
 //!
-//! Speed doesn't matter here, but bounds do: the whole handshake has one deadline, reads are small, and the state machine keeps
-//! at most one option's data. A server that shuts down answers options with ERR_SHUTDOWN for a short while; a killed connection
-//! ends at once.
+//! Speed doesn't matter here, but bounds do: the whole handshake has one deadline, reads are small, and the state
+//! machine keeps at most one option's data. A server that shuts down answers options with ERR_SHUTDOWN for a short
+//! while; a killed connection ends at once.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};

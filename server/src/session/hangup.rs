@@ -1,26 +1,26 @@
 //! Noticing that the client is gone, even while none of its input is wanted.
 //!
-//! A request of a client that is gone was never acknowledged and never will be. Another client may since have written the same
-//! place and been told so. So a request of such a client must not begin if it hasn't begun yet.
+//! A request of a client that is gone was never acknowledged and never will be. Another client may since have written
+//! the same place and been told so. So a request of such a client must not begin if it hasn't begun yet.
 //!
 //! # The rule
-//! The end of a connection is *known* when the kernel announces that the client sends no more (it closed, shut its half down,
-//! or was reset), when a transfer fails, or when the session itself ends it (killed, stalled, an error, a fault rule). The
-//! session checks for it before each turn and each time before it polls what is under way. From then on nothing of the
-//! connection begins: no request that lies in the input buffer or in the socket; none that was taken and not polled; none that
-//! waits for memory, for the session's limits, for the throttle, a guard, a fault rule or a frozen device; and no further slice
-//! or region of a request that is under way. All of these are futures of the session, which are dropped with it. Work that
-//! holds a guard or was handed to the store is completed by tasks of the cache. A request that began before the end was known
-//! was allowed to begin.
+//! The end of a connection is *known* when the kernel announces that the client sends no more (it closed, shut its half
+//! down, or was reset), when a transfer fails, or when the session itself ends it (killed, stalled, an error, a fault
+//! rule). The session checks for it before each turn and each time before it polls what is under way. From then on
+//! nothing of the connection begins: no request that lies in the input buffer or in the socket; none that was taken and
+//! not polled; none that waits for memory, for the session's limits, for the throttle, a guard, a fault rule or a
+//! frozen device; and no further slice or region of a request that is under way. All of these are futures of the
+//! session, which are dropped with it. Work that holds a guard or was handed to the store is completed by tasks of the
+//! cache. A request that began before the end was known was allowed to begin.
 //!
-//! A client that said NBD_CMD_DISC is owed everything that it asked for before. A goodbye may still be unread when the end is
-//! announced, behind requests that wait for limits. So the session [looks ahead](goodbye_ahead) for it before it gives a client
-//! up.
+//! A client that said NBD_CMD_DISC is owed everything that it asked for before. A goodbye may still be unread when the
+//! end is announced, behind requests that wait for limits. So the session [looks ahead](goodbye_ahead) for it before it
+//! gives a client up.
 //!
 //! # How
-//! An end of file can only be read behind everything else, and a session that wants no input doesn't read. But the kernel also
-//! announces it, however much is unread. One future per connection waits for that announcement from the start. It is polled
-//! with a waker that raises a flag, so a look costs one load, and a lock only when there is news.
+//! An end of file can only be read behind everything else, and a session that wants no input doesn't read. But the
+//! kernel also announces it, however much is unread. One future per connection waits for that announcement from the
+//! start. It is polled with a waker that raises a flag, so a look costs one load, and a lock only when there is news.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -92,8 +92,8 @@ impl<'a> Hangup<'a> {
     }
 }
 
-/// Whether the client says NBD_CMD_DISC in what was received (`unread`) and what still lies in the socket, of which the first
-/// `payload` bytes belong to a request that is being received.
+/// Whether the client says NBD_CMD_DISC in what was received (`unread`) and what still lies in the socket, of which the
+/// first `payload` bytes belong to a request that is being received.
 pub(super) fn goodbye_ahead(stream: &Socket, unread: &[u8], payload: u64) -> bool {
     let mut room = 64 << 10;
     loop {

@@ -11,8 +11,8 @@ use super::socket::Socket;
 /// writes with their headers arrive in one system call.
 pub(super) const INPUT_BYTES: usize = 256 << 10;
 
-/// How much is read at once while large writes arrive: a few headers. Payload that is read along with a header has to be
-/// copied, whereas payload left in the socket goes straight into pages.
+/// How much is read at once while large writes arrive: a few headers. Payload that is read along with a header has to
+/// be copied, whereas payload left in the socket goes straight into pages.
 pub(super) const INPUT_BYTES_BETWEEN_PAYLOADS: usize = 1 << 10;
 
 /// Bytes received and not yet parsed.
@@ -80,8 +80,8 @@ impl Input {
         Ok(count)
     }
 
-    /// Reads into `slices`, which hold `wanted` bytes. What follows them goes behind what is in the buffer, at most `most`
-    /// bytes of it. Says how many bytes went into `slices`; zero is the end of the stream.
+    /// Reads into `slices`, which hold `wanted` bytes. What follows them goes behind what is in the buffer, at most
+    /// `most` bytes of it. Says how many bytes went into `slices`; zero is the end of the stream.
     pub(super) fn fill_behind<'s>(
         &'s mut self,
         stream: &Socket,
@@ -141,7 +141,8 @@ impl Input {
         self.buffer = buffer;
     }
 
-    /// Frees the buffer, apart from what is unread: a client that stops in the middle of a request must not keep all of it.
+    /// Frees the buffer, apart from what is unread: a client that stops in the middle of a request must not keep all of
+    /// it.
     pub(super) fn release(&mut self) {
         if self.end - self.start < self.buffer.len() {
             self.buffer = self.unread().into();

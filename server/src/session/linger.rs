@@ -1,8 +1,8 @@
 //! Closing a connection whose client may still be sending.
 //!
-//! Closing a socket that has unread bytes resets the connection, and over TCP a reset throws away replies that are still on
-//! their way. So the server ends its own half, which the client sees as the end of the stream behind the last reply. It then
-//! throws away what comes until the client closes too.
+//! Closing a socket that has unread bytes resets the connection, and over TCP a reset throws away replies that are
+//! still on their way. So the server ends its own half, which the client sees as the end of the stream behind the last
+//! reply. It then throws away what comes until the client closes too.
 
 use std::future::poll_fn;
 use std::io;

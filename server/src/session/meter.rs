@@ -1,7 +1,8 @@
 //! Counting answered requests without a clock read or a shared write per request.
 //!
-//! Requests that arrive in one batch share the time of the batch's wake-up. Those that are answered in it share the time after
-//! its flush. That makes two clock reads per batch. [`Meter::publish`] then hands the sums to the connection's counters.
+//! Requests that arrive in one batch share the time of the batch's wake-up. Those that are answered in it share the
+//! time after its flush. That makes two clock reads per batch. [`Meter::publish`] then hands the sums to the
+//! connection's counters.
 
 use std::time::Instant;
 

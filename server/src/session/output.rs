@@ -1,20 +1,20 @@
 //! What is to be sent.
 //!
-//! A [`Queue`] is a list of segments. A segment's bytes lie either in one shared byte buffer (headers, block status) or in
-//! referenced pages, and one vectored write sends them from there without a copy. Neighbouring headers are one segment, so the
-//! replies to thirty-two writes are a single slice to the kernel. References are given back as soon as the socket has taken
-//! their bytes.
+//! A [`Queue`] is a list of segments. A segment's bytes lie either in one shared byte buffer (headers, block status) or
+//! in referenced pages, and one vectored write sends them from there without a copy. Neighbouring headers are one
+//! segment, so the replies to thirty-two writes are a single slice to the kernel. References are given back as soon as
+//! the socket has taken their bytes.
 //!
 //! # What is kept counts
-//! A client that doesn't read must not make the server keep more than a set amount of memory for it. So the count is not of the
-//! bytes that wait to be sent but of the memory that they hold: a reference pins a whole page, however little of it is sent. A
-//! few bytes are therefore copied instead of referenced ([`COPIED_BYTES_MAX`]). The byte buffer, which lies outside the cache,
-//! has a bound of its own, [`REPLY_BYTES_MAX`]. Data that fault rules have handled is in buffers of its own, and counts for the
-//! whole export as well ([`held`](crate::held)) until it is sent.
+//! A client that doesn't read must not make the server keep more than a set amount of memory for it. So the count is
+//! not of the bytes that wait to be sent but of the memory that they hold: a reference pins a whole page, however
+//! little of it is sent. A few bytes are therefore copied instead of referenced ([`COPIED_BYTES_MAX`]). The byte
+//! buffer, which lies outside the cache, has a bound of its own, [`REPLY_BYTES_MAX`]. Data that fault rules have
+//! handled is in buffers of its own, and counts for the whole export as well ([`held`](crate::held)) until it is sent.
 //!
-//! [`Output`] adds what streamed replies need. A simple reply's data must follow its header with nothing between them, but a
-//! reply larger than memory allows is produced slice by slice. While one is being sent the output is *held*: other replies wait
-//! in a second queue. Structured chunks may mix, so with them nothing is held.
+//! [`Output`] adds what streamed replies need. A simple reply's data must follow its header with nothing between them,
+//! but a reply larger than memory allows is produced slice by slice. While one is being sent the output is *held*:
+//! other replies wait in a second queue. Structured chunks may mix, so with them nothing is held.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -31,15 +31,16 @@ use crate::limits::{PINNED_BYTES_MAX, PINNED_BYTES_MIN, PINNED_SHARE, REPLY_BYTE
 const SLICES_MAX: usize = 1024;
 
 /// Bytes that one `writev` is offered: what a Unix socket holds with the buffer that the server gives it (see
-/// `SEND_BUFFER_BYTES`). Bytes that it doesn't take are gathered, handed to the kernel and thrown away, once per attempt.
+/// `SEND_BUFFER_BYTES`). Bytes that it doesn't take are gathered, handed to the kernel and thrown away, once per
+/// attempt.
 const CALL_BYTES_MAX: usize = 1 << 20;
 
-/// READs up to this length are copied into the byte buffer. Otherwise each of many waiting READs would pin a page, and a slice
-/// costs the kernel more than so short a copy.
+/// READs up to this length are copied into the byte buffer. Otherwise each of many waiting READs would pin a page, and
+/// a slice costs the kernel more than so short a copy.
 pub(super) const COPIED_BYTES_MAX: usize = PAGE_SIZE / 4;
 
-/// A byte buffer that has grown beyond this is freed after it was sent: the memory of an occasional long block status must not
-/// stay with every connection.
+/// A byte buffer that has grown beyond this is freed after it was sent: the memory of an occasional long block status
+/// must not stay with every connection.
 const KEPT_BYTES: usize = 64 << 10;
 
 /// What all [`Place::Zeroes`] segments are sent from.
@@ -158,8 +159,8 @@ impl Queue {
 
     /// Where a read's pages are appended before their segment is.
     ///
-    /// What is put here becomes part of the queue by [`Self::commit_pages`] or [`Self::commit_skipped`], or is taken out again
-    /// with [`FrameRefs::truncate`]. One of the two must happen before anything else is done with the queue.
+    /// What is put here becomes part of the queue by [`Self::commit_pages`] or [`Self::commit_skipped`], or is taken
+    /// out again with [`FrameRefs::truncate`]. One of the two must happen before anything else is done with the queue.
     #[inline]
     pub(super) fn staging(&mut self) -> &mut FrameRefs {
         &mut self.pages
@@ -455,7 +456,7 @@ impl Output {
             || self.sending.buffered() + self.held.buffered() >= REPLY_BYTES_MAX
     }
 
-    /// Whether the streamed reply must wait for the socket. Held replies don't count: they can't be sent before the stream ends.
+    /// Whether the streamed reply must wait for the socket. Held replies don't count: the stream's end comes first.
     pub(super) fn is_stream_full(&self) -> bool {
         self.sending.pinned() >= self.pinned_max || self.sending.buffered() >= REPLY_BYTES_MAX
     }
@@ -465,7 +466,7 @@ impl Output {
         self.sent
     }
 
-    /// Throws away what waits and all that comes, because no client takes it. A streamed reply must be over, or dropped.
+    /// Throws away what waits and all that comes: no client takes it. A streamed reply must be over, or dropped.
     pub(super) fn mute(&mut self) {
         self.is_muted = true;
         self.resume();

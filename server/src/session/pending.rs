@@ -1,7 +1,7 @@
 //! The requests of a session that couldn't be answered at once.
 //!
-//! A new request is begun when the session next polls, before any finished request is looked at. So a disk that has just given
-//! its answers works on the next requests while these answers are sent.
+//! A new request is begun when the session next polls, before any finished request is looked at. So a disk that has
+//! just given its answers works on the next requests while these answers are sent.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
@@ -14,7 +14,8 @@ use super::slow::{Finished, SlowFuture};
 /// Requests under way, in no order.
 #[derive(Default)]
 pub(super) struct Pending {
-    /// Not polled yet. None of its work is done, apart from parts of a WRITE that were begun while its payload was received.
+    /// Not polled yet. None of its work is done, apart from parts of a WRITE that were begun while its payload was
+    /// received.
     new: VecDeque<SlowFuture>,
     begun: FuturesUnordered<SlowFuture>,
 }

@@ -1,23 +1,24 @@
 //! READ: hits inline, misses as futures, and READs larger than a slice as a stream of slices.
 //!
 //! # Streams
-//! A READ may be as long as the largest payload, and the cache may have fewer pages than that. It is therefore read slice by
-//! slice, a few of them at a time, while the client takes what was read before. One such READ is under way per connection;
-//! others queue behind it, and shorter requests pass it by.
+//! A READ may be as long as the largest payload, and the cache may have fewer pages than that. It is therefore read
+//! slice by slice, a few of them at a time, while the client takes what was read before. One such READ is under way per
+//! connection; others queue behind it, and shorter requests pass it by.
 //!
-//! Structured replies have one chunk per slice. A simple reply, or the one data chunk that DF asks for, promises all its data
-//! in its header. While one is being streamed other replies are held back.
+//! Structured replies have one chunk per slice. A simple reply, or the one data chunk that DF asks for, promises all
+//! its data in its header. While one is being streamed other replies are held back.
 //!
 //! # Errors in the middle
-//! A chunk can say where the data ends. If the header of a DF chunk is out, zeroes fill up what was promised, and an error
-//! chunk follows. A simple reply can't report an error once its header is out. So its header waits until the first few slices
-//! are there ([`SLICES_AHEAD`], which for most READs is all of them), and an error before that is answered as an error. The
-//! header doesn't wait while memory is short, because the slices that are there pin some. After an error behind the header the
-//! server can only disconnect.
+//! A chunk can say where the data ends. If the header of a DF chunk is out, zeroes fill up what was promised, and an
+//! error chunk follows. A simple reply can't report an error once its header is out. So its header waits until the
+//! first few slices are there ([`SLICES_AHEAD`], which for most READs is all of them), and an error before that is
+//! answered as an error. The header doesn't wait while memory is short, because the slices that are there pin some.
+//! After an error behind the header the server can only disconnect.
 //!
-//! If the device becomes smaller under a READ, the data that is there is sent. An error chunk stands for the rest, or an error
-//! instead of a simple reply whose header isn't out. If the header of a simple reply is out, zeroes are sent for the rest: a
-//! device that is grown again would show the same, and a kernel whose connection is closed loses its device.
+//! If the device becomes smaller under a READ, the data that is there is sent. An error chunk stands for the rest, or
+//! an error instead of a simple reply whose header isn't out. If the header of a simple reply is out, zeroes are sent
+//! for the rest: a device that is grown again would show the same, and a kernel whose connection is closed loses its
+//! device.
 
 use std::task::{Context, Poll};
 
@@ -35,8 +36,8 @@ use super::reply::{Framing, Head};
 use super::slow::{self, PartFuture, Reader, Slice, wire_error};
 use super::transmission::Transmission;
 
-/// Slices of a streamed READ that are being read, or kept until its header goes out: one on its way while the next ones come from the
-/// backend.
+/// Slices of a streamed READ that are being read, or kept until its header goes out: one on its way while the next ones
+/// come from the backend.
 const SLICES_AHEAD: usize = 4;
 
 /// A READ that is larger than a slice.
@@ -250,8 +251,8 @@ impl Transmission<'_> {
                 return Ok(true);
             }
         }
-        // The slices that are kept pin memory that later slices may be waiting for. So the session waits only for the backend
-        // then.
+        // The slices that are kept pin memory that later slices may be waiting for. So the session waits only for the
+        // backend then.
         if stream.kept_slices > 0 && self.cache.pool().is_short() {
             self.promise(&mut stream);
             progress = true;

@@ -1,19 +1,21 @@
 //! WRITE: receiving payloads.
 //!
-//! A small payload that lies complete in the input buffer is copied into the cache at once. A larger one goes into private page
-//! frames, slice by slice: first what the buffer holds already, then the rest straight from the socket. No lock is held while
-//! the client sends, and a client that dies in the middle leaves only frames to be freed. A few slices of one WRITE may be with
-//! the cache while the next one is received. The WRITE is answered when all of them are stored.
+//! A small payload that lies complete in the input buffer is copied into the cache at once. A larger one goes into
+//! private page frames, slice by slice: first what the buffer holds already, then the rest straight from the socket. No
+//! lock is held while the client sends, and a client that dies in the middle leaves only frames to be freed. A few
+//! slices of one WRITE may be with the cache while the next one is received. The WRITE is answered when all of them are
+//! stored.
 //!
 //! # Memory is for what has arrived
-//! Frames for a slice that is still in the socket come from a part of the cache that is set aside for that, and only if they
-//! are available at once. Otherwise the data gathers in the input buffer, which the connection has anyway. Frames are then
-//! taken, and waited for, only for as much as lies there ([`GATHERED_BYTES`]). So a WRITE that waits for memory waits for the
-//! store and not for a client. Clients that announce much and send little hold up no other client: while other WRITEs are
-//! refused frames ahead of their data, such clients are disconnected (see [`watch`](super::watch)).
+//! Frames for a slice that is still in the socket come from a part of the cache that is set aside for that, and only if
+//! they are available at once. Otherwise the data gathers in the input buffer, which the connection has anyway. Frames
+//! are then taken, and waited for, only for as much as lies there ([`GATHERED_BYTES`]). So a WRITE that waits for
+//! memory waits for the store and not for a client. Clients that announce much and send little hold up no other client:
+//! while other WRITEs are refused frames ahead of their data, such clients are disconnected (see
+//! [`watch`](super::watch)).
 //!
-//! The payload of a refused WRITE is thrown away as it comes, which takes no memory. The same happens to the rest of a payload
-//! after a part of it has failed.
+//! The payload of a refused WRITE is thrown away as it comes, which takes no memory. The same happens to the rest of a
+//! payload after a part of it has failed.
 
 use std::io;
 use std::mem;
@@ -33,15 +35,15 @@ use super::socket::Socket;
 use super::transmission::Transmission;
 use crate::held::{HeldBytes, HeldFuture};
 
-/// Payloads up to this size are received in the input buffer, several of them per system call, and copied. Beyond this size the
-/// copy costs more than the system call that it saves.
+/// Payloads up to this size are received in the input buffer, several of them per system call, and copied. Beyond this
+/// size the copy costs more than the system call that it saves.
 pub(super) const BUFFERED_PAYLOAD_MAX: usize = 32 << 10;
 
 /// Slices of one WRITE that are being stored at a time.
 const SLICES_STORED_MAX: usize = 4;
 
-/// How much of a slice is gathered in the input buffer before frames are taken for it. A store takes hardly longer for this
-/// much than for a page, and the buffer has room for more behind it.
+/// How much of a slice is gathered in the input buffer before frames are taken for it. A store takes hardly longer for
+/// this much than for a page, and the buffer has room for more behind it.
 const GATHERED_BYTES: usize = 64 << 10;
 const _: () = assert!(GATHERED_BYTES >= PAGE_SIZE && GATHERED_BYTES < INPUT_BYTES);
 
@@ -313,7 +315,8 @@ impl Transmission<'_> {
         (count > 0).then_some(count)
     }
 
-    /// Takes memory for the next slice. While that slice is still in the socket, takes memory only if it is available at once.
+    /// Takes memory for the next slice. While that slice is still in the socket, takes memory only if it is available
+    /// at once.
     fn allocate(&self, receive: &mut Receive) {
         let slice = self.cache.slice_at(receive.next, receive.left);
         if self.input.unread().len() >= slice {
@@ -326,7 +329,8 @@ impl Transmission<'_> {
         }
     }
 
-    /// How much of the next slice is to be stored, once enough of it lies in the input buffer: all of it, or whole pages.
+    /// How much of the next slice is to be stored, once enough of it lies in the input buffer: all of it, or whole
+    /// pages.
     fn gathered(&self, receive: &Receive) -> Option<usize> {
         let there = self.input.unread().len();
         let slice = self.cache.slice_at(receive.next, receive.left);

@@ -1,10 +1,11 @@
 //! How a reply looks in the style that client and server have agreed on.
 //!
-//! This is the one place that tells the styles apart. Every function here matches [`ReplyStyle`] exhaustively: a new style is a
-//! compile error in each of them, and in no other file of the session.
+//! This is the one place that tells the styles apart. Every function here matches [`ReplyStyle`] exhaustively: a new
+//! style is a compile error in each of them, and in no other file of the session.
 //!
-//! Under structured replies a READ and a BLOCK_STATUS are answered in chunks, errors included (proto.md, "Structured replies").
-//! The protocol allows simple replies to all other requests. Simple replies are shorter, so those requests get them.
+//! Under structured replies a READ and a BLOCK_STATUS are answered in chunks, errors included (proto.md, "Structured
+//! replies"). The protocol allows simple replies to all other requests. Simple replies are shorter, so those requests
+//! get them.
 
 use weir_protocol::reply::{
     ChunkHeader, OFFSET_DATA_SIZE, SimpleReply, encode_error, none_chunk, offset_data_header,

@@ -1,8 +1,8 @@
 //! Requests that can't be answered at once: futures that the session polls, and what comes out of them.
 //!
-//! A future here may carry transfers that others wait for (`carried` in the cache): it is polled until it has finished, or
-//! dropped, but never kept unpolled. Dropping one, because the client has gone, only abandons the wait: a task completes what
-//! it carried.
+//! A future here may carry transfers that others wait for (`carried` in the cache): it is polled until it has finished,
+//! or dropped, but never kept unpolled. Dropping one, because the client has gone, only abandons the wait: a task
+//! completes what it carried.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -135,7 +135,8 @@ pub(super) fn read_slice(
 }
 
 impl Reader {
-    /// As [`Self::read_part`], but on a device that has become smaller, bytes beyond its end are missing instead of an error.
+    /// As [`Self::read_part`], but on a device that has become smaller, bytes beyond its end are missing instead of an
+    /// error.
     async fn read_there(
         &self,
         request: &Request,

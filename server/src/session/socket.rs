@@ -1,13 +1,13 @@
 //! One client's socket, TCP or Unix, behind one type.
 //!
-//! All transfers are non-blocking attempts on `&self`, and waiting is a separate step. That lets one task wait for input, for
-//! room to write and for finished work at once, without splitting the socket.
+//! All transfers are non-blocking attempts on `&self`, and waiting is a separate step. That lets one task wait for
+//! input, for room to write and for finished work at once, without splitting the socket.
 //!
 //! # One system call less per batch
-//! Readiness is edge-triggered: after a short transfer the socket is known to be drained (or full), and a new event will come.
-//! But tokio's `try_read` forgets readiness only when a call returns `EWOULDBLOCK`, which would cost a second system call for
-//! every batch. [`Socket::transfer`] therefore reports a short transfer to tokio as if it had blocked, and keeps the count.
-//! tokio's own `poll_read` does the same, but isn't offered for vectored or shared use.
+//! Readiness is edge-triggered: after a short transfer the socket is known to be drained (or full), and a new event
+//! will come. But tokio's `try_read` forgets readiness only when a call returns `EWOULDBLOCK`, which would cost a
+//! second system call for every batch. [`Socket::transfer`] therefore reports a short transfer to tokio as if it had
+//! blocked, and keeps the count. tokio's own `poll_read` does the same, but isn't offered for vectored or shared use.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -66,8 +66,8 @@ impl Socket {
 
     /// Returns when the client has sent its last byte, read or not, or when the connection is broken.
     pub(super) async fn ended(&self) {
-        // The end is part of this interest, and nothing else is: out-of-band data isn't registered for. Waiting to read would
-        // return for all unread data.
+        // The end is part of this interest, and nothing else is: out-of-band data isn't registered for. Waiting to read
+        // would return for all unread data.
         let announced = match self {
             Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
             Self::Unix(stream) => stream.ready(Interest::PRIORITY).await,
@@ -96,8 +96,8 @@ impl Socket {
         })
     }
 
-    /// As [`Socket::try_read`], but without an announcement that there is anything to read: a system call that is often in
-    /// vain.
+    /// As [`Socket::try_read`], but without an announcement that there is anything to read: a system call that is often
+    /// in vain.
     pub(super) fn try_read_unannounced(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let socket = match self {
             Self::Tcp(stream) => stream.as_fd(),

@@ -38,9 +38,9 @@ use crate::limits::{BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
 /// Finished requests that are answered per wake-up before the replies are sent.
 const FINISHED_PER_TURN: usize = 64;
 
-/// How many of those may be READs that had to wait for the store. Some disks serve a whole queue before they report anything.
-/// They give all answers at once, and stand still until new requests come. So the client gets the first answers while the next
-/// ones are prepared.
+/// How many of those may be READs that had to wait for the store. Some disks serve a whole queue before they report
+/// anything. They give all answers at once, and stand still until new requests come. So the client gets the first
+/// answers while the next ones are prepared.
 const READS_PER_REPLY: usize = 8;
 
 /// Bytes that come and go before other connections have their turn: about a millisecond of the kernel's copying.
@@ -104,7 +104,8 @@ pub(super) struct Transmission<'a> {
     pub(super) sliced_reads: VecDeque<SlicedRead>,
     pub(super) phase: Phase,
     hangup: Hangup<'a>,
-    /// The client sends no more and has said NBD_CMD_DISC, which may be unread: everything that it asked for is carried out.
+    /// The client sends no more and has said NBD_CMD_DISC, which may be unread: everything that it asked for is carried
+    /// out.
     goodbye_seen: bool,
     pub(super) meter: Meter,
     /// Which losses of acknowledged data the client has been told about.
@@ -185,8 +186,8 @@ impl<'a> Transmission<'a> {
             let can_go_on =
                 self.taken == Taken::Budget || (self.taken == Taken::Limit && self.may_take());
             if can_go_on || self.can_pump() || self.has_moved_much() {
-                // Other connections have their turn first. No event would announce the work that is left: it became possible
-                // when the replies were sent.
+                // Other connections have their turn first. No event would announce the work that is left: it became
+                // possible when the replies were sent.
                 tokio::task::yield_now().await;
                 self.rested_at = self.moved();
                 // Other requests may wait for what is carried here, so it is polled however much there is to send.
@@ -314,8 +315,8 @@ impl<'a> Transmission<'a> {
         self.input.received() + self.output.sent()
     }
 
-    /// Whether other connections should have their turn, though there is more to do and no limit is reached. Otherwise a client
-    /// on another processor that keeps the socket full, or empty, would keep this processor for itself.
+    /// Whether other connections should have their turn, though there is more to do and no limit is reached. Otherwise
+    /// a client on another processor that keeps the socket full, or empty, would keep this processor for itself.
     fn has_moved_much(&self) -> bool {
         self.moved() - self.rested_at >= MOVED_PER_TURN
     }
@@ -351,8 +352,8 @@ impl<'a> Transmission<'a> {
         Ok(progress)
     }
 
-    /// Whether the server stops and every request that the client had sent is answered, or can't be because the client doesn't
-    /// send the rest.
+    /// Whether the server stops and every request that the client had sent is answered, or can't be because the client
+    /// doesn't send the rest.
     fn is_shut_down(&mut self, task: &mut Context<'_>) -> bool {
         let clients_turn = match &self.receiving {
             Some(receive) => receive.wants_input(),
@@ -412,7 +413,8 @@ impl<'a> Transmission<'a> {
         }
         loop {
             let announced = self.stream.poll_read_ready(task)?.is_ready();
-            // The reactor has no turn while there is more to answer. The client has some answers already, and may send again.
+            // The reactor has no turn while there is more to answer. The client has some answers already, and may send
+            // again.
             let expected = std::mem::take(&mut self.more_reads)
                 && self.receiving.is_none()
                 && tokio::task::coop::has_budget_remaining();

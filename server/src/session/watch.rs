@@ -1,22 +1,22 @@
 //! Time limits of a connection, watched by a coarse tick: no request arms a timer or reads a clock for them.
 //!
-//! At each tick the watch looks at what moved since the previous tick. A tick is at most a quarter of the shortest limit, and a
-//! limit is kept to within one tick. No timer runs for a connection that is quiet, keeps no memory for its client and has no
-//! idle limit.
+//! At each tick the watch looks at what moved since the previous tick. A tick is at most a quarter of the shortest
+//! limit, and a limit is kept to within one tick. No timer runs for a connection that is quiet, keeps no memory for its
+//! client and has no idle limit.
 //!
 //! # A byte a second
 //! A client that goes on a little at a time must not keep what others want for ever. So its pace counts: at least
 //! [`PACE_BYTES_MIN`](crate::limits::PACE_BYTES_MIN), averaged over [`PACE_WINDOW`](crate::limits::PACE_WINDOW).
 //!
-//! - The pace is about two kinds of memory: memory kept for a WRITE whose data is still to come, and memory pinned by replies
-//!   that are not sent yet. A client that is slower than the pace with either is disconnected, if meanwhile another request
-//!   waited for such memory or was refused it. If none was, the client may be as slow as it likes. It must be memory of the
-//!   same kind: a client that keeps pages of the cache isn't in the way of requests that wait for room of the fault rules, nor
-//!   the other way round.
+//! - The pace is about two kinds of memory: memory kept for a WRITE whose data is still to come, and memory pinned by
+//!   replies that are not sent yet. A client that is slower than the pace with either is disconnected, if meanwhile
+//!   another request waited for such memory or was refused it. If none was, the client may be as slow as it likes. It
+//!   must be memory of the same kind: a client that keeps pages of the cache isn't in the way of requests that wait for
+//!   room of the fault rules, nor the other way round.
 //! - What fault rules keep for one request may be half of all room, so it has a time limit. It has to be done in
 //!   [`ROOM_TIME_MAX`](crate::limits::ROOM_TIME_MAX), and the pace that this takes applies if it is higher.
-//! - The idle limit counts ticks in which no request was answered or worked on and less was received than that pace requires.
-//!   Bytes in the middle of a request count like all others.
+//! - The idle limit counts ticks in which no request was answered or worked on and less was received than that pace
+//!   requires. Bytes in the middle of a request count like all others.
 
 use std::mem;
 use std::pin::Pin;
@@ -34,8 +34,8 @@ use crate::limits::{PACE_BYTES_MIN, PACE_WINDOW, ROOM_TIME_MAX, Timeouts};
 const TICK_MAX: Duration = Duration::from_secs(1);
 /// The shortest tick, for limits so short that a quarter of them would be nothing.
 const TICK_MIN: Duration = Duration::from_millis(5);
-/// A client that takes nothing of its replies for so many ticks, while others wait for memory, is let go: others must not lack
-/// the memory that it pins for as long as the write limit.
+/// A client that takes nothing of its replies for so many ticks, while others wait for memory, is let go: others must
+/// not lack the memory that it pins for as long as the write limit.
 const HOARDING_TICKS: u32 = 2;
 /// A limit is checked this often while it runs.
 const TICKS_PER_LIMIT: u32 = 4;
@@ -99,8 +99,8 @@ struct Pace {
 }
 
 impl Pace {
-    /// A tick in which the client did `bytes`; says whether it is too slow for the requests that want the memory. `room` is how
-    /// much is kept outside the cache.
+    /// A tick in which the client did `bytes`; says whether it is too slow for the requests that want the memory.
+    /// `room` is how much is kept outside the cache.
     fn judge(
         &mut self,
         keeps: bool,
@@ -130,7 +130,8 @@ impl Pace {
     }
 }
 
-/// The slowest pace that counts as going on, in bytes a second, for a client for which so much is kept outside the cache.
+/// The slowest pace that counts as going on, in bytes a second, for a client for which so much is kept outside the
+/// cache.
 fn pace_min(room: usize) -> u64 {
     PACE_BYTES_MIN.max(room as u64 / ROOM_TIME_MAX.as_secs())
 }
@@ -211,8 +212,8 @@ impl Watch {
         }
         let activity = activity();
         let tick = self.judge(activity);
-        // Quiet without an idle limit: nothing can happen before the next wake-up, unless others want what is kept for the
-        // connection.
+        // Quiet without an idle limit: nothing can happen before the next wake-up, unless others want what is kept for
+        // the connection.
         if tick == Tick::Quiet && self.idle_max.is_none() && !activity.ahead {
             self.armed = false;
         } else {

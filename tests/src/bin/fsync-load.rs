@@ -1,8 +1,8 @@
 //! A load for crash tests, and the check of what must have survived it.
 //!
-//! `fsync-load write FOLDER LOG SEED` makes files until one fails. It puts each name into LOG, synced, only after the fsync of
-//! the file and that of its folder have returned. `fsync-load verify FOLDER LOG` reads each file that LOG names. A file's
-//! content follows from its name, so only the name has to survive on the other disk.
+//! `fsync-load write FOLDER LOG SEED` makes files until one fails. It puts each name into LOG, synced, only after the
+//! fsync of the file and that of its folder have returned. `fsync-load verify FOLDER LOG` reads each file that LOG
+//! names. A file's content follows from its name, so only the name has to survive on the other disk.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -12,12 +12,12 @@ use weir_tests::tools::installed;
 
 /// Runs the tests that have seeds with ever new ones, until one fails or the time is over.
 ///
-/// The parts take turns of some 10 to 40 s each. At the first turn that fails it prints what that has printed, the seeds, and
-/// the command that repeats it, and ends with status 1. In the end it says what has run: turns, seeds and time of each part.
-/// Ctrl-C ends it after the present turn, and a second one at once.
+/// The parts take turns of some 10 to 40 s each. At the first turn that fails it prints what that has printed, the
+/// seeds, and the command that repeats it, and ends with status 1. In the end it says what has run: turns, seeds and
+/// time of each part. Ctrl-C ends it after the present turn, and a second one at once.
 ///
-/// The parts that need the program `weir` run $WEIR_BIN or else target/release/weir, which they don't build. A part that
-/// can't run here is named, with the reason; if it was asked for by --only, nothing runs and the status is 2.
+/// The parts that need the program `weir` run $WEIR_BIN or else target/release/weir, which they don't build. A part
+/// that can't run here is named, with the reason; if it was asked for by --only, nothing runs and the status is 2.
 ///
 /// Each turn is a run of `cargo test`, so don't change the sources meanwhile.
 #[derive(Debug, Parser)]

@@ -1,7 +1,7 @@
 //! What the disk was given: every version of every cell since the last sync, in order, and every sync.
 //!
-//! A decorator right above [`PowerCutBackend`], and a second opinion on it. It relies on one property: a mutation takes effect
-//! at the moment when its call returns, because the power-cut backend records it and awaits nothing more.
+//! A decorator right above [`PowerCutBackend`], and a second opinion on it. It relies on one property: a mutation takes
+//! effect at the moment when its call returns, because the power-cut backend records it and awaits nothing more.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,7 +44,8 @@ struct State {
     cuts: u64,
     /// Per cell: mutations up to this one are covered by a promise that was kept.
     covered: Vec<Number>,
-    /// Mutations up to these are covered by a promise that failed or has not returned: it may count, for any of its cells.
+    /// Mutations up to these are covered by a promise that failed or has not returned: it may count, for any of its
+    /// cells.
     perhaps: Vec<(Range<usize>, Number)>,
     /// What was left by the last cut.
     base: Vec<Version>,

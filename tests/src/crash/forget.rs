@@ -1,9 +1,9 @@
 //! A disk that forgets when a sync fails, as Linux does: the data of that sync counts as written although it isn't.
 //!
-//! Some of the pages written, zeroed or trimmed since the last successful sync, chosen by the seed, go back to their state at
-//! that sync. Later syncs succeed without them. Those that were changed again meanwhile stay: they are dirty in the system's
-//! cache. That takes a while: the system forgets a page when it needs the memory, and until then reads see it. A direct read
-//! that was submitted before the sync failed may rely on that.
+//! Some of the pages written, zeroed or trimmed since the last successful sync, chosen by the seed, go back to their
+//! state at that sync. Later syncs succeed without them. Those that were changed again meanwhile stay: they are dirty
+//! in the system's cache. That takes a while: the system forgets a page when it needs the memory, and until then reads
+//! see it. A direct read that was submitted before the sync failed may rely on that.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

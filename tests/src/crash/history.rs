@@ -1,20 +1,20 @@
 //! What the clients were told, and what follows from that.
 //!
-//! Every change has an interval: from its request to its answer. If the intervals of two changes to a cell overlap, either may
-//! be the last. Otherwise their order is known. A change that failed may have happened or not.
+//! Every change has an interval: from its request to its answer. If the intervals of two changes to a cell overlap,
+//! either may be the last. Otherwise their order is known. A change that failed may have happened or not.
 //!
-//! The same is true of an abandoned change: its client has gone, and no client is told of the outcome. It may still happen,
-//! until a younger change to the same cell is answered. A younger change that is requested after that client had gone is the
-//! last of the two: its client can't know of the abandoned change, and finds its own data. A change that was requested before
-//! may have come first.
+//! The same is true of an abandoned change: its client has gone, and no client is told of the outcome. It may still
+//! happen, until a younger change to the same cell is answered. A younger change that is requested after that client
+//! had gone is the last of the two: its client can't know of the abandoned change, and finds its own data. A change
+//! that was requested before may have come first.
 //!
 //! So a version may be seen exactly if no change that *binds* was begun after it was answered. A change binds if it was
-//! answered with success: for a read, before the read was begun; after a power cut, before a successful FLUSH was begun, or
-//! with FUA; after a cut that keeps everything, at any time.
+//! answered with success: for a read, before the read was begun; after a power cut, before a successful FLUSH was
+//! begun, or with FUA; after a cut that keeps everything, at any time.
 //!
-//! Some changes go to the disk past the cache (direct writes, zeroes, trims). No other copy exists of them, nor of what they
-//! replaced: a sync that fails may lose both ([`History::shaken`]), and the FLUSH that was told so can't bring them back. Data
-//! written through the cache stays bound: it has to be written again.
+//! Some changes go to the disk past the cache (direct writes, zeroes, trims). No other copy exists of them, nor of what
+//! they replaced: a sync that fails may lose both ([`History::shaken`]), and the FLUSH that was told so can't bring
+//! them back. Data written through the cache stays bound: it has to be written again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -231,7 +231,8 @@ impl History {
         let (changes, synced) = (&self.changes, self.synced);
         let at_risk = |id: &ChangeId| {
             let change = &changes[id.0];
-            // A change with a copy in the cache may have been written back after that sync, and may then have lost its copy.
+            // A change with a copy in the cache may have been written back after that sync, and may then have lost its
+            // copy.
             let settled = change.covered || change.copy == Copy::None && change.answered < synced;
             (!settled).then_some(change)
         };
@@ -316,8 +317,8 @@ impl History {
         ))
     }
 
-    /// The power was cut, and this is what is left, `ZERO` where there is no device any more. It is durable, and whatever was
-    /// running has ended.
+    /// The power was cut, and this is what is left, `ZERO` where there is no device any more. It is durable, and
+    /// whatever was running has ended.
     pub fn restart(&mut self, left: &[Version]) {
         for (cell, version) in self.cells.iter_mut().zip(left) {
             cell.base = *version;

@@ -66,8 +66,8 @@ pub struct Outcome {
 /// # Errors
 /// What went wrong, a panic included.
 pub fn run(plan: &Plan) -> Result<Outcome, Failure> {
-    // It needs a thread of its own, so that the per-thread state of lock-free epochs begins anew with each run. The thread can
-    // also be left alone, since a run that loops can't be stopped.
+    // It needs a thread of its own, so that the per-thread state of lock-free epochs begins anew with each run. The
+    // thread can also be left alone, since a run that loops can't be stopped.
     let (report, reported) = mpsc::channel();
     let plan = plan.clone();
     let thread = std::thread::spawn(move || {

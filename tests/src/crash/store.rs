@@ -1,7 +1,7 @@
 //! A store that takes its time, and goes on with what it was asked for, whether or not a caller still waits.
 //!
-//! io_uring and threads do the same: once a write was handed over, dropping its future only means that no task hears of its
-//! end. A store that forgets abandoned calls would hide every order that depends on a caller that may go away.
+//! io_uring and threads do the same: once a write was handed over, dropping its future only means that no task hears of
+//! its end. A store that forgets abandoned calls would hide every order that depends on a caller that may go away.
 
 use std::future::Future;
 use std::ops::Range;

@@ -156,8 +156,8 @@ impl Conductor {
             .stdin(Stdio::null())
             .stdout(printing.try_clone()?)
             .stderr(printing)
-            // A Ctrl-C on the terminal reaches only this program: the turn ends in order, and leaves no folder and no guest
-            // behind.
+            // A Ctrl-C on the terminal reaches only this program: the turn ends in order, and leaves no folder and no
+            // guest behind.
             .process_group(0)
             .spawn()?;
         let pid = child.id().expect("nobody has waited for it");

@@ -1,7 +1,7 @@
 //! What is promised to be durable reaches the disk: seen at the system calls, by strace.
 //!
-//! A sync that isn't called looks like one that is, until the power fails. So strace counts the calls; and it makes them fail, of which
-//! whoever relies on them must hear. `-D` keeps the server the test's own child.
+//! A sync that isn't called looks like one that is, until the power fails. So strace counts the calls; and it makes
+//! them fail, of which whoever relies on them must hear. `-D` keeps the server the test's own child.
 
 use std::fs;
 use std::path::Path;

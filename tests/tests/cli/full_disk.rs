@@ -1,7 +1,7 @@
 //! A host that has no room: the client hears of it, the server lives, and nothing that was flushed is lost.
 //!
-//! No room is made with RLIMIT_FSIZE on the server, which any user may set: writes past it fail with EFBIG. A small tmpfs
-//! in a mount namespace of its own gives the real ENOSPC.
+//! No room is made with RLIMIT_FSIZE on the server, which any user may set: writes past it fail with EFBIG. A small
+//! tmpfs in a mount namespace of its own gives the real ENOSPC.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -12,8 +12,8 @@ use weir_tests::server::weir;
 /// For what is waited for; far above what it takes.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Becomes the program behind `--`, with descriptors from 3 on as the words before it say: NAME=unix:MODE:PATH, NAME=pair (a
-/// connected stream), NAME=datagram:PATH, NAME=file:PATH or NAME=unbound.
+/// Becomes the program behind `--`, with descriptors from 3 on as the words before it say: NAME=unix:MODE:PATH,
+/// NAME=pair (a connected stream), NAME=datagram:PATH, NAME=file:PATH or NAME=unbound.
 const HAND_OVER: &str = r#"
 import fcntl, os, socket, sys
 end = sys.argv.index("--")

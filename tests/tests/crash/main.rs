@@ -1,7 +1,7 @@
 //! The power fails while clients write: see [`weir_tests::crash`].
 //!
-//! `WEIR_CRASH_SEED=N` runs that seed alone and says what happened; `WEIR_CRASH_RUNS=N` runs so many seeds, from 0 or from
-//! `WEIR_CRASH_SEED` on.
+//! `WEIR_CRASH_SEED=N` runs that seed alone and says what happened; `WEIR_CRASH_RUNS=N` runs so many seeds, from 0 or
+//! from `WEIR_CRASH_SEED` on.
 
 use weir_tests::crash::{Plan, run, shrink};
 use weir_tests::environment::number;

@@ -1,8 +1,8 @@
-//! The page about the HTTP API: its examples are run by curl, word for word and in their order, and the answers must have the
-//! status and the shape that the page shows. Each endpoint of the server must be on the page.
+//! The page about the HTTP API: its examples are run by curl, word for word and in their order, and the answers must
+//! have the status and the shape that the page shows. Each endpoint of the server must be on the page.
 //!
-//! An example is a block with one command, the status below it, and a block with the answer. Shapes are compared, not values:
-//! the same keys, and the same type at each of them. `"..."` on the page stands for anything.
+//! An example is a block with one command, the status below it, and a block with the answer. Shapes are compared, not
+//! values: the same keys, and the same type at each of them. `"..."` on the page stands for anything.
 
 use std::collections::BTreeSet;
 use std::fs;

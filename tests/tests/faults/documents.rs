@@ -1,5 +1,5 @@
-//! What the documents tell a reader to type: the commands work word for word, and the table of the fault language is the
-//! program's. What they point to is there: pages, headings, source files.
+//! What the documents tell a reader to type: the commands work word for word, and the table of the fault language is
+//! the program's. What they point to is there: pages, headings, source files.
 
 use std::collections::BTreeSet;
 use std::fs;

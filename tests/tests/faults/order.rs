@@ -11,7 +11,8 @@ use crate::support::{Rig, SOON};
 
 const LENGTH: u32 = 65_536;
 
-/// The store takes its time with a change whose client is gone. Its late end must not undo what another client was told since.
+/// The store takes its time with a change whose client is gone. Its late end must not undo what another client was told
+/// since.
 #[test]
 #[ignore = "needs the release build; run by tests/run"]
 fn a_change_that_the_store_delays_overwrites_nothing_newer() {
@@ -45,7 +46,8 @@ fn a_change_that_the_store_delays_overwrites_nothing_newer() {
     }
 }
 
-/// One client's page can't be written. Others' writes with FUA, and all of theirs in writethrough mode, are none of its business.
+/// One client's page can't be written. Others' writes with FUA, and all of theirs in writethrough mode, are none of its
+/// business.
 #[test]
 #[ignore = "needs the release build; run by tests/run"]
 fn a_page_that_cant_be_written_fails_nobody_else() {

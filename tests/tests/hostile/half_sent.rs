@@ -36,8 +36,8 @@ fn half_senders(server: &Server) -> Vec<Client> {
     (0..HALF_SENDERS).map(half).collect()
 }
 
-/// Reads of 4 KiB, one after the other, and beside them writes of `length` bytes; how long the slowest in a hundred reads took, and
-/// the slowest write.
+/// Reads of 4 KiB, one after the other, and beside them writes of `length` bytes; how long the slowest in a hundred
+/// reads took, and the slowest write.
 fn beside(server: &Server, length: usize) -> (Duration, Duration) {
     thread::scope(|scope| {
         let mut client = server.client();

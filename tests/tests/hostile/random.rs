@@ -9,8 +9,8 @@ use weir_tests::pattern::Pattern;
 
 use crate::support::{EXPORT_BYTES, Victim};
 
-/// How long each stage is shaken in every run of the tests. `WEIR_FUZZ_SECONDS` asks for more,
-/// `WEIR_FUZZ_SEED` for other bytes.
+/// How long each stage is shaken in every run of the tests. `WEIR_FUZZ_SECONDS` asks for more, `WEIR_FUZZ_SEED` for
+/// other bytes.
 const SECONDS: u64 = 3;
 /// How many connections a stage must have seen to count as shaken at all.
 const ROUNDS_MIN: u64 = 50;

@@ -10,7 +10,8 @@ use crate::support::Fixture;
 /// How many times the server is killed, in each of [`MODES`] in turn. `WEIR_KILL_ROUNDS` asks for more,
 /// `WEIR_KILL_SEED` for other requests: each round has a seed, and this is the first one's.
 const KILL_ROUNDS: u64 = 60;
-/// Options, and whether every write is durable when it is answered. The last two go to the file with O_DIRECT where it can.
+/// Options, and whether every write is durable when it is answered. The last two go to the file with O_DIRECT where it
+/// can.
 const MODES: [(&[&str], bool); 4] = [
     (&[], false),
     (&["--cache", "writethrough"], true),

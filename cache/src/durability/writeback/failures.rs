@@ -1,15 +1,16 @@
 //! Which request is told of which failure.
 //!
-//! A FLUSH, a FUA and a direct read wait for pages that other requests write back or hold, and must know whether these pages came
-//! out well. They are told of what concerns them and of nothing else: a page that can't be written fails the requests that cover
-//! *it*. So each of them registers a [`Watch`] with its pages and its flush epoch. Code that makes pages dirty again looks for
-//! watches that cover them.
+//! A FLUSH, a FUA and a direct read wait for pages that other requests write back or hold, and must know whether these
+//! pages came out well. They are told of what concerns them and of nothing else: a page that can't be written fails the
+//! requests that cover *it*. So each of them registers a [`Watch`] with its pages and its flush epoch. Code that makes
+//! pages dirty again looks for watches that cover them.
 //!
 //! # Evidence
-//! A page that failed by itself has failed. A page that failed in a run together with others may be sound. It is marked, and the
-//! next run that it is in goes in halves until the bad page stands alone (see [`halves`](super::halves)). [`Tries`] counts the
-//! two kinds apart. The second failure of the first kind ends a FLUSH. A failure of the second kind only makes the FLUSH look
-//! again. A page that fails only because a sync has failed meanwhile is of the second kind: the sync has been counted.
+//! A page that failed by itself has failed. A page that failed in a run together with others may be sound. It is
+//! marked, and the next run that it is in goes in halves until the bad page stands alone (see
+//! [`halves`](super::halves)). [`Tries`] counts the two kinds apart. The second failure of the first kind ends a FLUSH.
+//! A failure of the second kind only makes the FLUSH look again. A page that fails only because a sync has failed
+//! meanwhile is of the second kind: the sync has been counted.
 
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
@@ -19,8 +20,9 @@ use weir_faults::Errno;
 
 use crate::pages::OLDEST_EPOCH;
 
-/// How often a FLUSH looks again because pages that it covers have failed in runs with others. Once is enough for a page that
-/// is not written again, since the next run goes in halves. A page that is written anew each time may need more.
+/// How often a FLUSH looks again because pages that it covers have failed in runs with others. Once is enough for a
+/// page that is not written again, since the next run goes in halves. A page that is written anew each time may need
+/// more.
 const TOGETHER_MAX: u32 = 16;
 
 /// All requests that wait for pages to be durable.
@@ -158,8 +160,8 @@ impl Drop for Watch<'_> {
 
 /// How often a FLUSH has looked again because others made pages dirty again behind it.
 ///
-/// A FLUSH retries once, because nobody has retried on its behalf yet. It reports the second failure: the cause may be permanent,
-/// and the data that this FLUSH covers is among what failed.
+/// A FLUSH retries once, because nobody has retried on its behalf yet. It reports the second failure: the cause may be
+/// permanent, and the data that this FLUSH covers is among what failed.
 #[derive(Debug, Default)]
 pub(crate) struct Tries {
     alone: bool,

@@ -1,17 +1,18 @@
 //! Retries in halves: one bad sector is to keep no other page from being stored.
 //!
-//! A run is one transfer, and the store reports its failure for the run as a whole. What failed is dirty again, so the next run
-//! would have the same pages and the same end. So some runs are halved when they fail: a run that is a retry, and a run that has
-//! pages along which its FLUSH doesn't cover. Both halves are written anew. A half that fails is halved again, until bad pages
-//! stand alone.
+//! A run is one transfer, and the store reports its failure for the run as a whole. What failed is dirty again, so the
+//! next run would have the same pages and the same end. So some runs are halved when they fail: a run that is a retry,
+//! and a run that has pages along which its FLUSH doesn't cover. Both halves are written anew. A half that fails is
+//! halved again, until bad pages stand alone.
 //!
-//! The first failure of a run is reported as it is. A FLUSH tries once and reports; the next attempt takes the longer way.
+//! The first failure of a run is reported as it is. A FLUSH tries once and reports; the next attempt takes the longer
+//! way.
 //!
 //! # How long
-//! One bad page among 256 costs 16 transfers. A store that fails everything would cost 511. After [`HALVING_TIME_MAX`] what is left
-//! counts as failed, except for one page, which is drawn anew for each attempt and written alone. So every page stands alone sooner
-//! or later, also on a store that takes so long to fail that there is no time for a second level. A sound page that has been
-//! written cuts the next run in two.
+//! One bad page among 256 costs 16 transfers. A store that fails everything would cost 511. After [`HALVING_TIME_MAX`]
+//! what is left counts as failed, except for one page, which is drawn anew for each attempt and written alone. So every
+//! page stands alone sooner or later, also on a store that takes so long to fail that there is no time for a second
+//! level. A sound page that has been written cuts the next run in two.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,8 +30,8 @@ use crate::pages::IN_FLIGHT;
 pub(super) type Failed = Vec<(Range<u64>, Errno)>;
 
 impl PageCache {
-    /// Writes `pages`, which are in flight and have failed together, in smaller and smaller parts. Returns those that have failed
-    /// for good, in order.
+    /// Writes `pages`, which are in flight and have failed together, in smaller and smaller parts. Returns those that
+    /// have failed for good, in order.
     pub(super) async fn write_in_halves(
         &self,
         context: &FaultContext,
@@ -55,8 +56,8 @@ impl PageCache {
                 for rest in [part.start..drawn, drawn..drawn + 1, drawn + 1..part.end] {
                     match rest.end - rest.start {
                         0 => {}
-                        // A part of one page is tried even if it isn't the drawn page: a failed part of one page counts as a bad
-                        // page.
+                        // A part of one page is tried even if it isn't the drawn page: a failed part of one page counts
+                        // as a bad page.
                         1 => failed.extend(self.try_part(context, rest).await),
                         _ => failed.push((rest, errno)),
                     }

@@ -1,7 +1,8 @@
 //! What is under way between the cache and the backend: the list under the scan lock, and the permits that limit it.
 //!
-//! Beginning an operation returns an [`UnderWay`], and the operation is listed as long as that lives. It is dropped when the
-//! states of the operation's pages have been settled. So a page that is not durable is always found, dirty or listed.
+//! Beginning an operation returns an [`UnderWay`], and the operation is listed as long as that lives. It is dropped
+//! when the states of the operation's pages have been settled. So a page that is not durable is always found, dirty or
+//! listed.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -162,7 +163,8 @@ impl Writeback {
             .collect()
     }
 
-    /// One of `pages`, which are written in halves. It is another page each time, so that each page is drawn sooner or later.
+    /// One of `pages`, which are written in halves. It is another page each time, so that each page is drawn sooner or
+    /// later.
     pub(super) fn draw_page(&self, pages: &Range<u64>) -> u64 {
         let drawn = self.halvings.fetch_add(1, Ordering::Relaxed);
         // Multiples of the golden ratio, as a fraction: spread evenly, also if every so many draws are another run's.

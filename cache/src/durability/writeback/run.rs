@@ -1,8 +1,8 @@
 //! One run, from its submission to the states that its pages end in.
 //!
-//! At completion a page becomes `UNSTABLE`, or `DIRTY` again if it could not be written. All pages of a run are settled under one
-//! hold of the ledger: a sync that is submitted afterwards covers them all, an earlier one covers none. Requests that watch a page
-//! that is dirty again are told.
+//! At completion a page becomes `UNSTABLE`, or `DIRTY` again if it could not be written. All pages of a run are settled
+//! under one hold of the ledger: a sync that is submitted afterwards covers them all, an earlier one covers none.
+//! Requests that watch a page that is dirty again are told.
 
 use std::ops::Range;
 

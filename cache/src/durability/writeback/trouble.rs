@@ -1,7 +1,8 @@
 //! What the store refuses at present, for an operator to see.
 //!
-//! Writes that fail are tried again for as long as it takes, and a FLUSH reports the failure to clients only. So the last failure is
-//! remembered until the pages concerned are written or a sync succeeds. Runs that succeed look at one word.
+//! Writes that fail are tried again for as long as it takes, and a FLUSH reports the failure to clients only. So the
+//! last failure is remembered until the pages concerned are written or a sync succeeds. Runs that succeed look at one
+//! word.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};

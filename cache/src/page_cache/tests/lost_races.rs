@@ -34,8 +34,8 @@ fn hits(faults: &Faults) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// The array alone: leaves and roots made, emptied and reclaimed, tags set and tidied. At the end nothing is left but what never
-/// goes, whichever thread won.
+/// The array alone: leaves and roots made, emptied and reclaimed, tags set and tidied. At the end nothing is left but
+/// what never goes, whichever thread won.
 fn use_array(faults: &Faults) {
     let array = GenRadix::<AtomicU64>::with_faults(faults.context(RequestKinds::WRITEBACK));
     let indexes = [0_u64, 5, 600, 70_000, 1 << 30, 1 << 50];

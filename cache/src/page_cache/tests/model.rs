@@ -1,15 +1,15 @@
 //! The page cache against a flat vector, with everything at the same time.
 //!
-//! A [`Case`] is rounds of steps that run together, each as a request of a connection of its own: reads, writes, zeroes, trims,
-//! flushes, cached and past the cache, on ranges that overlap or share pages, while the device may be resized or shifted and its
-//! store fails. When all are answered, each byte must be what one of the steps put there. It may also be what it was before, if
-//! no step that was to change it has succeeded. What a FLUSH or a FUA has promised must be durable, and the quota must add up.
+//! A [`Case`] is rounds of steps that run together, each as a request of a connection of its own: reads, writes,
+//! zeroes, trims, flushes, cached and past the cache, on ranges that overlap or share pages, while the device may be
+//! resized or shifted and its store fails. When all are answered, each byte must be what one of the steps put there. It
+//! may also be what it was before, if no step that was to change it has succeeded. What a FLUSH or a FUA has promised
+//! must be durable, and the quota must add up.
 //!
 //! Steps are cut out of a failing case until it can't be made smaller. `WEIR_MODEL_SEED=N` runs that seed alone,
-//! `WEIR_MODEL_SEEDS=N` so many, from 0 or from `WEIR_MODEL_SEED` on.
-//! [`one_schedule`] is deterministic: one thread, paused time, and delays of the store drawn from the case's seed.
-//! [`real_threads`] plays the same cases on four of them, in real time. [`points`] plays some with an error injected at each
-//! point of the code in turn.
+//! `WEIR_MODEL_SEEDS=N` so many, from 0 or from `WEIR_MODEL_SEED` on. [`one_schedule`] is deterministic: one thread,
+//! paused time, and delays of the store drawn from the case's seed. [`real_threads`] plays the same cases on four of
+//! them, in real time. [`points`] plays some with an error injected at each point of the code in turn.
 
 use std::time::Duration;
 

@@ -35,8 +35,8 @@ impl<'p> PrivateFrame<'p> {
     pub(crate) fn complete_from(&mut self, slot: &LockedPage<'_>, valid: &Range<usize>) {
         let state = slot.state();
         assert!(state.has(PRESENT | HELD) && state.frame() != self.frame);
-        // SAFETY: a page that is present or held was published, and its slot has a reference, which can't be dropped while the slice
-        // lives, as the slot is locked.
+        // SAFETY: a page that is present or held was published, and its slot has a reference, which can't be dropped
+        // while the slice lives, as the slot is locked.
         let old = unsafe { self.pool.bytes(state.frame()) };
         let new = self.bytes_mut();
         new[..valid.start].copy_from_slice(&old[..valid.start]);
@@ -65,7 +65,8 @@ impl Drop for PrivateFrame<'_> {
 /// Stands in a [`FrameBuf`] for a frame that was taken out of the middle.
 const TAKEN: FrameId = FrameId::MAX;
 
-/// Frames in order. As many as most requests need take no allocation, and no more room than a vector's pointer and length.
+/// Frames in order. As many as most requests need take no allocation, and no more room than a vector's pointer and
+/// length.
 pub(crate) type Frames = SmallVec<[FrameId; 4]>;
 
 /// Private frames, in order: the buffer that a payload is received into or that a backend reads into.
@@ -95,15 +96,16 @@ impl FrameBuf {
         {
             self.frames.push(frame);
         }
-        // Frames that were freed in order come back in the opposite order. When they are sorted, neighbours are one slice.
+        // Frames that were freed in order come back in the opposite order. When they are sorted, neighbours are one
+        // slice.
         if let Some(new) = self.frames.get_mut(before..) {
             new.sort_unstable();
         }
         self.frames.len() >= frames
     }
 
-    /// A buffer of `frames` frames of `pool`; waits until it has them all. Meant for a pool with one taker at a time: two takers
-    /// might each wait for what the other has. Cancel safe.
+    /// A buffer of `frames` frames of `pool`; waits until it has them all. Meant for a pool with one taker at a time:
+    /// two takers might each wait for what the other has. Cancel safe.
     ///
     /// # Panics
     /// If the pool has fewer.
@@ -146,8 +148,8 @@ impl FrameBuf {
         unsafe { self.pool.bytes_mut(self.frames[i]) }
     }
 
-    /// The bytes `start..end` of the buffer (counted from the first frame's first byte) as at most `most` slices to read into.
-    /// Frames that are neighbours in memory are one slice: each costs the kernel something.
+    /// The bytes `start..end` of the buffer (counted from the first frame's first byte) as at most `most` slices to
+    /// read into. Frames that are neighbours in memory are one slice: each costs the kernel something.
     pub fn io_slices_mut(
         &mut self,
         start: usize,
@@ -160,14 +162,14 @@ impl FrameBuf {
             .runs(start, end)
             .take(most)
             .map(|(frame, within, length)| {
-                // SAFETY: the frames of a FrameBuf are private to it and distinct, each is visited once, so the slices don't
-                // overlap, and they borrow `self` mutably as long as they live.
+                // SAFETY: the frames of a FrameBuf are private to it and distinct, each is visited once, so the slices
+                // don't overlap, and they borrow `self` mutably as long as they live.
                 IoSliceMut::new(unsafe { buffer.pool.run_mut(frame, within, length) })
             })
     }
 
-    /// Cuts the bytes `start..end` into runs of neighbouring frames: the first frame, where the run begins within it, and its
-    /// length.
+    /// Cuts the bytes `start..end` into runs of neighbouring frames: the first frame, where the run begins within it,
+    /// and its length.
     fn runs(&self, start: usize, end: usize) -> impl Iterator<Item = (FrameId, usize, usize)> {
         let mut at = start;
         std::iter::from_fn(move || {

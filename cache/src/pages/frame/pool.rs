@@ -42,7 +42,8 @@ pub struct FramePool {
     refs: Box<[AtomicU32]>,
     /// While a frame is free: the next free frame plus one.
     links: Box<[AtomicU32]>,
-    /// While a frame is published: the index of the page that it holds. A hint for reclaim, checked under the page lock.
+    /// While a frame is published: the index of the page that it holds. A hint for reclaim, checked under the page
+    /// lock.
     owners: Box<[AtomicU64]>,
     /// Head of the free list: a tag against ABA in the high half, link in the low half.
     head: CachePadded<AtomicU64>,
@@ -55,8 +56,8 @@ pub struct FramePool {
     points: Points,
 }
 
-// SAFETY: `base` points into a mapping that lives as long as the pool; access to its bytes is governed by the frame states
-// described in the module documentation, all other fields are themselves Send and Sync.
+// SAFETY: `base` points into a mapping that lives as long as the pool; access to its bytes is governed by the frame
+// states described in the module documentation, all other fields are themselves Send and Sync.
 unsafe impl Send for FramePool {}
 // SAFETY: as above; shared access hands out bytes only of published frames (immutable) or to a frame's private owner.
 unsafe impl Sync for FramePool {}
@@ -123,8 +124,8 @@ impl FramePool {
             .len(frames as usize * PAGE_SIZE)
             .no_reserve_swap()
             .map_anon()?;
-        // Sending from random 4 KiB pages is bound by address translation. Frames are first used in order, so large pages cost no
-        // memory that would not be used anyway. A system without large pages will do, too.
+        // Sending from random 4 KiB pages is bound by address translation. Frames are first used in order, so large
+        // pages cost no memory that would not be used anyway. A system without large pages will do, too.
         let _ = map.advise(Advice::HugePage);
         let base = NonNull::new(map.as_mut_ptr()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Arc::new(Self {
@@ -357,8 +358,8 @@ impl FramePool {
     /// The bytes of a published frame.
     ///
     /// # Safety
-    /// The caller holds a reference that it took to a *published* frame, or has the private frame to itself, for as long
-    /// as the slice lives.
+    /// The caller holds a reference that it took to a *published* frame, or has the private frame to itself, for as
+    /// long as the slice lives.
     #[inline]
     pub(crate) unsafe fn bytes(&self, frame: FrameId) -> &[u8; PAGE_SIZE] {
         assert!(frame < self.frames);
@@ -375,7 +376,8 @@ impl FramePool {
     pub(crate) unsafe fn run(&self, frame: FrameId, start: usize, length: usize) -> &[u8] {
         let offset = frame as usize * PAGE_SIZE + start;
         assert!(offset + length <= self.frames as usize * PAGE_SIZE);
-        // SAFETY: inside the mapping by the assertion, initialised, and immutable while referenced by the caller's promise.
+        // SAFETY: inside the mapping by the assertion, initialised, and immutable while referenced by the caller's
+        // promise.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(offset), length) }
     }
 
@@ -400,8 +402,8 @@ impl FramePool {
     #[expect(clippy::mut_from_ref, reason = "the caller has the frame to itself")]
     pub(crate) unsafe fn bytes_mut(&self, frame: FrameId) -> &mut [u8; PAGE_SIZE] {
         assert!(frame < self.frames);
-        // SAFETY: inside the mapping by the assertion, aligned to a page, initialised, and the caller's alone by its promise
-        // (speculative readers never touch bytes before they have validated the slot).
+        // SAFETY: inside the mapping by the assertion, aligned to a page, initialised, and the caller's alone by its
+        // promise (speculative readers never touch bytes before they have validated the slot).
         unsafe { &mut *self.base.as_ptr().add(frame as usize * PAGE_SIZE).cast() }
     }
 }

@@ -1,5 +1,6 @@
-//! Every transition in every state, on a table without a cache: what it makes of the bits, the detail word, the counters, the tags,
-//! the leaf's population, the references and the owner; and that it is refused where it is forbidden.
+//! Every transition in every state, on a table without a cache: what it makes of the bits, the detail word, the
+//! counters, the tags, the leaf's population, the references and the owner; and that it is refused where it is
+//! forbidden.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -41,7 +42,8 @@ pub(super) const STATES: [u64; 9] = [
 pub(super) enum Detail {
     /// It stays as it is, whether it means something or not.
     Kept,
-    /// The number that comes with the transition: of the fill, the write's flush epoch or the completed write's generation.
+    /// The number that comes with the transition: of the fill, the write's flush epoch or the completed write's
+    /// generation.
     Number,
     /// The epoch stays, and is marked as failed.
     Failed,
@@ -312,7 +314,8 @@ fn expected_detail(detail: Detail, before: u64, number: u64) -> u64 {
     }
 }
 
-/// Makes `transition` after `steps` and compares with the line of the table. Returns the new state's bits if it is allowed.
+/// Makes `transition` after `steps` and compares with the line of the table. Returns the new state's bits if it is
+/// allowed.
 fn try_out(steps: &[Transition], transition: Transition) -> Option<u64> {
     let bench = Bench::after(steps);
     let (from, before, frame) = (bench.state().bits(), bench.detail(), bench.state().frame());

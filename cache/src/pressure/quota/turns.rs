@@ -1,12 +1,12 @@
 //! Turns at the quota among blockers, which share the guards of their ranges.
 //!
-//! There are three kinds of turns: taking space, giving it back, and counting it. The three keep each other out; any number of
-//! turns of one kind go together. Two locks make the three kinds. Takers *add* to the first lock, and givers and counters *block*
-//! it. Of these two, givers *add* to the second lock and counters *block* it. Both locks are fair, so a blocker waits for the
-//! present turn of the other kinds and no more.
+//! There are three kinds of turns: taking space, giving it back, and counting it. The three keep each other out; any
+//! number of turns of one kind go together. Two locks make the three kinds. Takers *add* to the first lock, and givers
+//! and counters *block* it. Of these two, givers *add* to the second lock and counters *block* it. Both locks are fair,
+//! so a blocker waits for the present turn of the other kinds and no more.
 //!
-//! A blocker waits for a turn under its block guard, and holds the turn while the backend works. The backend waits for nothing of
-//! the cache. It waits for the second lock under the first, and a holder of the second lock has both.
+//! A blocker waits for a turn under its block guard, and holds the turn while the backend works. The backend waits for
+//! nothing of the cache. It waits for the second lock under the first, and a holder of the second lock has both.
 
 use crate::two_state_lock::{Side, TwoStateGuard, TwoStateLock};
 

@@ -1,7 +1,8 @@
 //! A sparse set of units, one bit each.
 //!
-//! Bits live in words, and words in leaves that are made when a unit of theirs is first inserted and stay until the set goes. A
-//! walk over a range visits only the leaves that exist: a petabyte of which nothing was ever inserted costs one look.
+//! Bits live in words, and words in leaves that are made when a unit of theirs is first inserted and stay until the set
+//! goes. A walk over a range visits only the leaves that exist: a petabyte of which nothing was ever inserted costs one
+//! look.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +42,8 @@ impl UnitSet {
     /// # Errors
     /// No memory; then the set is as it was.
     pub(super) fn insert(&self, units: &Range<u64>) -> Result<u64, GenRadixError> {
-        // Gets all memory before it sets the first bit: others rely on a bit that they find set, so it can't be taken back.
+        // Gets all memory before it sets the first bit: others rely on a bit that they find set, so it can't be taken
+        // back.
         self.words.preallocate(words_of(units))?;
         let new = |(word, mask): (&AtomicU64, u64)| {
             u64::from((mask & !word.fetch_or(mask, Ordering::SeqCst)).count_ones())
@@ -70,8 +72,8 @@ impl UnitSet {
         )
     }
 
-    /// Appends those of `units` that are in the set, as ranges in order, as far as one turn allows; returns where to go on, if
-    /// not all is done.
+    /// Appends those of `units` that are in the set, as ranges in order, as far as one turn allows; returns where to go
+    /// on, if not all is done.
     pub(super) fn find_some(&self, units: &Range<u64>, found: &mut Vec<Range<u64>>) -> Option<u64> {
         for (count, (index, word)) in self.words.entries(words_of(units)).enumerate() {
             if count == STEPS_AT_ONCE {

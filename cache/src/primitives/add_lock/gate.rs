@@ -1,5 +1,4 @@
-//! The gate before the regions: many region operations, or many whole-device blockers, or one
-//! alone.
+//! The gate before the regions: many region operations, or many whole-device blockers, or one alone.
 //!
 //! The modes and what they take, in this order:
 //!
@@ -9,22 +8,23 @@
 //! | whole | while entering | *add* | *block* on all |
 //! | exclusive | held | *block* | *block* on all |
 //!
-//! **Exclusion.** A region holds *add* on one shard and the others hold *block* on all of them, so a region excludes, and is
-//! excluded by, both. Two wholes share `wholes` and the shards. An exclusive holds `wholes` against every whole, and the
-//! turnstile against every other exclusive.
+//! **Exclusion.** A region holds *add* on one shard and the others hold *block* on all of them, so a region excludes,
+//! and is excluded by, both. Two wholes share `wholes` and the shards. An exclusive holds `wholes` against every whole,
+//! and the turnstile against every other exclusive.
 //!
-//! **No deadlock.** Only one at a time enters the shards for *block* (turnstile), so all shards are asked at once: they drain in
-//! parallel, rather than one after the other. There it waits for region holders and for wholes that are inside, and neither of
-//! these waits at the gate. An exclusive waits for `wholes` without holding any shard, so regions go on meanwhile. A wait at the
-//! turnstile holds nothing.
+//! **No deadlock.** Only one at a time enters the shards for *block* (turnstile), so all shards are asked at once: they
+//! drain in parallel, rather than one after the other. There it waits for region holders and for wholes that are
+//! inside, and neither of these waits at the gate. An exclusive waits for `wholes` without holding any shard, so
+//! regions go on meanwhile. A wait at the turnstile holds nothing.
 //!
-//! **Fairness.** The turnstile is first come, first served, and every shard is phase-fair. A whole or an exclusive waits for
-//! those before it at the turnstile, then for the slowest region holder of the moment. A region that comes meanwhile waits until
-//! that whole or exclusive has entered and left, and goes before any whole that comes later. The phase of a whole, as a shard
-//! sees it, begins when that whole has the shard, and so includes the wait for its other shards.
+//! **Fairness.** The turnstile is first come, first served, and every shard is phase-fair. A whole or an exclusive
+//! waits for those before it at the turnstile, then for the slowest region holder of the moment. A region that comes
+//! meanwhile waits until that whole or exclusive has entered and left, and goes before any whole that comes later. The
+//! phase of a whole, as a shard sees it, begins when that whole has the shard, and so includes the wait for its other
+//! shards.
 //!
-//! **Cancel safety.** Each await is for a future that is cancel safe. Guards hold what was gained before it, and are dropped in
-//! the reverse order.
+//! **Cancel safety.** Each await is for a future that is cancel safe. Guards hold what was gained before it, and are
+//! dropped in the reverse order.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -92,8 +92,7 @@ impl Gate {
         self.shards[shard].try_lock_under(Side::Add, armed)
     }
 
-    /// The shard that a region operation passes through. The guard is leaked into a
-    /// [`Pass::Region`].
+    /// The shard that a region operation passes through. The guard is leaked into a [`Pass::Region`].
     pub(super) fn region(&self, shard: usize) -> Acquire<'_> {
         self.shards[shard].lock_under(Side::Add, self.points.armed())
     }

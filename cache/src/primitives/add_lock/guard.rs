@@ -12,8 +12,8 @@ use crate::primitives::range_queue::Place;
 use super::gate::Pass;
 use super::{Region, Shared};
 
-/// One hold of a range of a region, or a place in the queue for it, and of the gate's shard that was passed. Given back when
-/// dropped, region first.
+/// One hold of a range of a region, or a place in the queue for it, and of the gate's shard that was passed. Given back
+/// when dropped, region first.
 pub(super) struct RegionHold {
     region: Arc<Region>,
     range: Range<u64>,

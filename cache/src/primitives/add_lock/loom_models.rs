@@ -1,5 +1,5 @@
-//! Every interleaving of the gate's modes, with two shards and threads that name theirs. The models of three parties and all
-//! shards take two preemptions at most: three would take minutes.
+//! Every interleaving of the gate's modes, with two shards and threads that name theirs. The models of three parties
+//! and all shards take two preemptions at most: three would take minutes.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -102,9 +102,9 @@ fn loom_a_whole_excludes_regions_of_every_shard() {
     });
 }
 
-/// Without the turnstile, or if it is left before all shards are held, each whole could hold the
-/// shard that the other queues for, behind a region that waits for the holder. One thread asks for
-/// all of that in the worst order, while the other is a whole that may stop anywhere.
+/// Without the turnstile, or if it is left before all shards are held, each whole could hold the shard that the other
+/// queues for, behind a region that waits for the holder. One thread asks for all of that in the worst order, while the
+/// other is a whole that may stop anywhere.
 #[test]
 fn loom_a_whole_waits_until_another_has_entered() {
     model(3, || {

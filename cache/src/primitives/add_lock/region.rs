@@ -1,12 +1,12 @@
 //! One region's lock: adders and blockers of ranges, in the order of their arrival.
 //!
 //! # Two ways in
-//! - *By range.* Behind a mutex lies a [`RangeQueue`] of all requests that hold a range or wait for one. Blockers are always in
-//!   it. So are adders that may keep their guard over an await, fills above all.
-//! - *Briefly.* A brief adder gives its guard back without an await: a small write into the cache. It counts itself in and out
-//!   in one atomic word, which doesn't say its range. So a blocker waits for all brief adders that were in before it, whatever
-//!   their range, which takes some microseconds. A brief adder never waits for a blocker: while a blocker is in the queue, the
-//!   word is *closed*, and an adder that comes then enters by range.
+//! - *By range.* Behind a mutex lies a [`RangeQueue`] of all requests that hold a range or wait for one. Blockers are
+//!   always in it. So are adders that may keep their guard over an await, fills above all.
+//! - *Briefly.* A brief adder gives its guard back without an await: a small write into the cache. It counts itself in
+//!   and out in one atomic word, which doesn't say its range. So a blocker waits for all brief adders that were in
+//!   before it, whatever their range, which takes some microseconds. A brief adder never waits for a blocker: while a
+//!   blocker is in the queue, the word is *closed*, and an adder that comes then enters by range.
 //!
 //! # The word
 //! Twice the number of brief adders, plus `CLOSED` in the lowest bit.
@@ -15,22 +15,22 @@
 //! 2. While it is set, the number only falls.
 //!
 //! # Exclusion
-//! A blocker has its range when no adder that came before it overlaps it in the queue, and the number of brief adders is zero.
-//! Both stay so until it leaves: later adders in the queue wait for it, and brief ones don't get in (2).
+//! A blocker has its range when no adder that came before it overlaps it in the queue, and the number of brief adders
+//! is zero. Both stay so until it leaves: later adders in the queue wait for it, and brief ones don't get in (2).
 //!
 //! # Order
-//! Every request waits for the opponents that overlap it and came before it, whether these hold or wait, and for nothing else.
-//! Opponents that came later don't overtake it. **Bound**: take the requests that were there before it and overlap it, or
-//! overlap one that it waits for, and count how often the side changes among them. That many phases pass, each as long as its
-//! slowest holder. No later request makes it longer.
+//! Every request waits for the opponents that overlap it and came before it, whether these hold or wait, and for
+//! nothing else. Opponents that came later don't overtake it. **Bound**: take the requests that were there before it
+//! and overlap it, or overlap one that it waits for, and count how often the side changes among them. That many phases
+//! pass, each as long as its slowest holder. No later request makes it longer.
 //!
 //! # No lost wake-up
-//! A waiter looks whether it has to wait and leaves its waker in the queue, in one hold of the mutex. A request that leaves the
-//! queue takes that waker out under the mutex.
+//! A waiter looks whether it has to wait and leaves its waker in the queue, in one hold of the mutex. A request that
+//! leaves the queue takes that waker out under the mutex.
 //!
-//! A brief adder leaves without the mutex. A blocker sets `CLOSED` before it first looks. So the brief adder that makes the
-//! number zero sees `CLOSED` in what its subtraction returns, and *then* looks for wakers under the mutex. If that look comes
-//! after the waiter's, it finds the waker. If it comes before, the waiter sees that the number is zero.
+//! A brief adder leaves without the mutex. A blocker sets `CLOSED` before it first looks. So the brief adder that makes
+//! the number zero sees `CLOSED` in what its subtraction returns, and *then* looks for wakers under the mutex. If that
+//! look comes after the waiter's, it finds the waker. If it comes before, the waiter sees that the number is zero.
 //!
 //! # Cancel safety
 //! A place in the queue is the same whether its owner waits or holds, and is left in the same way.

@@ -146,8 +146,8 @@ fn an_exclusive_one_waits_for_wholes_and_goes_before_later_ones() {
     assert_idle(&lock);
 }
 
-/// Race 24: a slow fill in one region, a whole-device trim waits for it. Others wait for these two only: not for the next trim,
-/// however many follow.
+/// Race 24: a slow fill in one region, a whole-device trim waits for it. Others wait for these two only: not for the
+/// next trim, however many follow.
 #[test]
 fn behind_a_slow_fill_and_a_whole_trim_other_regions_go_on_within_the_bound() {
     let lock = new_lock();

@@ -1,8 +1,7 @@
 //! A fair asynchronous mutex for rare passages: first come, first served.
 //!
-//! Cancel safe: a waiter that is dropped leaves the queue, and one that was let in but never polled
-//! again lets the next one in. It is a few lines over a queue, rather than tokio's, so that loom
-//! can run it with the gate.
+//! Cancel safe: a waiter that is dropped leaves the queue, and one that was let in but never polled again lets the next
+//! one in. It is a few lines over a queue, rather than tokio's, so that loom can run it with the gate.
 
 use std::collections::BTreeMap;
 use std::future::Future;

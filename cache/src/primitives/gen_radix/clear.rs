@@ -15,8 +15,8 @@ use super::{GenRadix, Tag};
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
     /// Empties the entries of the range, takes off their tags, and frees the leaves that lie wholly in the range.
     ///
-    /// A freed leaf takes its occupants with it: they must not be vacated any more. Occupied entries of a leaf that lies only
-    /// partly in the range are emptied, but stay occupied until they are vacated.
+    /// A freed leaf takes its occupants with it: they must not be vacated any more. Occupied entries of a leaf that
+    /// lies only partly in the range are emptied, but stay occupied until they are vacated.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;

@@ -39,8 +39,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         }
     }
 
-    /// The path to a leaf, made where it doesn't exist; none if a node on it was dead, and is now
-    /// unlinked.
+    /// The path to a leaf, made where it doesn't exist; none if a node on it was dead, and is now unlinked.
     fn create_path(&self, leaf_number: u64, pin: &Guard) -> Result<Option<Path>, GenRadixError> {
         let root = self.root_reaching(leaf_number)?;
         let mut path = Path::new(root, leaf_number);
@@ -149,8 +148,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
                 Ok(grown)
             }
             Err(current) => {
-                // SAFETY: allocated above, never linked; the child is the old root, which
-                // stays.
+                // SAFETY: allocated above, never linked; the child is the old root, which stays.
                 unsafe { node::free::<T>(node, level) };
                 Ok(Root(current))
             }

@@ -102,8 +102,7 @@ impl<T: Zeroable + Send + Sync> Entries<'_, T> {
         self.range.start = self.range.start.max(index);
     }
 
-    /// Goes on, downwards, from the last entry before `end`, or from where it is if that is
-    /// further.
+    /// Goes on, downwards, from the last entry before `end`, or from where it is if that is further.
     pub fn seek_back(&mut self, end: u64) {
         self.range.end = self.range.end.min(end);
     }
@@ -177,8 +176,7 @@ impl<T: Zeroable + Send + Sync> Tagged<'_, T> {
         self.range.start = self.range.start.max(index);
     }
 
-    /// Goes on, downwards, from the last index before `end`, or from where it is if that is
-    /// further.
+    /// Goes on, downwards, from the last index before `end`, or from where it is if that is further.
     pub fn seek_back(&mut self, end: u64) {
         self.range.end = self.range.end.min(end);
     }

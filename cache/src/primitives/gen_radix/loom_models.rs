@@ -1,8 +1,8 @@
 //! Every interleaving of growth, tags and reclaim, on nodes of 16 children and leaves of 2 entries.
 //!
-//! Entries are std's atomics here, which loom doesn't see: the models ask where they are, not when
-//! their values arrive. Reclaimed nodes are kept until the array goes (loom knows no epochs), so
-//! what an epoch guarantees is assumed: that no node is freed, and no address reused, under a pin.
+//! Entries are std's atomics here, which loom doesn't see: the models ask where they are, not when their values arrive.
+//! Reclaimed nodes are kept until the array goes (loom knows no epochs), so what an epoch guarantees is assumed: that
+//! no node is freed, and no address reused, under a pin.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -79,8 +79,7 @@ fn loom_growing_together_loses_nothing() {
         store(&array, FAR, 8);
         other.join().unwrap();
         assert_eq!((load(&array, 0), load(&array, FAR)), (Some(7), Some(8)));
-        // A root, two interior nodes, two leaves; or, if the low index came first, the nodes that
-        // it grew from.
+        // A root, two interior nodes, two leaves; or, if the low index came first, the nodes that it grew from.
         let nodes = array.bytes();
         let interiors = (nodes - 2 * node::bytes::<AtomicU64>(0)) / node::bytes::<AtomicU64>(1);
         assert_eq!(
@@ -198,7 +197,8 @@ fn loom_the_last_two_to_leave_reclaim_once() {
     });
 }
 
-/// Two calls occupy and vacate at the same time: a call that finds a dead node helps to unlink it, whichever call killed it.
+/// Two calls occupy and vacate at the same time: a call that finds a dead node helps to unlink it, whichever call
+/// killed it.
 #[test]
 fn loom_coming_and_going_together_leaves_nothing() {
     model(2, || {
@@ -220,8 +220,8 @@ fn loom_coming_and_going_together_leaves_nothing() {
     });
 }
 
-/// One thread occupies below the node that was the root when its walk began. Another grows the tree above that node and empties
-/// it: the node dies, and its parent is not on the first thread's path.
+/// One thread occupies below the node that was the root when its walk began. Another grows the tree above that node and
+/// empties it: the node dies, and its parent is not on the first thread's path.
 fn grow_above_and_empty(first: u64, far: u64, other: u64) {
     let array = Arc::new(Array::new());
     store(&array, first, 0);
@@ -251,8 +251,8 @@ fn loom_an_interior_node_that_was_the_root_dies_under_an_occupant() {
     model(3, || grow_above_and_empty(LEAF, FAR, 0));
 }
 
-/// The same root is emptied from below by a thread that walked from it while it was the root, and by a thread that walked from
-/// the newer root.
+/// The same root is emptied from below by a thread that walked from it while it was the root, and by a thread that
+/// walked from the newer root.
 #[test]
 fn loom_a_former_root_is_emptied_by_two_who_know_different_roots() {
     model(3, || {

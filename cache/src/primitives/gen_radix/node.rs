@@ -1,10 +1,9 @@
 //! The nodes of a [`GenRadix`](super::GenRadix): their layout, allocation and typed access.
 //!
-//! A node is a [`Header`] followed by its slots: a leaf's entries, or an interior node's child
-//! pointers. Only its level says which of the two it is (0 is a leaf), and the level is known from
-//! the root pointer. So a pointer to a node is a pointer to its header. Turning it into a [`Leaf`]
-//! or an [`Interior`] is the unsafe step, and is done here alone. All-zero bytes are an empty
-//! node of either kind.
+//! A node is a [`Header`] followed by its slots: a leaf's entries, or an interior node's child pointers. Only its level
+//! says which of the two it is (0 is a leaf), and the level is known from the root pointer. So a pointer to a node is a
+//! pointer to its header. Turning it into a [`Leaf`] or an [`Interior`] is the unsafe step, and is done here alone.
+//! All-zero bytes are an empty node of either kind.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::marker::PhantomData;
@@ -59,8 +58,7 @@ impl Header {
 
 /// What keeps a node alive, counted: occupied entries of a leaf, children of an interior node.
 ///
-/// A call that finds a node dead sees what the call that killed it saw before: that there was a
-/// root above it.
+/// A call that finds a node dead sees what the call that killed it saw before: that there was a root above it.
 #[repr(transparent)]
 pub(super) struct Population(AtomicUsize);
 
@@ -123,8 +121,7 @@ impl Interior {
     /// # Safety
     /// `node` is an interior node's pointer as [`allocate`] returned it, and outlives `'g`.
     pub(super) unsafe fn from_raw<'g>(node: *mut Header) -> &'g Self {
-        // SAFETY: the caller's promise; an interior node is only ever shared, and changes through
-        // atomics.
+        // SAFETY: the caller's promise; an interior node is only ever shared, and changes through atomics.
         unsafe { &*node.cast::<Self>() }
     }
 
@@ -182,8 +179,7 @@ impl<'g, T> Leaf<'g, T> {
     }
 
     pub(super) fn header(self) -> &'g Header {
-        // SAFETY: the promise of `from_raw`; a header is only ever shared, and changes through
-        // atomics.
+        // SAFETY: the promise of `from_raw`; a header is only ever shared, and changes through atomics.
         unsafe { self.header.as_ref() }
     }
 
@@ -203,8 +199,7 @@ impl<'g, T> Leaf<'g, T> {
     {
         assert!(slot < Self::ENTRIES);
         let entry = self.entry_ptr(slot);
-        // SAFETY: the promise of `from_raw`, the slot lies within the entries, and the caller is
-        // alone with it.
+        // SAFETY: the promise of `from_raw`, the slot lies within the entries, and the caller is alone with it.
         let old = unsafe { entry.replace(T::zeroed()) };
         // Replaced before: if this panics, the old entry is not dropped again.
         drop(old);
@@ -272,8 +267,7 @@ pub(super) unsafe fn free<T>(node: *mut Header, level: u32) {
         // SAFETY: the caller's promise.
         let leaf = unsafe { Leaf::<T>::from_raw(node) };
         for slot in 0..Leaf::<T>::ENTRIES {
-            // SAFETY: all entries are initialised (to zero at least), and the caller is alone with
-            // them.
+            // SAFETY: all entries are initialised (to zero at least), and the caller is alone with them.
             unsafe { ptr::drop_in_place(leaf.entry_ptr(slot)) };
         }
     }

@@ -1,5 +1,4 @@
-//! A cell that is empty when zeroed and can be filled once: how a [`GenRadix`](super::GenRadix)
-//! holds what isn't plain.
+//! A cell that is empty when zeroed and can be filled once: how a [`GenRadix`](super::GenRadix) holds what isn't plain.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -47,8 +46,7 @@ impl<T> OnceArc<T> {
         (!value.is_null()).then(|| unsafe { share(value) })
     }
 
-    /// The value, made by `init` if the cell is empty. If several make one, the first to arrive
-    /// stays.
+    /// The value, made by `init` if the cell is empty. If several make one, the first to arrive stays.
     pub fn get_or_init(&self, init: impl FnOnce() -> Arc<T>) -> Arc<T> {
         if let Some(value) = self.get() {
             return value;

@@ -13,8 +13,7 @@ use super::node::{self, Header, Interior};
 use super::path::Path;
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
-    /// Takes one off the count of the path's node at `level`, and reclaims what is empty from there
-    /// upwards.
+    /// Takes one off the count of the path's node at `level`, and reclaims what is empty from there upwards.
     pub(super) fn release(&self, path: &Path, level: u32, pin: &Guard) {
         let mut level = level;
         let mut armed = self.armed();
@@ -42,13 +41,12 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         }
     }
 
-    /// Finishes what the killer of the path's node at `level` has begun, if the path knows its
-    /// parent.
+    /// Finishes what the killer of the path's node at `level` has begun, if the path knows its parent.
     ///
-    /// A dead node at the top of the path was the root when the walk began. It can have died below a
-    /// newer root only, so its parent is not on the path. A call that found it dead sees that newer
-    /// root (see [`Population`](super::node::Population)). Its next walk begins there, and either
-    /// meets the node again, below its parent, or finds it gone.
+    /// A dead node at the top of the path was the root when the walk began. It can have died below a newer root only,
+    /// so its parent is not on the path. A call that found it dead sees that newer root (see
+    /// [`Population`](super::node::Population)). Its next walk begins there, and either meets the node again, below its
+    /// parent, or finds it gone.
     pub(super) fn bury(&self, path: &Path, level: u32, pin: &Guard) {
         if level < path.root.level() && self.unlink(path, level, pin) {
             self.release(path, level + 1, pin);
@@ -89,8 +87,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
     #[cfg(not(loom))]
     #[expect(clippy::unused_self, reason = "as under loom")]
     unsafe fn retire(&self, node: *mut Header, level: u32, pin: &Guard) {
-        // SAFETY: a thread that may know the node is pinned by now; no other thread can learn of it any more. `T` is `Send` and
-        // `'static`, so that its entries may be dropped later and elsewhere.
+        // SAFETY: a thread that may know the node is pinned by now; no other thread can learn of it any more. `T` is
+        // `Send` and `'static`, so that its entries may be dropped later and elsewhere.
         unsafe { pin.defer_unchecked(move || node::free::<T>(node, level)) };
     }
 

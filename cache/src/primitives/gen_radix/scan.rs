@@ -55,8 +55,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         }
     }
 
-    /// The last index at or before `from` that has the tag; as [`next_tagged`](Self::next_tagged),
-    /// downwards.
+    /// The last index at or before `from` that has the tag; as [`next_tagged`](Self::next_tagged), downwards.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;

@@ -14,8 +14,7 @@ use super::path::{Path, slot_of};
 use super::{GenRadix, Tag, check_pin};
 
 impl<T: Zeroable + Send + Sync> GenRadix<T> {
-    /// Tags an occupied entry. The caller sets and clears the tags of one entry under a lock of its
-    /// own for that entry.
+    /// Tags an occupied entry. The caller sets and clears the tags of one entry under a lock of its own for that entry.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;
@@ -46,8 +45,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
                 fence(Ordering::SeqCst);
                 let tags = self.header(&path, level, pin).tags(tag);
                 let slot = path.slot(level);
-                // Most often set already; a look doesn't take the cache line from the other
-                // processors.
+                // Most often set already; a look doesn't take the cache line from the other processors.
                 if !tags.is_set(slot) {
                     tags.set(slot);
                 }
@@ -60,9 +58,8 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
         }
     }
 
-    /// Takes a tag off an entry, at once. The nodes above may keep theirs until
-    /// [`tidy_tags`](Self::tidy_tags). The caller sets and clears the tags of one entry under a
-    /// lock of its own for that entry.
+    /// Takes a tag off an entry, at once. The nodes above may keep theirs until [`tidy_tags`](Self::tidy_tags). The
+    /// caller sets and clears the tags of one entry under a lock of its own for that entry.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;
@@ -92,11 +89,11 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
             .is_some_and(|path| self.header(&path, 0, pin).tags(tag).is_set(slot))
     }
 
-    /// Clears the stale tags of interior nodes on the way to the range's leaves, so that later
-    /// scans needn't look there.
+    /// Clears the stale tags of interior nodes on the way to the range's leaves, so that later scans needn't look
+    /// there.
     ///
-    /// The caller excludes scans and other tidiers of this tag meanwhile: for a moment a tag may be clear above an entry that has
-    /// it. [`set_tag`](Self::set_tag) and everything else may run concurrently.
+    /// The caller excludes scans and other tidiers of this tag meanwhile: for a moment a tag may be clear above an
+    /// entry that has it. [`set_tag`](Self::set_tag) and everything else may run concurrently.
     ///
     /// ```
     /// # use crossbeam_epoch as epoch;
@@ -134,8 +131,7 @@ impl<T: Zeroable + Send + Sync> GenRadix<T> {
 
     #[expect(clippy::unused_self, reason = "the path is this array's")]
     fn header<'g>(&self, path: &Path, level: u32, _pin: &'g Guard) -> &'g Header {
-        // SAFETY: every node begins with a header, and the pin, which was there before the path,
-        // keeps it.
+        // SAFETY: every node begins with a header, and the pin, which was there before the path, keeps it.
         unsafe { &*path.nodes[level as usize] }
     }
 }
@@ -146,9 +142,8 @@ pub(super) fn last_leaf_below(base: u64, level: u32) -> u64 {
     base | leaves.wrapping_sub(1)
 }
 
-/// Tidies the children of `node`, whose first leaf is `base`, that lead to the leaves
-/// `leaves`: the lowest nodes first, so that a node is empty by the time its parent looks at
-/// it.
+/// Tidies the children of `node`, whose first leaf is `base`, that lead to the leaves `leaves`: the lowest nodes first,
+/// so that a node is empty by the time its parent looks at it.
 fn tidy(
     node: &Interior,
     level: u32,
@@ -186,8 +181,7 @@ fn tidy_slot(node: &Interior, slot: usize, tags: &Bitmap, tag: Tag, armed: Armed
     #[cfg(all(test, not(loom)))]
     crate::testing::interleave::at("tags:seen empty");
     tags.clear(slot);
-    // A tag that was set below before this fence is seen now. A setter that comes later sees the bit
-    // cleared.
+    // A tag that was set below before this fence is seen now. A setter that comes later sees the bit cleared.
     fence(Ordering::SeqCst);
     if has_tag_below(node, slot, tag) || race_fault!(armed) {
         tags.set(slot);

@@ -68,7 +68,8 @@ type Waiting = (
 );
 
 proptest! {
-    /// Against the plain definition: a range goes on exactly when nothing that came before it and is not over overlaps it.
+    /// Against the plain definition: a range goes on exactly when nothing that came before it and is not over overlaps
+    /// it.
     #[test]
     fn as_the_definition_says(steps in prop::collection::vec((0_u64..16, 1_u64..6, any::<prop::sample::Index>()), 1..40)) {
         let lock = RangeLock::default();

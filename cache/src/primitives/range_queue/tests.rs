@@ -178,7 +178,8 @@ fn sorted_arrivals_keep_the_tree_flat() {
     }
 }
 
-/// A look leaves out what ends too early, and what came before the one that it has found: it grows with the depth of the tree.
+/// A look leaves out what ends too early, and what came before the one that it has found: it grows with the depth of
+/// the tree.
 #[test]
 fn a_look_leaves_out_what_can_not_be_it() {
     const CROWD: u64 = 2000;

@@ -1,9 +1,9 @@
 //! A balanced tree of ranges that finds the latest of those that overlap another.
 //!
-//! An AVL tree (Adel'son-Vel'skii and Landis, 1962) in one array, ordered by start and ticket. As in an interval tree (Cormen et
-//! al., chapter 14), each node knows the furthest end and the span of tickets of all that is below it. So a search leaves out
-//! what ends too early, came too late, or came before the best range found. The tree is balanced by height rather than by chance:
-//! clients choose the ranges, and no choice must make the tree deep.
+//! An AVL tree (Adel'son-Vel'skii and Landis, 1962) in one array, ordered by start and ticket. As in an interval tree
+//! (Cormen et al., chapter 14), each node knows the furthest end and the span of tickets of all that is below it. So a
+//! search leaves out what ends too early, came too late, or came before the best range found. The tree is balanced by
+//! height rather than by chance: clients choose the ranges, and no choice must make the tree deep.
 
 use std::cmp::Ordering;
 use std::ops::Range;

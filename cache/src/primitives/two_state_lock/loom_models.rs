@@ -1,5 +1,4 @@
-//! Every interleaving of small uses of the lock. A waiter that is never woken is a deadlock, which
-//! loom reports.
+//! Every interleaving of small uses of the lock. A waiter that is never woken is a deadlock, which loom reports.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -100,8 +99,7 @@ fn loom_try_lock_never_lets_the_wrong_side_in() {
     });
 }
 
-/// What a holder did is visible to the other side's next holder: relaxed accesses, ordered by the
-/// lock alone.
+/// What a holder did is visible to the other side's next holder: relaxed accesses, ordered by the lock alone.
 #[test]
 fn loom_a_phase_sees_what_the_one_before_did() {
     model(3, || {

@@ -260,8 +260,8 @@ enum Party<'a> {
 }
 
 proptest! {
-    /// In any order of events the sides exclude each other, every waiter has an opponent to wait for or behind, and at the end
-    /// nothing is left.
+    /// In any order of events the sides exclude each other, every waiter has an opponent to wait for or behind, and at
+    /// the end nothing is left.
     #[test]
     fn any_sequence_keeps_the_invariants(steps in prop::collection::vec(any_step(), 1..80)) {
         let lock = TwoStateLock::new();

@@ -54,8 +54,8 @@ fn one_dirty_range_covers_many_extents() {
     );
 }
 
-/// Nodes of the tree that the status of a device visits, and those that a FLUSH visits, with `clean` clean pages and three dirty
-/// ones.
+/// Nodes of the tree that the status of a device visits, and those that a FLUSH visits, with `clean` clean pages and
+/// three dirty ones.
 async fn visits(clean: u64) -> [u64; 2] {
     let options = CacheOptions {
         cache_bytes: 64 << 20,

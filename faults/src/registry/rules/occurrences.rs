@@ -1,34 +1,34 @@
 //! The number of a request among those like it. By this number a script finds again the requests that it is about.
 //!
 //! # What is counted
-//! The *key* of a request is its export, command, offset and length. Its occurrence is how many requests of that key there were,
-//! this one included, since something came in force where nothing was. It doesn't matter which connection they came on, or
-//! whether they had FUA. Three things follow.
+//! The *key* of a request is its export, command, offset and length. Its occurrence is how many requests of that key
+//! there were, this one included, since something came in force where nothing was. It doesn't matter which connection
+//! they came on, or whether they had FUA. Three things follow.
 //!
-//! **Only keys that matter are counted.** A rule *covers* a key if it could match some request of that key, that is, if its
-//! command, export and offset fit. A script covers the keys that it has a fate for. A request whose key nothing in force covers
-//! passes uncounted, and that costs it no lock and no shared write. Nothing is lost by that: an event is about a covered key, and
-//! a replay asks for the keys of its events only.
+//! **Only keys that matter are counted.** A rule *covers* a key if it could match some request of that key, that is, if
+//! its command, export and offset fit. A script covers the keys that it has a fate for. A request whose key nothing in
+//! force covers passes uncounted, and that costs it no lock and no shared write. Nothing is lost by that: an event is
+//! about a covered key, and a replay asks for the keys of its events only.
 //!
-//! **Record and replay count alike**, although in a replay the script is in force in place of the rules. Coverage is a matter of
-//! the key alone. So requests of one key are all counted or all not, as long as what is in force doesn't change. Filters by
-//! connection and by FUA are not part of it, because a script doesn't know them. If `conn=2` counted the requests of that
-//! connection only, the script, which can't tell them apart, would hit other requests.
+//! **Record and replay count alike**, although in a replay the script is in force in place of the rules. Coverage is a
+//! matter of the key alone. So requests of one key are all counted or all not, as long as what is in force doesn't
+//! change. Filters by connection and by FUA are not part of it, because a script doesn't know them. If `conn=2` counted
+//! the requests of that connection only, the script, which can't tell them apart, would hit other requests.
 //!
-//! **A rule that comes late says so.** Under a first rule, requests may have passed that a second rule covers. The second rule
-//! can't know how many of each key there were since the beginning. If it counted from its own beginning, a replay, which counts
-//! from one beginning, would hit earlier requests than the rule did. So its events have no occurrence number, and scripts made
-//! from them skip them and say so, rather than hit others.
+//! **A rule that comes late says so.** Under a first rule, requests may have passed that a second rule covers. The
+//! second rule can't know how many of each key there were since the beginning. If it counted from its own beginning, a
+//! replay, which counts from one beginning, would hit earlier requests than the rule did. So its events have no
+//! occurrence number, and scripts made from them skip them and say so, rather than hit others.
 //!
-//! The registry remembers by command which requests have passed: a rule is late for the commands of which any request has passed
-//! since the beginning. Rules that are put in force one after the other before the requests begin are not late. Nor is a rule
-//! that covers only what earlier rules cover as well. There is a new beginning when everything is cleared, or when a replay
-//! starts.
+//! The registry remembers by command which requests have passed: a rule is late for the commands of which any request
+//! has passed since the beginning. Rules that are put in force one after the other before the requests begin are not
+//! late. Nor is a rule that covers only what earlier rules cover as well. There is a new beginning when everything is
+//! cleared, or when a replay starts.
 //!
 //! # When it is counted
 //! A number is needed when something fires. Until then requests are noted: by connections in tallies of their own
-//! ([`tally`](super::tally)), and here if the rules decided about them. They are counted many at a time. They lie scattered over a
-//! table that the processor's caches don't keep, and so it fetches several at once.
+//! ([`tally`](super::tally)), and here if the rules decided about them. They are counted many at a time. They lie
+//! scattered over a table that the processor's caches don't keep, and so it fetches several at once.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
@@ -222,8 +222,8 @@ impl Counts {
     }
 }
 
-/// Makes hashers of a few instructions. The seed is secret: clients choose the offsets, and must not be able to make them
-/// collide.
+/// Makes hashers of a few instructions. The seed is secret: clients choose the offsets, and must not be able to make
+/// them collide.
 #[derive(Clone)]
 pub(super) struct Seed {
     start: u64,

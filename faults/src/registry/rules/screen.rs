@@ -1,16 +1,16 @@
 //! The test in front of the rules that costs next to nothing.
 //!
-//! A connection keeps its own copy of what is in force for it ([`Coverage`]): commands, and ranges of offsets. A request that
-//! none of it covers passes after a look at the shared version number, a cache line that only changes when rules do. The request
-//! takes no lock, allocates nothing and writes nothing shared. So rules about other requests don't slow it down, however many
-//! rules and requests there are. A request that only needs to be counted, because others like it on other connections could be
-//! matched, is noted in the connection's own [`Tally`].
+//! A connection keeps its own copy of what is in force for it ([`Coverage`]): commands, and ranges of offsets. A
+//! request that none of it covers passes after a look at the shared version number, a cache line that only changes when
+//! rules do. The request takes no lock, allocates nothing and writes nothing shared. So rules about other requests
+//! don't slow it down, however many rules and requests there are. A request that only needs to be counted, because
+//! others like it on other connections could be matched, is noted in the connection's own [`Tally`].
 //!
 //! # Which requests a change catches
-//! A request that has looked at the version just before a change may go by what was in force before, as if it had come a moment
-//! earlier. But the registry must know of requests that pass uncounted, for rules that come later. The first of each command
-//! tells it, under the mutex, and is decided about anew if its version is out of date by then. So a rule is late for whatever
-//! passed it by.
+//! A request that has looked at the version just before a change may go by what was in force before, as if it had come
+//! a moment earlier. But the registry must know of requests that pass uncounted, for rules that come later. The first
+//! of each command tells it, under the mutex, and is decided about anew if its version is out of date by then. So a
+//! rule is late for whatever passed it by.
 
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ pub struct Screen {
     /// What is in force in `version`.
     coverage: Coverage,
     version: u64,
-    /// Requests that are counted without a decision. Absent until there is one, because all tallies are gone through when a
-    /// number is needed.
+    /// Requests that are counted without a decision. Absent until there is one, because all tallies are gone through
+    /// when a number is needed.
     tally: Option<Arc<Tally>>,
     /// Commands of which requests have passed under this version: told to the registry once each.
     passed: RequestKinds,

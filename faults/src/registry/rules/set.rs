@@ -1,9 +1,9 @@
-//! The rules of one layer. In front is a word, and most requests get no further than this. Behind it is a mutex around all that
-//! must agree.
+//! The rules of one layer. In front is a word, and most requests get no further than this. Behind it is a mutex around
+//! all that must agree.
 //!
-//! The word has the commands that something in force could match, and those of which requests have passed uncounted (see
-//! [`occurrences`](super::occurrences)). It is zero while nothing is in force. It changes under the mutex, and is read with a
-//! relaxed load: whatever orders arming before the work that it is meant for orders the load too.
+//! The word has the commands that something in force could match, and those of which requests have passed uncounted
+//! (see [`occurrences`](super::occurrences)). It is zero while nothing is in force. It changes under the mutex, and is
+//! read with a relaxed load: whatever orders arming before the work that it is meant for orders the load too.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -105,7 +105,8 @@ impl RuleSet {
         self.version.load(Ordering::Relaxed)
     }
 
-    /// What is in force for a connection to the export of that name, and in which version. What it has noted is counted.
+    /// What is in force for a connection to the export of that name, and in which version. What it has noted is
+    /// counted.
     pub(super) fn look(
         &self,
         export: &str,
@@ -128,8 +129,8 @@ impl RuleSet {
         (coverage, self.version())
     }
 
-    /// A tally for a connection to the export of that name; `None` if another version is in force than the one that it looked
-    /// at.
+    /// A tally for a connection to the export of that name; `None` if another version is in force than the one that it
+    /// looked at.
     #[cold]
     pub(super) fn open_tally(&self, export: &str, version: u64) -> Option<Arc<Tally>> {
         let mut inner = lock(&self.inner);

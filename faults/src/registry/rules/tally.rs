@@ -1,24 +1,25 @@
 //! Requests to be counted, noted by a connection without a lock.
 //!
-//! A request that no rule could match on its connection is counted all the same if others like it could be matched, so that they
-//! are numbered as a script will number them. Its own number is never asked for, only those of later requests that fire. So the
-//! connection only notes it, in a ring that it alone writes. A request that needs a number first adds up what all rings of the
-//! export have.
+//! A request that no rule could match on its connection is counted all the same if others like it could be matched, so
+//! that they are numbered as a script will number them. Its own number is never asked for, only those of later requests
+//! that fire. So the connection only notes it, in a ring that it alone writes. A request that needs a number first adds
+//! up what all rings of the export have.
 //!
-//! That is as good as counting each request at once. Additions commute, a note is there before its request is answered, and of
-//! requests that are in flight together either may be called the first. Rings are added up under the rules' mutex. A connection
-//! whose ring is full adds up its own, many notes at a time. That costs a request less than a look at a table that has left the
-//! processor's cache.
+//! That is as good as counting each request at once. Additions commute, a note is there before its request is answered,
+//! and of requests that are in flight together either may be called the first. Rings are added up under the rules'
+//! mutex. A connection whose ring is full adds up its own, many notes at a time. That costs a request less than a look
+//! at a table that has left the processor's cache.
 //!
-//! A tally belongs to one beginning. When everything is counted anew, the registry forgets the tallies with the counts. A
-//! connection that hasn't seen it yet may still note requests, and they belong to what was before.
+//! A tally belongs to one beginning. When everything is counted anew, the registry forgets the tallies with the counts.
+//! A connection that hasn't seen it yet may still note requests, and they belong to what was before.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::occurrences::RequestKey;
 use crate::kind::RequestKind;
 
-/// How many requests a connection notes before it has them added up: two kilobytes, a small part of a processor's first cache.
+/// How many requests a connection notes before it has them added up: two kilobytes, a small part of a processor's first
+/// cache.
 pub(super) const TALLY_LENGTH: usize = 128;
 
 /// Lengths below this can be noted; the protocol's are below 2^32.

@@ -134,8 +134,7 @@ pub(super) fn list(exports: &dyn ExportDirectory, output: &mut BytesMut) -> Resu
     })
 }
 
-/// LIST_META_CONTEXT: a META_CONTEXT for each context that a query names, or for all if there is no
-/// query.
+/// LIST_META_CONTEXT: a META_CONTEXT for each context that a query names, or for all if there is no query.
 ///
 /// It doesn't ask for structured replies: only a client that selects what it found needs them.
 pub(super) fn list_meta_context(

@@ -25,8 +25,8 @@ impl OpenFile {
     /// Gives the space of `range` back, including that of the file's last, shorter block.
     pub(super) fn punch(&self, mut range: Range<u64>) -> Result<(), Errno> {
         self.check_end(&range)?;
-        // If the range ends inside a block, the kernel only zeroes that part and keeps the block, even where the file ends
-        // there.
+        // If the range ends inside a block, the kernel only zeroes that part and keeps the block, even where the file
+        // ends there.
         if range.end == self.size() && !range.is_empty() && !self.is_device {
             let block = u64::from(self.allocation_unit);
             range.end = range.end.next_multiple_of(block).min(DEVICE_BYTES_MAX);

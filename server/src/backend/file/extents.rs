@@ -1,7 +1,7 @@
 //! Which parts of a file are holes, by `SEEK_DATA` and `SEEK_HOLE`.
 //!
-//! A seek moves the descriptor's offset, which nothing uses: all other I/O is positional. Space that was allocated but never
-//! written shows as a hole, as it does to every other program.
+//! A seek moves the descriptor's offset, which nothing uses: all other I/O is positional. Space that was allocated but
+//! never written shows as a hole, as it does to every other program.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;

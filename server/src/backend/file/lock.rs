@@ -1,30 +1,30 @@
 //! Keeping other programs from an image while it is served.
 //!
-//! Two servers on one image would each have a cache that knows nothing of the other's changes. Two kinds of advisory locks keep
-//! them apart. Both belong to the buffered descriptor's open file, so they live as long as the backend, and no other descriptor
-//! of the same image touches them:
+//! Two servers on one image would each have a cache that knows nothing of the other's changes. Two kinds of advisory
+//! locks keep them apart. Both belong to the buffered descriptor's open file, so they live as long as the backend, and
+//! no other descriptor of the same image touches them:
 //!
 //! - `flock`, exclusive or shared, for Weir, `flock(1)` and most others;
 //! - byte ranges (`F_OFD_SETLK`), for QEMU, which looks at nothing else.
 //!
 //! # QEMU's bytes
-//! (`block/file-posix.c`: `RAW_LOCK_PERM_BASE`, `raw_apply_lock_bytes`, `raw_check_lock_bytes`.) Each of four permissions has a
-//! byte from 100 on and a byte from 200 on. A program that uses the permission holds a read lock on the first. A program that
-//! doesn't let others use it holds a read lock on the second. So read locks exclude no program by themselves. A program first
-//! takes its own, then asks whether it could have a write lock on the bytes with which others contradict them. Of two programs
-//! that do so at once, at least one sees the other.
+//! (`block/file-posix.c`: `RAW_LOCK_PERM_BASE`, `raw_apply_lock_bytes`, `raw_check_lock_bytes`.) Each of four
+//! permissions has a byte from 100 on and a byte from 200 on. A program that uses the permission holds a read lock on
+//! the first. A program that doesn't let others use it holds a read lock on the second. So read locks exclude no
+//! program by themselves. A program first takes its own, then asks whether it could have a write lock on the bytes with
+//! which others contradict them. Of two programs that do so at once, at least one sees the other.
 //!
 //! | | uses | lets no other program |
 //! | --- | --- | --- |
 //! | a writable export | read, write, resize | write, resize |
 //! | a read-only export | read | write, resize |
 //!
-//! Weir's locks are those of a virtual machine, so QEMU's tools refuse what they refuse beside a virtual machine, and allow
-//! what they allow beside one: `qemu-img info`, and reads that accept inconsistent data.
+//! Weir's locks are those of a virtual machine, so QEMU's tools refuse what they refuse beside a virtual machine, and
+//! allow what they allow beside one: `qemu-img info`, and reads that accept inconsistent data.
 //!
 //! # File systems where the two are one
-//! NFS keeps `flock` as a byte range of the whole file, so there the second kind would conflict with the first. Where the bytes
-//! are refused they are therefore tried once more without `flock`; they keep two Weirs apart as well.
+//! NFS keeps `flock` as a byte range of the whole file, so there the second kind would conflict with the first. Where
+//! the bytes are refused they are therefore tried once more without `flock`; they keep two Weirs apart as well.
 
 use std::fs::File;
 use std::path::Path;
@@ -126,7 +126,8 @@ fn lock_bytes(
     })
 }
 
-/// Takes this process's bytes, then looks for contradicting bytes of others. The bytes are given back with the descriptor.
+/// Takes this process's bytes, then looks for contradicting bytes of others. The bytes are given back with the
+/// descriptor.
 fn take_bytes(file: &File, writable: bool) -> Result<(), Refusal> {
     let used = if writable {
         USED_BY_WRITERS

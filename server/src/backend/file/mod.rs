@@ -1,25 +1,26 @@
 #![doc = include_str!("README.md")]
 //!
 //! # How
-//! - Calls become positional vectored I/O on [threads](threads) of the backend's own, so that a stalled disk holds up neither
-//!   the runtime nor another export. A call that runs there owns its buffers.
-//! - One open file has two descriptors. `direct` has `O_DIRECT`: Weir has its own cache, and caching twice wastes the user's
-//!   memory. `buffered` is for what direct I/O can't do: a tail shorter than a page, odd pieces, file systems without
-//!   `O_DIRECT`. The kernel keeps the two coherent; `fdatasync` on either covers both.
-//! - When the file is opened, the file system's capabilities are [probed](probe) on a range past the file's end. What it can't
-//!   do is reported once. If a file system later refuses what it granted before, it is believed and the capability is
-//!   withdrawn.
+//! - Calls become positional vectored I/O on [threads](threads) of the backend's own, so that a stalled disk holds up
+//!   neither the runtime nor another export. A call that runs there owns its buffers.
+//! - One open file has two descriptors. `direct` has `O_DIRECT`: Weir has its own cache, and caching twice wastes the
+//!   user's memory. `buffered` is for what direct I/O can't do: a tail shorter than a page, odd pieces, file systems
+//!   without `O_DIRECT`. The kernel keeps the two coherent; `fdatasync` on either covers both.
+//! - When the file is opened, the file system's capabilities are [probed](probe) on a range past the file's end. What
+//!   it can't do is reported once. If a file system later refuses what it granted before, it is believed and the
+//!   capability is withdrawn.
 //!
 //! # Discard on block devices
-//! A discarded range must read as zeroes. `BLKDISCARD` doesn't promise that; `fallocate` with `FALLOC_FL_PUNCH_HOLE` does
-//! (Linux' `blkdev_fallocate`: unmap if that zeroes, else write zeroes without transferring data, else `EOPNOTSUPP`), and
-//! needs no `ioctl`.
+//! A discarded range must read as zeroes. `BLKDISCARD` doesn't promise that; `fallocate` with `FALLOC_FL_PUNCH_HOLE`
+//! does (Linux' `blkdev_fallocate`: unmap if that zeroes, else write zeroes without transferring data, else
+//! `EOPNOTSUPP`), and needs no `ioctl`.
 //!
 //! # Invariants
-//! - `size` changes only in `resize`, `insert_range` and `collapse_range`, which the cache never runs beside other calls.
+//! - `size` changes only in `resize`, `insert_range` and `collapse_range`, which the cache never runs beside other
+//!   calls.
 //! - Nothing is written past `size`: a write that would extend the file is an error, not growth.
-//! - The advisory [locks](lock) belong to `buffered` and live as long as the backend: two servers on one file would each have a
-//!   cache that knows nothing of the other's changes.
+//! - The advisory [locks](lock) belong to `buffered` and live as long as the backend: two servers on one file would
+//!   each have a cache that knows nothing of the other's changes.
 
 mod calls;
 mod container;

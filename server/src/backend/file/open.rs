@@ -1,7 +1,7 @@
 //! Opening a file or block device, with every reason for a refusal.
 //!
-//! A missing file is created only if its size is given, and an existing file is never made larger or smaller here. A created
-//! file's folder is synced too: a flush that succeeds must not lose the whole file with its name.
+//! A missing file is created only if its size is given, and an existing file is never made larger or smaller here. A
+//! created file's folder is synced too: a flush that succeeds must not lose the whole file with its name.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};

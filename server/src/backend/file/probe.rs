@@ -8,8 +8,8 @@
 //! | holes | `SEEK_HOLE` |
 //! | a block device's zeroing | its queue's limits in sysfs: there is nothing past the end to try it on |
 //!
-//! Writing isn't tried, since there is no place for it. If the system refuses a direct write later, the file goes on buffered
-//! ([`super::transfer`]).
+//! Writing isn't tried, since there is no place for it. If the system refuses a direct write later, the file goes on
+//! buffered ([`super::transfer`]).
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};

@@ -1,33 +1,33 @@
 //! Reads and writes through io_uring: many transfers per system call, no thread per transfer.
 //!
 //! # How it works
-//! A transfer is a [`RingTransfer`] future. Its first poll enters it into the list of operations. The transfer that makes the
-//! list [`SUBMIT_BATCH`] long submits them all with one system call, so a disk starts on the first requests of a session while
-//! the session plans the rest. A caller that has entered all its transfers says so ([`Ring::submit`]). Transfers that no caller
-//! submits are submitted by the *driver*, a task that runs after the task that woke it has paused. Only the driver takes
-//! completions: the runtime's reactor watches the ring's descriptor, and when some have come the driver takes all of them and
-//! wakes the waiting tasks, which are mostly one session.
+//! A transfer is a [`RingTransfer`] future. Its first poll enters it into the list of operations. The transfer that
+//! makes the list [`SUBMIT_BATCH`] long submits them all with one system call, so a disk starts on the first requests
+//! of a session while the session plans the rest. A caller that has entered all its transfers says so
+//! ([`Ring::submit`]). Transfers that no caller submits are submitted by the *driver*, a task that runs after the task
+//! that woke it has paused. Only the driver takes completions: the runtime's reactor watches the ring's descriptor, and
+//! when some have come the driver takes all of them and wakes the waiting tasks, which are mostly one session.
 //!
 //! # Invariants
-//! - **Memory outlives the transfer.** The list owns the frames, iovecs and file of every transfer from before the kernel hears
-//!   of it until it has completed. A dropped future leaves its operation there, abandoned. A ring that is dropped in the middle
-//!   (the runtime was shut down) leaks what is under way rather than free it.
+//! - **Memory outlives the transfer.** The list owns the frames, iovecs and file of every transfer from before the
+//!   kernel hears of it until it has completed. A dropped future leaves its operation there, abandoned. A ring that is
+//!   dropped in the middle (the runtime was shut down) leaks what is under way rather than free it.
 //! - **One at a time at each end of the ring.** Entries are pushed under the state's lock, and only the driver takes
 //!   completions. Telling the kernel of pushed entries needs no lock: the kernel sorts out simultaneous calls.
 //! - **At most [`RING_DEPTH`] under way**, for which the completion queue has room; others wait in the list, in order.
-//! - **Only whole successes count.** A transfer that failed, was cut short or was interrupted is handed back. The caller
-//!   repeats it with the system calls of [`transfer`](super::transfer), which know the cause and what to do. Reads and writes
-//!   may be done twice.
+//! - **Only whole successes count.** A transfer that failed, was cut short or was interrupted is handed back. The
+//!   caller repeats it with the system calls of [`transfer`](super::transfer), which know the cause and what to do.
+//!   Reads and writes may be done twice.
 //!
-//! What a kernel without io_uring (or a sandbox that forbids it) says at the start is [`Ring::start`]'s error, and the caller
-//! goes on with threads.
+//! What a kernel without io_uring (or a sandbox that forbids it) says at the start is [`Ring::start`]'s error, and the
+//! caller goes on with threads.
 //!
 //! # When the kernel refuses for good
-//! If the kernel is out of memory or room, it takes a submission later. With any other error (a sandbox that closes in a
-//! running process, an unusual kernel) the ring is *broken*. Nothing is submitted any more, and what the kernel has taken
-//! completes. All else is handed back as if it had failed, and the caller repeats it with threads. Entries that were pushed and
-//! not taken may be handed back only when no thread is in the kernel to submit them. So the threads that are there are counted,
-//! and the last to leave hands them back.
+//! If the kernel is out of memory or room, it takes a submission later. With any other error (a sandbox that closes in
+//! a running process, an unusual kernel) the ring is *broken*. Nothing is submitted any more, and what the kernel has
+//! taken completes. All else is handed back as if it had failed, and the caller repeats it with threads. Entries that
+//! were pushed and not taken may be handed back only when no thread is in the kernel to submit them. So the threads
+//! that are there are counted, and the last to leave hands them back.
 #![expect(
     unsafe_code,
     reason = "the kernel reads and writes memory that this module keeps alive"
@@ -58,8 +58,8 @@ use crate::limits::{IO_SLICES_MAX, RING_DEPTH};
 mod driver;
 mod operation;
 
-/// Transfers that are submitted at once, before their caller goes on: enough to share a system call, few enough that the disk
-/// doesn't wait for the planning of many. On a disk of 10 us per read, 8 did better than 4 and 16.
+/// Transfers that are submitted at once, before their caller goes on: enough to share a system call, few enough that
+/// the disk doesn't wait for the planning of many. On a disk of 10 us per read, 8 did better than 4 and 16.
 const SUBMIT_BATCH: usize = 8;
 
 /// A handle to the ring of one file. When it is dropped or closed, what is under way still completes.
@@ -112,7 +112,8 @@ impl Ring {
     /// # Errors
     /// The system has no io_uring or doesn't let this process use it, or there is no runtime.
     pub(super) fn start() -> io::Result<Self> {
-        // Completions needn't interrupt a busy worker: it looks for them at its next system call, and a parked worker is woken.
+        // Completions needn't interrupt a busy worker: it looks for them at its next system call, and a parked worker
+        // is woken.
         let mut ring = IoUring::builder()
             .setup_coop_taskrun()
             .build(RING_DEPTH)
@@ -247,9 +248,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters an operation. If enough operations have gathered they are submitted; otherwise the driver does it in its turn.
-    /// The first operation that is entered has woken the driver in any case: the driver watches the clock as long as anything
-    /// is under way.
+    /// Enters an operation. If enough operations have gathered they are submitted; otherwise the driver does it in its
+    /// turn. The first operation that is entered has woken the driver in any case: the driver watches the clock as long
+    /// as anything is under way.
     ///
     /// # Errors
     /// Returns the operation if the ring is broken.
@@ -293,8 +294,8 @@ impl Shared {
         }
     }
 
-    /// Moves queued operations into the ring's queue. Says whether that queue holds anything, including earlier entries: their
-    /// thread may not have got the kernel to take them.
+    /// Moves queued operations into the ring's queue. Says whether that queue holds anything, including earlier
+    /// entries: their thread may not have got the kernel to take them.
     fn push(&self, state: &mut State) -> bool {
         // SAFETY: under the state's lock, so it is the only one.
         let mut queue = unsafe { self.ring.submission_shared() };
@@ -307,8 +308,8 @@ impl Shared {
             operation.since = Some(*now.get_or_insert_with(Instant::now));
             state.pushed += 1;
             operation.number = state.pushed;
-            // SAFETY: nothing in the list changes an operation's memory, vectors or file, and it stays in the list until
-            // the driver has seen its completion (the drop of all this leaks the list otherwise).
+            // SAFETY: nothing in the list changes an operation's memory, vectors or file, and it stays in the list
+            // until the driver has seen its completion (the drop of all this leaks the list otherwise).
             let entry = unsafe { operation.entry(key) };
             // SAFETY: as above; the entry's pointers stay valid for as long as the kernel works on it.
             unsafe { queue.push(&entry) }.expect("not full");
@@ -317,8 +318,8 @@ impl Shared {
         !queue.is_empty()
     }
 
-    /// Tells the kernel of all pushed entries, whichever thread pushed them; says whether there is nothing left to tell. The
-    /// caller must have been counted before.
+    /// Tells the kernel of all pushed entries, whichever thread pushed them; says whether there is nothing left to
+    /// tell. The caller must have been counted before.
     fn tell_kernel(&self) -> bool {
         loop {
             let outcome = self.enter_kernel();
@@ -408,7 +409,8 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if state.under_way > 0 {
-            // The runtime has ended during transfers. The kernel may still write to their frames, so they are never freed.
+            // The runtime has ended during transfers. The kernel may still write to their frames, so they are never
+            // freed.
             #[expect(
                 clippy::disallowed_methods,
                 reason = "the kernel may still write there"

@@ -1,8 +1,9 @@
 //! Error numbers of system calls, as this program names them.
 //!
-//! The bindings know the errors that have a name in C. The kernel also returns others: `ENOTSUPP` (524) and similar errors leak
-//! out of drivers and network file systems. The bindings have one value for all of those. Its number is 0, which would mean
-//! success wherever it is kept or sent. So an error of the bindings never travels further than the call that it came from.
+//! The bindings know the errors that have a name in C. The kernel also returns others: `ENOTSUPP` (524) and similar
+//! errors leak out of drivers and network file systems. The bindings have one value for all of those. Its number is 0,
+//! which would mean success wherever it is kept or sent. So an error of the bindings never travels further than the
+//! call that it came from.
 
 use nix::errno::Errno as SystemErrno;
 use weir_faults::Errno;

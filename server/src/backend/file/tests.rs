@@ -255,7 +255,8 @@ async fn discard_gives_space_back_and_zeroing_may_keep_it() {
     }
 }
 
-/// What the file system itself does with a hole that reaches to the end of the last, shorter block and past the end of the file.
+/// What the file system itself does with a hole that reaches to the end of the last, shorter block and past the end of
+/// the file.
 fn punches_past_the_end(folder: &TempDir, size: u64) -> bool {
     let path = folder.path().join("probe.img");
     std::fs::write(&path, vec![1; usize::try_from(size).unwrap()]).unwrap();

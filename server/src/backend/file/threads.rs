@@ -1,8 +1,8 @@
 //! The I/O threads of one file: started on demand, fed by one queue.
 //!
-//! A submission takes the queue's lock for a push and never waits for I/O. A thread is started when more jobs wait than threads
-//! do, up to the limit. The first thread is started at once, so a system that refuses threads is noticed at the start, and
-//! later refusals only cost parallelism. Jobs start in the order in which they were submitted.
+//! A submission takes the queue's lock for a push and never waits for I/O. A thread is started when more jobs wait than
+//! threads do, up to the limit. The first thread is started at once, so a system that refuses threads is noticed at the
+//! start, and later refusals only cost parallelism. Jobs start in the order in which they were submitted.
 
 use std::collections::VecDeque;
 use std::fmt;

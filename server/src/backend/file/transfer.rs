@@ -1,7 +1,7 @@
 //! Reads and writes: whole pages directly, the rest through the buffered descriptor.
 //!
-//! The kernel may transfer less than asked (a signal, a full disk, a limit of the device), so every transfer is a loop; an
-//! interrupted one is repeated. Direct I/O that the kernel refuses with `EINVAL` is repeated buffered, and if it was
+//! The kernel may transfer less than asked (a signal, a full disk, a limit of the device), so every transfer is a loop;
+//! an interrupted one is repeated. Direct I/O that the kernel refuses with `EINVAL` is repeated buffered, and if it was
 //! properly aligned, direct I/O is given up for this file.
 
 use std::fs::File;
@@ -104,8 +104,8 @@ impl OpenFile {
             .filter(|_| self.direct_works.load(Ordering::Relaxed))
     }
 
-    /// `EINVAL` at a page boundary means that direct I/O doesn't work here. Elsewhere it follows a short transfer that left the
-    /// rest misaligned, and means nothing.
+    /// `EINVAL` at a page boundary means that direct I/O doesn't work here. Elsewhere it follows a short transfer that
+    /// left the rest misaligned, and means nothing.
     fn direct_refused(&self, what: &str, done: usize) {
         if done.is_multiple_of(PAGE_SIZE) && self.direct_works.swap(false, Ordering::Relaxed) {
             let path = self.path.display();

@@ -1,12 +1,12 @@
 #![doc = include_str!("README.md")]
 //!
 //! # How
-//! A page exists once it was written, and a discarded page is given back. Pages lie in ordered maps, sharded by region so that
-//! parallel writers rarely meet. A region's pages share a shard, so a run of pages takes one lock. A call isn't atomic as a
-//! whole, only per page, and the contract asks for no more.
+//! A page exists once it was written, and a discarded page is given back. Pages lie in ordered maps, sharded by region
+//! so that parallel writers rarely meet. A region's pages share a shard, so a run of pages takes one lock. A call isn't
+//! atomic as a whole, only per page, and the contract asks for no more.
 //!
-//! The calling task does the work, mostly a session, and copying is work. Every few pages it is charged to the budget that the
-//! runtime gives a task, so a task that asks for much lets others have their turn.
+//! The calling task does the work, mostly a session, and copying is work. Every few pages it is charged to the budget
+//! that the runtime gives a task, so a task that asks for much lets others have their turn.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -35,8 +35,8 @@ const REGION_PAGES: u64 = 256;
 /// More than any machine's number of parallel writers needs.
 const SHARDS: usize = 64;
 
-/// Pages that are copied, freed or passed for one unit of a task's budget, which has 128 units: a poll takes some hundreds of
-/// microseconds.
+/// Pages that are copied, freed or passed for one unit of a task's budget, which has 128 units: a poll takes some
+/// hundreds of microseconds.
 const PAGES_PER_UNIT: usize = 4;
 
 type Pages = BTreeMap<u64, Box<[u8; PAGE_SIZE]>>;

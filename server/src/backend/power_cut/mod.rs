@@ -1,27 +1,28 @@
 #![doc = include_str!("README.md")]
 //!
 //! # How
-//! Data that isn't covered lives in a [`PowerCut`]. Covered data ([`Backend::cover`]) is applied to the store, which is synced
-//! and told so. Reads and extents lay the rest over what the store returns.
+//! Data that isn't covered lives in a [`PowerCut`]. Covered data ([`Backend::cover`]) is applied to the store, which is
+//! synced and told so. Reads and extents lay the rest over what the store returns.
 //!
 //! # A cut
-//! 1. [`PowerCutBackend::switch_off`]: every call fails with `EIO` from here on. The caller then releases requests that wait
-//!    for an injected fault, and closes the connections.
-//! 2. [`PowerCutBackend::cut`]: waits for a sync that is being applied, which counts; a sync that waits for its turn doesn't.
-//!    It chooses the survivors and raises the incarnation: a call that began before changes nothing any more.
+//! 1. [`PowerCutBackend::switch_off`]: every call fails with `EIO` from here on. The caller then releases requests that
+//!    wait for an injected fault, and closes the connections.
+//! 2. [`PowerCutBackend::cut`]: waits for a sync that is being applied, which counts; a sync that waits for its turn
+//!    doesn't. It chooses the survivors and raises the incarnation: a call that began before changes nothing any more.
 //! 3. [`PowerCutBackend::switch_on`].
 //!
 //! The last two happen while the cache is still and has dropped every page, dirty ones too: they were volatile memory
-//! ([`PageCache::lose_power`](weir_cache::PageCache::lose_power)). So nothing that began before is under way, except a sync
-//! whose client has gone, which `cut` waits for.
+//! ([`PageCache::lose_power`](weir_cache::PageCache::lose_power)). So nothing that began before is under way, except a
+//! sync whose client has gone, which `cut` waits for.
 //!
 //! # The turn
-//! Batches are applied one at a time, in the order in which they were completed, and each to its end. A store may go on with a
-//! write whose caller has gone, and its older data would overwrite a batch that passed it by. So the caller that has the turn
-//! gives it to a task together with the batch, and merely waits for the task (`turn.rs`).
+//! Batches are applied one at a time, in the order in which they were completed, and each to its end. A store may go on
+//! with a write whose caller has gone, and its older data would overwrite a batch that passed it by. So the caller that
+//! has the turn gives it to a task together with the batch, and merely waits for the task (`turn.rs`).
 //!
 //! # What costs
-//! Data is copied once on its way in, and syncs are as large as what they cover. This layer is for tests, not for speed.
+//! Data is copied once on its way in, and syncs are as large as what they cover. This layer is for tests, not for
+//! speed.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,8 +40,8 @@ use self::turn::{Store, Turn};
 
 mod turn;
 
-/// The amount of written data in memory beyond which a write syncs first: the volatile cache of a large disk. The cache above
-/// syncs long before, unless the same pages are written over and over.
+/// The amount of written data in memory beyond which a write syncs first: the volatile cache of a large disk. The cache
+/// above syncs long before, unless the same pages are written over and over.
 const HELD_BYTES_MAX: u64 = 256 << 20;
 
 /// A store with a volatile cache of its own, which a power cut empties.
@@ -102,9 +103,10 @@ impl PowerCutBackend {
         self.lock().off = false;
     }
 
-    /// Loses what the options say. Must be called while the power is off. Waits for the sync that is being applied, if there is
-    /// one. `newest` is what the page cache had not yet handed over: versions of those sectors that may survive like any other.
-    /// Cancel safe: if it is dropped, either it has not cut yet, or the survivors are still brought to the store.
+    /// Loses what the options say. Must be called while the power is off. Waits for the sync that is being applied, if
+    /// there is one. `newest` is what the page cache had not yet handed over: versions of those sectors that may
+    /// survive like any other. Cancel safe: if it is dropped, either it has not cut yet, or the survivors are still
+    /// brought to the store.
     pub async fn cut(&self, options: PowerCutOptions, newest: Vec<(u64, FrameRefs)>) {
         let turn = self.store.turn().await;
         let batch = {

@@ -1,10 +1,10 @@
 //! The turn to bring a batch into the store, and the work itself.
 //!
 //! # Why a task
-//! A client may go away while its FLUSH is being applied, and the store may go on with the write that it was given (io_uring
-//! and threads do). If the turn passed on at that moment, the next batch would run beside that write, and the older of the two
-//! might land last. Then data that a FLUSH has covered would read back old. So the turn, the batch and the frames belong to a
-//! task that runs to its end; the caller only waits for the task.
+//! A client may go away while its FLUSH is being applied, and the store may go on with the write that it was given
+//! (io_uring and threads do). If the turn passed on at that moment, the next batch would run beside that write, and the
+//! older of the two might land last. Then data that a FLUSH has covered would read back old. So the turn, the batch and
+//! the frames belong to a task that runs to its end; the caller only waits for the task.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -105,8 +105,8 @@ impl Store {
 }
 
 impl Turn {
-    /// Brings a batch into the store, durably, and then says so to `applied`. Cancel safe: once begun it runs to its end, and
-    /// only then passes the turn on.
+    /// Brings a batch into the store, durably, and then says so to `applied`. Cancel safe: once begun it runs to its
+    /// end, and only then passes the turn on.
     pub(super) async fn apply(
         self,
         batch: Batch,

@@ -1,10 +1,10 @@
 #![doc = include_str!("README.md")]
 //!
 //! # How
-//! A filter over what lies below the cache, which is asked about each call before the call is made. Whether a rule is about a
-//! call is decided when the call is made. So a call without a rule is the call of the layer below, and costs one relaxed load
-//! more. The state of the device (offline, frozen, bad sectors, read-only) isn't checked here: it concerns what clients ask
-//! for, and the sessions check it.
+//! A filter over what lies below the cache, which is asked about each call before the call is made. Whether a rule is
+//! about a call is decided when the call is made. So a call without a rule is the call of the layer below, and costs
+//! one relaxed load more. The state of the device (offline, frozen, bad sectors, read-only) isn't checked here: it
+//! concerns what clients ask for, and the sessions check it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ pub struct RuledBackend {
 }
 
 impl RuledBackend {
-    /// Lets the rules of `faults` see the calls to `next` for `export`. `power` is the part of `next` that can lose its power,
-    /// if there is one.
+    /// Lets the rules of `faults` see the calls to `next` for `export`. `power` is the part of `next` that can lose its
+    /// power, if there is one.
     ///
     /// # Errors
     /// The system has no address space.

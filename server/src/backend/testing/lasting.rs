@@ -1,5 +1,5 @@
-//! A store whose calls outlive their callers, as io_uring's and a thread's do: dropping the future of a write only means that
-//! no task waits for it. Writes and discards can be held up and released in any order.
+//! A store whose calls outlive their callers, as io_uring's and a thread's do: dropping the future of a write only
+//! means that no task waits for it. Writes and discards can be held up and released in any order.
 
 use std::collections::VecDeque;
 use std::ops::Range;

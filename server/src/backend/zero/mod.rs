@@ -3,11 +3,11 @@
 //! # How
 //! This store has a size and nothing else. A mutation has nothing to change, so each is done at once.
 //!
-//! This store breaks one promise of [`Backend`] on purpose: later reads don't see a completed write. Weir itself doesn't rely
-//! on that promise. It is handed on to clients, and README.md tells them what they get instead.
+//! This store breaks one promise of [`Backend`] on purpose: later reads don't see a completed write. Weir itself
+//! doesn't rely on that promise. It is handed on to clients, and README.md tells them what they get instead.
 //!
-//! Reading is still work, because pages are filled. Every few pages it is charged to the budget that the runtime gives a task,
-//! so a task that asks for much lets others have their turn.
+//! Reading is still work, because pages are filled. Every few pages it is charged to the budget that the runtime gives
+//! a task, so a task that asks for much lets others have their turn.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};

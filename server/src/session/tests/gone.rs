@@ -1,8 +1,8 @@
 //! Clients that go without a word: whatever they had asked for and has not begun never begins.
 //!
-//! Each test keeps requests waiting for something else, lets the client go, and sees the session end *meanwhile*. It then
-//! removes the obstacle and looks at the device. Beside it is the opposite: what a client that said goodbye had asked for is
-//! done.
+//! Each test keeps requests waiting for something else, lets the client go, and sees the session end *meanwhile*. It
+//! then removes the obstacle and looks at the device. Beside it is the opposite: what a client that said goodbye had
+//! asked for is done.
 
 use super::*;
 

@@ -107,8 +107,8 @@ async fn what_gathers_keeps_no_memory() {
     drop(ahead);
 }
 
-/// Other requests wait in turn for the memory that this takes: only as much as lies there, though the client has announced
-/// more.
+/// Other requests wait in turn for the memory that this takes: only as much as lies there, though the client has
+/// announced more.
 #[tokio::test(start_paused = true)]
 async fn what_gathers_takes_memory_for_what_has_arrived() {
     let server = Server::new();
@@ -149,7 +149,8 @@ async fn what_gathers_is_cut_between_pages() {
     }
 }
 
-/// The client doesn't know of the failure yet: all that it sends of that WRITE is thrown away, whatever it was received into.
+/// The client doesn't know of the failure yet: all that it sends of that WRITE is thrown away, whatever it was received
+/// into.
 #[tokio::test(start_paused = true)]
 async fn a_slice_that_fails_takes_the_one_that_comes_along() {
     const SLICE: usize = 1 << 20;
@@ -172,8 +173,8 @@ async fn a_slice_that_fails_takes_the_one_that_comes_along() {
     assert!(client.read(3, 0, 3 << 20).await == data);
 }
 
-/// Sends `bytes_a_second` of a WRITE, while others are refused memory or not; says whether the client is let go within a
-/// minute.
+/// Sends `bytes_a_second` of a WRITE, while others are refused memory or not; says whether the client is let go within
+/// a minute.
 async fn is_let_go(bytes_a_second: u64, others: bool) -> bool {
     let server = Server::with(&small(CacheMode::Writeback));
     let mut client = server.client(false).await;

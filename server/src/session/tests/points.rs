@@ -1,9 +1,9 @@
 //! Every error at every point outside the cache, one at a time, while a client is at work.
 //!
-//! The registry says which points there are. The cache's model sweeps those of the cache, and this module sweeps all others.
-//! Both sweep what the store is asked, so each new point is in one of the two by itself. Each point must have fired. Whatever
-//! fails in the middle, nothing aborts and nothing hangs, and a request that fails reports that error. What was answered and
-//! flushed is there: afterwards, in the file, and after a power cut.
+//! The registry says which points there are. The cache's model sweeps those of the cache, and this module sweeps all
+//! others. Both sweep what the store is asked, so each new point is in one of the two by itself. Each point must have
+//! fired. Whatever fails in the middle, nothing aborts and nothing hangs, and a request that fails reports that error.
+//! What was answered and flushed is there: afterwards, in the file, and after a power cut.
 //!
 //! `WEIR_POINTS_SEED=N` sets the first seed, and `WEIR_POINTS_SEEDS=N` the number of seeds.
 
@@ -25,9 +25,11 @@ use crate::size::Size;
 
 mod allowed;
 mod guest;
+mod trigger;
 
 use allowed::Allowed;
 use guest::Guest;
+use trigger::Trigger;
 
 /// The points of the crates whose own tests sweep them.
 const SWEPT_ELSEWHERE: &str = "weir_cache";
@@ -223,7 +225,8 @@ impl Case {
         let outcome = asked.outcome.as_ref();
         if let Some(Err(code)) = outcome {
             let told = NbdError::from_os(self.errno.0).code();
-            // Whatever went wrong, EIO is right for what others made dirty again, and for what a failed sync may have undone.
+            // Whatever went wrong, EIO is right for what others made dirty again, and for what a failed sync may have
+            // undone.
             assert!([told, EIO].contains(code), "{command:?} fails with {code}");
         }
         match (command, outcome) {
@@ -344,22 +347,6 @@ fn serving(export: Export, faults: Faults) -> Server {
     Server {
         context: Arc::new(context),
         cache,
-    }
-}
-
-/// The hits at which the point fails, counted anew in each batch.
-#[derive(Clone, Copy, Debug)]
-enum Trigger {
-    Chance,
-    After(u64),
-}
-
-impl Trigger {
-    fn words(self, seed: u64, batch: u64) -> String {
-        match self {
-            Self::Chance => format!("probability 30% seed {}", seed.wrapping_add(batch << 32)),
-            Self::After(hits) => format!("oneshot after {hits}"),
-        }
     }
 }
 

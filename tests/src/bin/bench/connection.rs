@@ -1,7 +1,7 @@
 //! One connection of the load generator: many requests per write, many replies per read.
 //!
-//! The caller queues as many requests as it wants in flight, sends them with one write, and receives what one read brings. Only
-//! the socket makes it wait, and each such wait is bounded.
+//! The caller queues as many requests as it wants in flight, sends them with one write, and receives what one read
+//! brings. Only the socket makes it wait, and each such wait is bounded.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::time::Instant;

@@ -1,17 +1,17 @@
 //! A check for regressions that counts instead of timing, so it gives the same result on a busy machine.
 //!
-//! Each load sends bursts in lockstep: all of a burst in one write, then all its answers. A burst of writes fits into one
-//! buffer of the socket, so the server finds all or nothing of it, whichever side is faster. A load runs twice against a fresh
-//! server, the second time with more bursts, and leaves the same pages dirty both times. The difference leaves out the start,
-//! the handshake and the end. System calls (all but waits) are counted by strace, instructions and allocations by valgrind's
-//! callgrind: neither needs privileges or hardware counters.
+//! Each load sends bursts in lockstep: all of a burst in one write, then all its answers. A burst of writes fits into
+//! one buffer of the socket, so the server finds all or nothing of it, whichever side is faster. A load runs twice
+//! against a fresh server, the second time with more bursts, and leaves the same pages dirty both times. The difference
+//! leaves out the start, the handshake and the end. System calls (all but waits) are counted by strace, instructions
+//! and allocations by valgrind's callgrind: neither needs privileges or hardware counters.
 //!
-//! Cold reads come from the disk, through io_uring, and each page is read once. The server's cache is smaller than what it has
-//! read by then, so each read also evicts a page. The disk decides which of a burst complete together, so these figures vary
-//! more.
+//! Cold reads come from the disk, through io_uring, and each page is read once. The server's cache is smaller than what
+//! it has read by then, so each read also evicts a page. The disk decides which of a burst complete together, so these
+//! figures vary more.
 //!
-//! The server's other work (its ticks, a worker that goes to sleep) can only add to a count, and does so by chance. So the
-//! least of several counts is taken.
+//! The server's other work (its ticks, a worker that goes to sleep) can only add to a count, and does so by chance. So
+//! the least of several counts is taken.
 
 mod callgrind;
 mod limits;

@@ -1,7 +1,7 @@
 //! What Weir is meant to reach, as ratios within a run, and whether it did.
 //!
-//! A missed goal is printed and doesn't fail the run. On a busy machine a ratio swings, and figures that must not swing are
-//! counted instead (`count`).
+//! A missed goal is printed and doesn't fail the run. On a busy machine a ratio swings, and figures that must not swing
+//! are counted instead (`count`).
 
 use std::fmt::Write as _;
 

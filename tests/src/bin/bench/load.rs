@@ -268,8 +268,8 @@ impl<'load> Source<'load> {
     }
 }
 
-/// Runs `load` on connections of its own. `started` is called when all connections are open. `ended` is called when all are
-/// done and still open. The server's work for the load lies between the two.
+/// Runs `load` on connections of its own. `started` is called when all connections are open. `ended` is called when all
+/// are done and still open. The server's work for the load lies between the two.
 pub(crate) fn run<T>(
     address: &Address,
     options: &Options,

@@ -1,8 +1,8 @@
 //! The benchmark: Weir against other servers, and against what the socket costs, in the same run.
 //!
-//! An absolute figure means nothing on a machine that does other things too. So every contender takes its turn in every round,
-//! and the results are medians of ratios. `bench --help` names the modes; each lives in a module of its own, above a lean load
-//! generator (`connection`, `replies`, `load`) that shares nothing with Weir.
+//! An absolute figure means nothing on a machine that does other things too. So every contender takes its turn in every
+//! round, and the results are medians of ratios. `bench --help` names the modes; each lives in a module of its own,
+//! above a lean load generator (`connection`, `replies`, `load`) that shares nothing with Weir.
 
 mod args;
 mod connection;

@@ -1,8 +1,8 @@
 //! The bytes that every export holds, and the numbers that choose where to read and write.
 //!
-//! Each 8-byte word is an affine function of its index and a seed. Distinct offsets hold distinct words (the
-//! multiplier is odd), so data from the wrong place never passes, and both directions compile to vector additions:
-//! checking 4 KiB costs about as much as copying it.
+//! Each 8-byte word is an affine function of its index and a seed. Distinct offsets hold distinct words (the multiplier
+//! is odd), so data from the wrong place never passes, and both directions compile to vector additions: checking 4 KiB
+//! costs about as much as copying it.
 
 /// Bytes in a word of the pattern.
 const WORD: usize = 8;

@@ -1,8 +1,9 @@
 //! What the disk itself does under a cold load: the reference for servers that must read from it.
 //!
-//! It is measured in two ways, because each has its flaw. Threads with positional `O_DIRECT` I/O (one per request in flight)
-//! need nothing installed and are checked against the pattern, but pay for context switches. fio's io_uring engine doesn't pay
-//! for them, but fio must be installed. Sequential reads go in 1 MiB pieces, as a server that reads ahead would.
+//! It is measured in two ways, because each has its flaw. Threads with positional `O_DIRECT` I/O (one per request in
+//! flight) need nothing installed and are checked against the pattern, but pay for context switches. fio's io_uring
+//! engine doesn't pay for them, but fio must be installed. Sequential reads go in 1 MiB pieces, as a server that reads
+//! ahead would.
 
 use std::fs::{File, OpenOptions};
 use std::io;

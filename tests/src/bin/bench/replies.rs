@@ -1,9 +1,9 @@
-//! Takes the server's bytes apart as they come: headers, payloads, and requests that are complete. Payloads are checked against
-//! the pattern where they lie.
+//! Takes the server's bytes apart as they come: headers, payloads, and requests that are complete. Payloads are checked
+//! against the pattern where they lie.
 //!
-//! A payload is never gathered: each part is checked when a read brings it, so the cost doesn't depend on how the socket cuts
-//! the stream. Everything the server says is checked: a reply to an unknown cookie, an error, a chunk outside its request or a
-//! reply that covers less than was asked fails the run.
+//! A payload is never gathered: each part is checked when a read brings it, so the cost doesn't depend on how the
+//! socket cuts the stream. Everything the server says is checked: a reply to an unknown cookie, an error, a chunk
+//! outside its request or a reply that covers less than was asked fails the run.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! The comparison: every contender once per round, in an order that rotates, so that other work of the machine affects them all
-//! alike.
+//! The comparison: every contender once per round, in an order that rotates, so that other work of the machine affects
+//! them all alike.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -314,8 +314,8 @@ impl Comparison<'_> {
         self.measure(&server, load, &extent)
     }
 
-    /// Reads other data, as much as the server's cache holds. A server that has just started pays once in its life for the
-    /// first use of its memory, and on a virtual machine that costs more than the disk.
+    /// Reads other data, as much as the server's cache holds. A server that has just started pays once in its life for
+    /// the first use of its memory, and on a virtual machine that costs more than the disk.
     fn fill_cache(&self, server: &Server) -> io::Result<()> {
         let other = Extent {
             start: self.scale.cold_size,

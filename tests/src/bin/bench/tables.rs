@@ -1,5 +1,5 @@
-//! Costs that no throughput shows, each over sizes that it must not grow with: idle connections, a lookup, a start, a trim of
-//! untouched data, a flush, more exports.
+//! Costs that no throughput shows, each over sizes that it must not grow with: idle connections, a lookup, a start, a
+//! trim of untouched data, a flush, more exports.
 //!
 //! Each table asks every server that can answer, and a server that fails gets a line with the reason.
 

@@ -348,8 +348,8 @@ pub(crate) fn print(fairness: &[Fairness], over_time: &[OverTime]) {
     }
 }
 
-/// Lines for a plot: the 99th percentile of each window that has one. Requests that a silent window kept waiting show in the
-/// next window.
+/// Lines for a plot: the 99th percentile of each window that has one. Requests that a silent window kept waiting show
+/// in the next window.
 pub(crate) fn plot(over_time: &[OverTime]) -> Vec<Line> {
     let line = |result: &OverTime| Line {
         name: result.contender.to_owned(),

@@ -1,5 +1,5 @@
-//! The bytes of the protocol that a benchmark needs. They are written down separately from `weir_protocol`, so that a mistake
-//! there isn't repeated here.
+//! The bytes of the protocol that a benchmark needs. They are written down separately from `weir_protocol`, so that a
+//! mistake there isn't repeated here.
 
 use std::io::{self, Read, Write};
 
@@ -114,7 +114,8 @@ pub(crate) struct Agreed {
     pub(crate) structured: bool,
 }
 
-/// The client's half of a handshake. It asks for structured replies if `structured` says so, but doesn't insist on them.
+/// The client's half of a handshake. It asks for structured replies if `structured` says so, but doesn't insist on
+/// them.
 pub(crate) fn negotiate<S: Read + Write>(
     stream: &mut S,
     export: &str,

@@ -27,8 +27,8 @@ pub(super) async fn carry_out(cache: &Arc<PageCache>, change: Change) -> Result<
     }
 }
 
-/// Does a step as a session does. Returns what was read, if anything, or one byte for each byte with a known status: zero for a
-/// hole.
+/// Does a step as a session does. Returns what was read, if anything, or one byte for each byte with a known status:
+/// zero for a hole.
 pub(super) async fn act(
     cache: &Arc<PageCache>,
     context: &FaultContext,

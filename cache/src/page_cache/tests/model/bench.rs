@@ -134,7 +134,8 @@ impl Bench {
                 return None;
             }
             Action::Write { fua, .. } if self.setup.forgets => Action::Write { direct: false, fua },
-            // A direct read could see that the store has forgotten data before the cache knows that the sync has failed.
+            // A direct read could see that the store has forgotten data before the cache knows that the sync has
+            // failed.
             Action::Read { .. } if self.setup.forgets => Action::Read { direct: false },
             other => other,
         };
@@ -220,7 +221,8 @@ impl Bench {
                 self.setup.quota_pages.is_some() || round.change.is_some()
             }
             (Some(&Errno::EINVAL), _) => round.change.is_some(),
-            // For what others made dirty again, and for what a failed sync may have undone, the error is EIO whatever went wrong.
+            // For what others made dirty again, and for what a failed sync may have undone, the error is EIO whatever
+            // went wrong.
             (Some(&Errno::EIO), _) => !round.failures.is_empty() || self.injection.is_some(),
             _ => false,
         } || self

@@ -1,9 +1,9 @@
 //! The model with an error at every point of the code, one at a time: every error that the point allows.
 //!
-//! Whatever fails in the middle, nothing aborts, nothing hangs, nothing acknowledged is lost, and nothing is left over. The
-//! points are those that the registry knows, so that a new one is in it by itself. Each must have fired: a point that the model
-//! doesn't reach is as good as untested. Races that are lost on purpose have no error; `lost_races` has them. Points of the
-//! server are not linked here; its sessions' tests sweep them.
+//! Whatever fails in the middle, nothing aborts, nothing hangs, nothing acknowledged is lost, and nothing is left over.
+//! The points are those that the registry knows, so that a new one is in it by itself. Each must have fired: a point
+//! that the model doesn't reach is as good as untested. Races that are lost on purpose have no error; `lost_races` has
+//! them. Points of the server are not linked here; its sessions' tests sweep them.
 
 use proptest::strategy::Strategy as _;
 use proptest::test_runner::{TestCaseError, TestError};

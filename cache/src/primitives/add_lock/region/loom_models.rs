@@ -1,5 +1,5 @@
-//! Every interleaving of small uses of a region's lock: of the word with the queue. The models of three threads take two
-//! preemptions at most: three would take minutes.
+//! Every interleaving of small uses of a region's lock: of the word with the queue. The models of three threads take
+//! two preemptions at most: three would take minutes.
 
 use std::future::poll_fn;
 use std::sync::Arc;

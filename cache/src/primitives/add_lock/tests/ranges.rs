@@ -89,7 +89,8 @@ fn opponents_are_served_in_the_order_of_arrival() {
     assert_idle(&lock);
 }
 
-/// The range of a brief add is not known, so a blocker of the region waits for it, but not for brief adds that come later.
+/// The range of a brief add is not known, so a blocker of the region waits for it, but not for brief adds that come
+/// later.
 #[test]
 fn a_blocker_waits_for_brief_adds_that_were_in_before_it() {
     let lock = new_lock();
@@ -272,8 +273,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// A party with no opponent before it is woken and goes on, and all others wait. A party that leaves, as a holder or a
-    /// waiter, leaves no trace.
+    /// A party with no opponent before it is woken and goes on, and all others wait. A party that leaves, as a holder
+    /// or a waiter, leaves no trace.
     #[test]
     fn as_the_definition_says(steps in steps()) {
         let lock = new_lock();

@@ -1,4 +1,5 @@
-//! Growth together with reclaim: one thread has walked from a root, and another empties it and takes it out below a newer one.
+//! Growth together with reclaim: one thread has walked from a root, and another empties it and takes it out below a
+//! newer one.
 
 use std::sync::atomic::AtomicUsize;
 use std::thread;

@@ -1,5 +1,4 @@
-//! The array against a `BTreeMap`: any sequence of operations, at indexes close together and far
-//! apart.
+//! The array against a `BTreeMap`: any sequence of operations, at indexes close together and far apart.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -81,8 +81,8 @@ fn what_is_occupied_stays_until_it_is_vacated() {
     );
 }
 
-/// Race: the tidier sees an empty leaf, a writer tags it, the tidier clears the tag above. Scans
-/// wait for the tidier to end, as they must; every tag set before a scan began is found by it.
+/// Race: the tidier sees an empty leaf, a writer tags it, the tidier clears the tag above. Scans wait for the tidier to
+/// end, as they must; every tag set before a scan began is found by it.
 #[test]
 fn tags_set_while_a_tidier_runs_are_found_afterwards() {
     let array = GenRadix::<Slot>::new();

@@ -19,8 +19,8 @@ fn faults_with(rules: &[&str]) -> Faults {
     faults
 }
 
-/// The fates of a run of requests of every command, on two connections to one export and one to another, with and without
-/// FUA, few enough that each comes often.
+/// The fates of a run of requests of every command, on two connections to one export and one to another, with and
+/// without FUA, few enough that each comes often.
 fn run(faults: &Faults) -> Vec<Option<Fate>> {
     let mut rng = Rng::new(7);
     let mut screens = [("db", 1), ("db", 2), ("web", 3)]
@@ -56,7 +56,8 @@ fn occurrences(events: &[Event]) -> Vec<Option<u64>> {
     events.iter().map(occurrence).collect()
 }
 
-/// In the run, most requests pass uncounted. The others are counted because of rules that are not in force in the replay.
+/// In the run, most requests pass uncounted. The others are counted because of rules that are not in force in the
+/// replay.
 #[test]
 fn a_replay_counts_as_the_run_did() {
     for rules in [

@@ -175,7 +175,8 @@ proptest! {
     }
 }
 
-/// A request that has looked at the version just before a rule came, which can't know of it, and is the first of its command.
+/// A request that has looked at the version just before a rule came, which can't know of it, and is the first of its
+/// command.
 #[test]
 fn a_rule_that_comes_while_the_first_request_passes_decides_about_it() {
     let faults = with(&["write error=EIO".to_owned()]);

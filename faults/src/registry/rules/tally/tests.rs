@@ -168,7 +168,8 @@ fn a_new_beginning_forgets_what_was_noted() {
     faults.add_rule("read conn=1 error=EIO").expect("added");
     assert!(fires(&mut own, Read));
     assert_eq!(last_occurrence(&faults), Some(1));
-    // The other connection has not seen that yet: its next note belongs to what was before, and is forgotten with the rest.
+    // The other connection has not seen that yet: its next note belongs to what was before, and is forgotten with the
+    // rest.
     assert!(other.decide_as_seen(Read, 4096, 512, false).is_none());
     pass(&mut other, 1);
     drop(other);

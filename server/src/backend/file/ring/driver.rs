@@ -19,8 +19,8 @@ use tokio::time::Sleep;
 use super::{Operation, Shared};
 use crate::limits::IO_REPORT_AFTER;
 
-/// How long to wait when the kernel has no memory for a submission. Each completion frees some and wakes the driver earlier, if
-/// anything is under way.
+/// How long to wait when the kernel has no memory for a submission. Each completion frees some and wakes the driver
+/// earlier, if anything is under way.
 const SUBMIT_RETRY: Duration = Duration::from_millis(1);
 
 /// How often the ages of transfers are checked.
@@ -142,8 +142,8 @@ impl Driver {
         completed
     }
 
-    /// Watches the clock; says whether there is something to do. Once it is set for slow transfers it is left to run out,
-    /// however many come and go: setting it for each would cost too much.
+    /// Watches the clock; says whether there is something to do. Once it is set for slow transfers it is left to run
+    /// out, however many come and go: setting it for each would cost too much.
     fn poll_timer(&mut self, task: &mut Context<'_>) -> bool {
         if self.unsubmitted && !(self.timer_is_set && self.timer_is_for_submission) {
             self.set_timer(SUBMIT_RETRY);

@@ -1,6 +1,7 @@
 //! One transfer as the ring's list keeps it: what the kernel works on, and its outcome.
 //!
-//! The operation owns the memory that the kernel is told of, and gives it up only when the kernel has completed the transfer.
+//! The operation owns the memory that the kernel is told of, and gives it up only when the kernel has completed the
+//! transfer.
 #![expect(unsafe_code, reason = "memory that the kernel reads and writes")]
 
 use std::os::fd::AsRawFd as _;
@@ -40,12 +41,12 @@ pub(super) enum Memory {
     Write(FrameRefs),
 }
 
-/// What the kernel is told of the memory; neighbouring frames are one piece. A single piece is passed by itself. So whatever
-/// the kernel may look at later, a list, lies on the heap and stays where it is.
+/// What the kernel is told of the memory; neighbouring frames are one piece. A single piece is passed by itself. So
+/// whatever the kernel may look at later, a list, lies on the heap and stays where it is.
 pub(super) struct Vectors(pub(super) SmallVec<[libc::iovec; 1]>);
 
-// SAFETY: the pointers lead into frames that the operation owns beside them and that nothing touches meanwhile (a FrameBuf's are
-// private, a FrameRefs' are immutable); which thread hands them to the kernel makes no difference.
+// SAFETY: the pointers lead into frames that the operation owns beside them and that nothing touches meanwhile (a
+// FrameBuf's are private, a FrameRefs' are immutable); which thread hands them to the kernel makes no difference.
 unsafe impl Send for Vectors {}
 
 impl Operation {

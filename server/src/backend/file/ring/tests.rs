@@ -13,7 +13,8 @@ use crate::backend::testing::pattern;
 const PAGE_BYTES: u64 = PAGE_SIZE as u64;
 const FRAMES: u32 = 1024;
 
-/// A file of that many pages, on a file system with direct I/O; `None`, with a message, where there is none or no io_uring.
+/// A file of that many pages, on a file system with direct I/O; `None`, with a message, where there is none or no
+/// io_uring.
 fn bench(pages: usize) -> Option<(tempfile::TempDir, Arc<OpenFile>, Ring, Arc<FramePool>)> {
     let ring = match Ring::start() {
         Ok(ring) => ring,
@@ -430,8 +431,8 @@ async fn what_is_queued_when_a_ring_breaks_is_handed_back() {
     }
 }
 
-/// One thread is told that the ring is broken while another is in the kernel, which takes the entries of both: those may not be
-/// handed back.
+/// One thread is told that the ring is broken while another is in the kernel, which takes the entries of both: those
+/// may not be handed back.
 #[tokio::test]
 async fn nothing_is_handed_back_under_somebody_in_the_kernel() {
     let Some((_folder, file, ring, pool)) = bench(2) else {

@@ -90,7 +90,8 @@ async fn a_power_cut_waits_for_a_sync_whose_client_has_gone() {
     }
 }
 
-/// If two batches were applied side by side, their pieces could be interleaved, and the older version of a page come last.
+/// If two batches were applied side by side, their pieces could be interleaved, and the older version of a page come
+/// last.
 #[tokio::test(start_paused = true)]
 async fn no_piece_of_an_abandoned_sync_lands_after_a_power_cut() {
     let abandoned = over_lasting_store(SIZE);
@@ -167,7 +168,8 @@ async fn a_trim_that_fails_at_the_store_fails_the_sync_and_is_tried_again() {
     assert_eq!(abandoned.stored(1).await, vec![0; PAGE_SIZE]);
 }
 
-/// What a FLUSH has covered also survives a power cut of the machine: the store is synced, but only once it has everything.
+/// What a FLUSH has covered also survives a power cut of the machine: the store is synced, but only once it has
+/// everything.
 #[tokio::test(start_paused = true)]
 async fn a_flush_syncs_the_store_when_that_has_all() {
     let abandoned = over_lasting_store(SIZE);

@@ -1,7 +1,7 @@
 //! Counting instructions and allocations.
 //!
-//! A profile of callgrind has a line for each pair of caller and callee. Its names are compressed: a number stands for a
-//! name that was given with it earlier.
+//! A profile of callgrind has a line for each pair of caller and callee. Its names are compressed: a number stands for
+//! a name that was given with it earlier.
 //!
 //! ```text
 //! fn=(12) weir::session::turn
@@ -45,7 +45,8 @@ pub(super) fn instructions_of(profile: &str) -> Option<u64> {
     })
 }
 
-/// How often a profile's program asked the allocator for memory. No program starts without that, so there is always an answer.
+/// How often a profile's program asked the allocator for memory. No program starts without that, so there is always an
+/// answer.
 pub(super) fn allocations_of(profile: &str) -> Option<u64> {
     let mut allocators = HashSet::new();
     let mut callee = "";

@@ -1,4 +1,5 @@
-//! The file of limits: a load, its system calls, instructions and allocations per request on a line; `#` starts a comment.
+//! The file of limits: a load, its system calls, instructions and allocations per request on a line; `#` starts a
+//! comment.
 
 use std::collections::HashMap;
 

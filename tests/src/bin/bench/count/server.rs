@@ -58,8 +58,9 @@ impl Source {
         }
     }
 
-    /// Bursts of the shorter and the longer run. The shorter run touches every page of the span at least once, so that both
-    /// leave the same, or reads more than the cache holds. The longer run costs far more than the start and the end.
+    /// Bursts of the shorter and the longer run. The shorter run touches every page of the span at least once, so that
+    /// both leave the same, or reads more than the cache holds. The longer run costs far more than the start and the
+    /// end.
     pub(super) const fn bursts(self) -> (u64, u64) {
         match self {
             Self::Memory => (256, 2304),
@@ -220,7 +221,8 @@ fn run(
     if let Some(rule) = counted.rule {
         command.args(["--fault", rule]);
     }
-    // The tool holds the other end for as long as it or the server runs. Once that end is closed, the report is written.
+    // The tool holds the other end for as long as it or the server runs. Once that end is closed, the report is
+    // written.
     command.stderr(Stdio::piped());
     let mut server = Server::start(&mut command, address)?;
     let stderr = server.take_stderr();

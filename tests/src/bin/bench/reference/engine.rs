@@ -1,7 +1,7 @@
 //! Requests in, replies out, without a socket: what the two reference servers share.
 //!
-//! The memory's lock is taken once per batch, never per request. In every load with writes that compares against these servers
-//! it is uncontended, and its cost vanishes behind a system call.
+//! The memory's lock is taken once per batch, never per request. In every load with writes that compares against these
+//! servers it is uncontended, and its cost vanishes behind a system call.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;

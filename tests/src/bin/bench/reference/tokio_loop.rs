@@ -1,5 +1,5 @@
-//! The same server as a tokio task per connection on the multi-threaded runtime: the cost of the runtime, with nothing behind
-//! it.
+//! The same server as a tokio task per connection on the multi-threaded runtime: the cost of the runtime, with nothing
+//! behind it.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
