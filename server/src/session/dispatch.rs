@@ -124,7 +124,7 @@ impl Transmission<'_> {
         let (style, request) = (self.limits.reply_style, &ticket.request);
         let queue = self.output.queue();
         match outcome {
-            Ok(()) => queue.push_bytes(Head::of_success(style, request).bytes()),
+            Ok(()) => Head::of_success(style, request).push_to(queue),
             Err(error) => push_failure(queue, style, request, error),
         }
         if outcome.is_ok() {

@@ -310,11 +310,11 @@ impl Queue {
             match front.place {
                 Place::Bytes => self.bytes_sent += taken,
                 Place::Pages | Place::Skipped => self.pages.advance(taken),
+                Place::Own if taken == front.length => {
+                    let own = self.own.pop_front().expect("one for each segment");
+                    self.own_bytes -= own.bytes.len();
+                }
                 Place::Zeroes | Place::Own => {}
-            }
-            if front.place == Place::Own && taken == front.length {
-                let own = self.own.pop_front().expect("one for each segment");
-                self.own_bytes -= own.bytes.len();
             }
             if front.place != Place::Skipped {
                 left -= taken;

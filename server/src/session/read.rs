@@ -143,7 +143,7 @@ impl Transmission<'_> {
         let queue = self.output.queue();
         match Framing::of(request, style) {
             Framing::Simple | Framing::OneChunk => {
-                queue.push_bytes(Head::of_data(style, ChunkFlags::DONE, request).bytes());
+                Head::of_data(style, ChunkFlags::DONE, request).push_to(queue);
                 commit(queue, pieces, request.length);
             }
             Framing::Chunks => frame_chunks(queue, request.cookie, request.offset, pieces, true),
@@ -295,7 +295,7 @@ impl Transmission<'_> {
         let queue = self.output.stream_queue();
         // A chunk isn't the last one: an error may have to follow.
         let head = Head::of_data(self.limits.reply_style, ChunkFlags::EMPTY, &request);
-        queue.push_bytes(head.bytes());
+        head.push_to(queue);
         let pool = self.cache.pool().clone();
         let kept = std::mem::replace(&mut stream.kept, FrameRefs::new(pool));
         let length = kept.bytes();
