@@ -38,6 +38,7 @@ use crate::pressure::quota::Quota;
 const EVICTION_BATCH: usize = 32;
 /// The most frames that a reservation sets aside for metadata, or gives back: a request adds less metadata than that.
 const WITHHELD_PER_RESERVATION: usize = 256;
+
 /// A budget of the payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Budget {
@@ -89,6 +90,11 @@ impl PageCache {
     ///
     /// The caller holds no guard and no page lock.
     pub(crate) async fn reserve(&self, frames: usize) -> FrameBuf {
+        self.reserve_in(None, frames).await
+    }
+
+    /// As [`PageCache::reserve`], after the requests before it in `line`, if it is in one.
+    pub(crate) async fn reserve_in(&self, line: Option<&MemoryLine>, frames: usize) -> FrameBuf {
         let mut buffer = FrameBuf::new(Arc::clone(&self.pool));
         self.withhold_metadata();
         if self.try_reserve(frames, &mut buffer) {
@@ -99,10 +105,18 @@ impl PageCache {
             "{frames} frames of {}",
             self.limits.frames
         );
+        // What it has got in vain would be missing to the requests before it.
+        drop(buffer);
+        // Held across awaits on purpose: it is the line. Its holder waits for memory only, with no guard.
+        let _first = match line {
+            Some(line) => Some(line.0.lock().await),
+            None => None,
+        };
         self.counters.memory_waits.add(1);
         let wait = self.pool.announce_wait();
         // Held across awaits on purpose: it is the queue. Its holder waits for memory only, with no guard.
         let _turn = self.memory.turn.lock().await;
+        let mut buffer = FrameBuf::new(Arc::clone(&self.pool));
         loop {
             if buffer.grow_to(frames) {
                 return buffer;
@@ -113,21 +127,6 @@ impl PageCache {
                 wait.freed().await;
             }
         }
-    }
-
-    /// As [`PageCache::reserve`], after the requests before it in `line`, if it is in one.
-    pub(crate) async fn reserve_in(&self, line: Option<&MemoryLine>, frames: usize) -> FrameBuf {
-        let Some(line) = line else {
-            return self.reserve(frames).await;
-        };
-        let mut buffer = FrameBuf::new(Arc::clone(&self.pool));
-        if self.try_reserve(frames, &mut buffer) {
-            return buffer;
-        }
-        drop(buffer);
-        // Held across awaits on purpose: it is the line. Its holder waits for memory only, with no guard.
-        let _first = line.0.lock().await;
-        self.reserve(frames).await
     }
 
     /// As [`PageCache::reserve`], but returns `false` instead of waiting; `buffer` may have grown in vain.

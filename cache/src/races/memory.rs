@@ -208,6 +208,31 @@ async fn the_locks_of_regions_count_within_the_cache() {
     assert!(beyond > 0, "{stats:?}");
 }
 
+/// Clients' reads wait in lines, and they are the ones that touch new places.
+#[tokio::test]
+async fn reads_in_a_line_set_memory_for_metadata_aside() {
+    const TOUCHED: u64 = 300;
+    let backend = Arc::new(SparseBackend::new(TOUCHED * REGION_BYTES));
+    let options = CacheOptions {
+        cache_bytes: MIN_CACHE_BYTES,
+        ..CacheOptions::default()
+    };
+    let faults = Faults::new();
+    let cache = PageCache::open(backend, &options, &faults).unwrap();
+    let context = faults.context(RequestKinds::READ);
+    let line = MemoryLine::default();
+    for region in 0..TOUCHED {
+        let offset = region * REGION_BYTES;
+        let pages = cache.read_in(Some(&line), &context, offset, PAGE_SIZE);
+        drop(pages.await.unwrap());
+    }
+    cache.evict(usize::MAX);
+    cache.evict(usize::MAX);
+    let stats = cache.stats();
+    assert_eq!(stats.resident_pages, 0);
+    assert!(stats.free_frames < stats.frames, "{stats:?}");
+}
+
 /// Memory that has just come free goes to the request that waits for it, however quickly another asks.
 #[tokio::test(start_paused = true)]
 async fn nobody_overtakes_who_waits_for_memory() {
