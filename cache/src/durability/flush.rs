@@ -59,6 +59,9 @@ use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::{PageCache, pages_of};
 use crate::pages::OLDEST_EPOCH;
 
+/// How often the store is looked at while syncs fail: a FLUSH reports the second failure, too.
+const LOOKS: usize = 2;
+
 impl PageCache {
     /// NBD_CMD_FLUSH: everything replied to before this call is durable when it returns. Cancel safe.
     ///
@@ -218,6 +221,27 @@ impl PageCache {
         if self.generations.is_failing() {
             drop(self.generations.turn().await);
         }
+    }
+
+    /// What `look` finds in the cache and in the store beside it, once no sync fails meanwhile: the store may have
+    /// forgotten by then that it had allocated pages that are dirty again.
+    ///
+    /// # Errors
+    /// Those of `look`; `EIO` when syncs fail again and again.
+    pub(crate) async fn undisturbed<T, F>(&self, look: impl Fn() -> F) -> Result<T, Errno>
+    where
+        F: Future<Output = Result<T, Errno>>,
+    {
+        for _ in 0..LOOKS {
+            let submitted = self.generations.submitted();
+            self.failed_sync_settled().await;
+            let found = look().await?;
+            self.failed_sync_settled().await;
+            if !self.generations.failed_since(submitted) {
+                return Ok(found);
+            }
+        }
+        Err(Errno::EIO)
     }
 
     /// Turns unstable pages clean, or dirty again; returns those that are unwritten then, each with the epoch since

@@ -46,7 +46,6 @@ use crate::frame::PAGE_BYTES;
 use crate::lg_lock::LgLock;
 use crate::pace::{Pace, STEPS_AT_ONCE};
 use crate::page_cache::PageCache;
-use crate::requests::status::LOOKS;
 
 mod turns;
 mod units;
@@ -418,25 +417,6 @@ impl PageCache {
         space: &Quota,
         range: &Range<u64>,
     ) -> Result<Vec<Range<u64>>, Errno> {
-        for _ in 0..LOOKS {
-            let submitted = self.generations.submitted();
-            self.failed_sync_settled().await;
-            let kept = self.look_for_kept_units(space, range).await?;
-            // Otherwise a sync has failed, and the store may have forgotten that it had allocated pages that are dirty
-            // again.
-            self.failed_sync_settled().await;
-            if !self.generations.failed_since(submitted) {
-                return Ok(kept);
-            }
-        }
-        Err(Errno::EIO)
-    }
-
-    async fn look_for_kept_units(
-        &self,
-        space: &Quota,
-        range: &Range<u64>,
-    ) -> Result<Vec<Range<u64>>, Errno> {
         // The cache first: a page that is written back between the two looks is found by the second.
         let unwritten = self.unwritten_ranges(range, usize::MAX).await.ranges;
         let mut kept: Vec<_> = unwritten.iter().map(|bytes| space.touched(bytes)).collect();
@@ -474,7 +454,7 @@ impl PageCache {
         let end = (units.end * space.unit_bytes).min(self.size());
         let range = start..end.max(start);
         guard.assert_covers(range.clone());
-        let mut kept = self.kept_units(space, &range).await?;
+        let mut kept = self.undisturbed(|| self.kept_units(space, &range)).await?;
         pause_point!(self.background, "cache:space:count", [EIO]).await?;
         // Stable, as there are two runs in order.
         kept.sort_by_key(|units| units.start);

@@ -34,17 +34,8 @@ impl PageCache {
         range: Range<u64>,
         most: usize,
     ) -> Result<Vec<BackendExtent>, Errno> {
-        for _ in 0..LOOKS {
-            let submitted = self.generations.submitted();
-            self.failed_sync_settled().await;
-            let found = self.look_at_allocation(context, &range, most).await?;
-            // Otherwise the store may have forgotten that it had allocated pages that are dirty again.
-            self.failed_sync_settled().await;
-            if !self.generations.failed_since(submitted) {
-                return Ok(found);
-            }
-        }
-        Err(Errno::EIO)
+        self.undisturbed(|| self.look_at_allocation(context, &range, most))
+            .await
     }
 
     async fn look_at_allocation(
@@ -176,9 +167,6 @@ impl PageCache {
 fn looked_at(pages: &Range<u64>) -> usize {
     usize::try_from(pages.end - pages.start).map_or(STEPS_AT_ONCE, |pages| pages.min(STEPS_AT_ONCE))
 }
-
-/// How often a range is looked at while syncs fail: a FLUSH reports the second failure, too.
-pub(crate) const LOOKS: usize = 2;
 
 /// Extents that the backend is asked for at a time: searching a file for holes takes some microseconds each.
 const EXTENTS_PER_LOOK: usize = 256;
