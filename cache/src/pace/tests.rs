@@ -72,6 +72,16 @@ impl Bench {
         }
         assert_eq!(self.cache.stats().dirty_pages, PAGES);
     }
+
+    /// Writes every page, and writes all of them back.
+    async fn write_all_and_sync_nothing(&self) {
+        self.write_all().await;
+        self.faults
+            .set_points("class cache:flush:sync error EIO")
+            .unwrap();
+        self.cache.flush(&self.context).await.unwrap_err();
+        self.faults.set_points("reset").unwrap();
+    }
 }
 
 /// Does `work`; the most times that it came by `place` between two turns of others.
@@ -141,14 +151,7 @@ async fn a_flush_lets_others_go_on() {
 async fn a_sync_settles_pages_in_turns() {
     for failures in [0, 1000] {
         let bench = Bench::new();
-        bench.write_all().await;
-        // Written back and not synced.
-        bench
-            .faults
-            .set_points("class cache:flush:sync error EIO")
-            .unwrap();
-        bench.cache.flush(&bench.context).await.unwrap_err();
-        bench.faults.set_points("reset").unwrap();
+        bench.write_all_and_sync_nothing().await;
         assert_eq!(bench.cache.stats().unstable_pages, PAGES);
         bench.backend.behave(Behaviour {
             failures_per_mille: [("sync", failures)].into(),
@@ -271,13 +274,7 @@ async fn what_others_wait_for_goes_on_beside_long_work_of_its_own_task() {
 /// All pages are written and not synced, and a sync fails: as soon as some of them are dirty again, and not all. The
 /// store has forgotten half of them.
 async fn fail_a_sync(bench: &Bench) -> JoinHandle<Result<(), Errno>> {
-    bench.write_all().await;
-    bench
-        .faults
-        .set_points("class cache:flush:sync error EIO")
-        .unwrap();
-    bench.cache.flush(&bench.context).await.unwrap_err();
-    bench.faults.set_points("reset").unwrap();
+    bench.write_all_and_sync_nothing().await;
     bench.backend.behave(Behaviour {
         failures_per_mille: [("sync", 1000)].into(),
         forgets: true,

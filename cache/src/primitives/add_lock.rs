@@ -74,7 +74,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use weir_faults::{FaultContext, race_fault};
+use weir_faults::{ArmedPoints, FaultContext, race_fault};
 
 use crate::gen_radix::OnceArc;
 use crate::lg_lock::default_shards;
@@ -246,21 +246,14 @@ impl AddLock {
     /// As [`try_add`](Self::try_add).
     #[inline]
     pub fn try_add_briefly(&self, range: Range<u64>) -> Option<BriefAddGuard> {
-        let number = region_number(&range);
-        let shard = self.shard();
-        let armed = self.shared.gate.points().armed();
-        if race_fault!(armed) {
-            return None;
-        }
-        let passed = self.shared.gate.try_region(shard, armed)?;
-        let region = self.region_of(number);
-        let place = if region.lock.try_enter_briefly(armed) {
-            None
-        } else {
+        let enter = |lock: &RegionLock, armed: ArmedPoints<'_>| {
+            if lock.try_enter_briefly(armed) {
+                return Some(None);
+            }
             let memory = &self.shared.queue_bytes;
-            Some(region.lock.try_enter(Side::Add, &range, memory)?)
+            lock.try_enter(Side::Add, &range, memory).map(Some)
         };
-        passed.leak();
+        let (region, shard, place) = self.try_pass(&range, enter)?;
         Some(BriefAddGuard::new(RegionHold::new(
             region, range, shard, place,
         )))
@@ -352,7 +345,21 @@ impl AddLock {
     }
 
     fn try_region(&self, range: Range<u64>, side: Side) -> Option<RegionHold> {
-        let number = region_number(&range);
+        let memory = &self.shared.queue_bytes;
+        let enter = |lock: &RegionLock, _: ArmedPoints<'_>| lock.try_enter(side, &range, memory);
+        let (region, shard, place) = self.try_pass(&range, enter)?;
+        Some(RegionHold::new(region, range, shard, Some(place)))
+    }
+
+    /// Passes the gate to the region of `range` and enters there, if both go without waiting. The caller owes the gate's
+    /// shard, whose number is returned, what a [`RegionHold`] gives back.
+    #[inline]
+    fn try_pass<P>(
+        &self,
+        range: &Range<u64>,
+        enter: impl FnOnce(&RegionLock, ArmedPoints<'_>) -> Option<P>,
+    ) -> Option<(Arc<Region>, usize, P)> {
+        let number = region_number(range);
         let shard = self.shard();
         let armed = self.shared.gate.points().armed();
         if race_fault!(armed) {
@@ -360,10 +367,9 @@ impl AddLock {
         }
         let passed = self.shared.gate.try_region(shard, armed)?;
         let region = self.region_of(number);
-        let memory = &self.shared.queue_bytes;
-        let place = region.lock.try_enter(side, &range, memory)?;
+        let place = enter(&region.lock, armed)?;
         passed.leak();
-        Some(RegionHold::new(region, range, shard, Some(place)))
+        Some((region, shard, place))
     }
 
     async fn region(&self, range: Range<u64>, side: Side) -> RegionHold {

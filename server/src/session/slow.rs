@@ -1,6 +1,6 @@
 //! Requests that can't be answered at once: futures that the session polls, and what comes out of them.
 //!
-//! A future here may carry transfers that others wait for (`carried` in the cache): it is polled until it has finished,
+//! A future here may carry transfers that others wait for (`transfer` in the cache): it is polled until it has finished,
 //! or dropped, but never kept unpolled. Dropping one, because the client has gone, only abandons the wait: a task
 //! completes what it carried.
 
@@ -168,7 +168,7 @@ impl Reader {
 
     /// A slice of `request` through the cache, or past it if the request is large enough for that.
     #[error_injectable(ctx = self.context, errors(EIO, ENOMEM))]
-    pub(super) async fn read_part(
+    async fn read_part(
         &self,
         request: &Request,
         offset: u64,

@@ -94,7 +94,7 @@ pub(super) struct Transmission<'a> {
     pub(super) receiving: Option<Receive>,
     /// The last payload was a large one: only little is read ahead, so that the next payload goes straight into pages.
     pub(super) large_payloads: bool,
-    /// Requests under way, apart from `receiving` and `streams`.
+    /// Requests under way, apart from `receiving` and `sliced_reads`.
     pub(super) slow: Pending,
     /// Bytes that these will return, and payloads that wait for a fault rule.
     pub(super) slow_bytes: usize,

@@ -87,7 +87,7 @@ pub(super) enum Tick {
 
 /// How fast a client goes on with what memory is kept for.
 #[derive(Debug, Default)]
-struct Pace {
+struct Progress {
     /// For how long memory has been kept.
     kept: Duration,
     /// The running window: its age, what the client did in it, and whether others wanted the memory.
@@ -98,7 +98,7 @@ struct Pace {
     due: u64,
 }
 
-impl Pace {
+impl Progress {
     /// A tick in which the client did `bytes`; says whether it is too slow for the requests that want the memory.
     /// `room` is how much is kept outside the cache.
     fn judge(
@@ -156,8 +156,8 @@ pub(super) struct Watch {
     sent: u64,
     requests: u64,
     refusals: u64,
-    sending: Pace,
-    taking: Pace,
+    sending: Progress,
+    taking: Progress,
 }
 
 impl Watch {
@@ -178,8 +178,8 @@ impl Watch {
             sent: 0,
             requests: 0,
             refusals: 0,
-            sending: Pace::default(),
-            taking: Pace::default(),
+            sending: Progress::default(),
+            taking: Progress::default(),
         }
     }
 

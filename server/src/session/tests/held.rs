@@ -74,6 +74,15 @@ impl Eager {
     }
 }
 
+/// As many clients as want more than there is room for, each with these requests.
+async fn crowd_of(server: &Server, requests: &[u8]) -> Vec<Eager> {
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(Eager::new(server, requests.to_vec()).await);
+    }
+    crowd
+}
+
 /// Lets all of them send until the server takes no more.
 async fn push_all(crowd: &mut [Eager]) {
     loop {
@@ -119,10 +128,7 @@ async fn payloads_that_a_rule_holds_are_within_the_connections_limit() {
 async fn payloads_that_a_freeze_holds_are_within_the_exports_limit() {
     let server = large();
     let device = server.context.faults.add_device("");
-    let mut crowd = Vec::new();
-    for _ in 0..CROWD {
-        crowd.push(Eager::new(&server, writes(PIPELINED)).await);
-    }
+    let mut crowd = crowd_of(&server, &writes(PIPELINED)).await;
     device.freeze();
     push_all(&mut crowd).await;
     let taken: usize = crowd.iter().map(|eager| eager.sent).sum();
@@ -142,10 +148,7 @@ async fn the_limit_is_for_those_that_a_rule_holds() {
     let server = large();
     let rule = "write offset=0..4M hang";
     let id = server.context.faults.add_rule(rule).expect("good");
-    let mut crowd = Vec::new();
-    for _ in 0..CROWD {
-        crowd.push(Eager::new(&server, writes(PIPELINED)).await);
-    }
+    let mut crowd = crowd_of(&server, &writes(PIPELINED)).await;
     push_all(&mut crowd).await;
     assert_eq!(server.held(), HELD_BYTES_MAX);
     let mut beside = server.client(false).await;
@@ -180,10 +183,7 @@ async fn data_that_a_rule_had_its_hands_on_is_within_the_exports_limit() {
         let one = request(Command::READ, 1, 0, LENGTH).encode();
         one.repeat(count)
     };
-    let mut crowd = Vec::new();
-    for _ in 0..CROWD {
-        crowd.push(Eager::new(&server, reads(PIPELINED)).await);
-    }
+    let mut crowd = crowd_of(&server, &reads(PIPELINED)).await;
     push_all(&mut crowd).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     idle().await;
@@ -416,10 +416,7 @@ async fn who_keeps_nothing_of_what_others_wait_for_is_not_let_go() {
     let mut half = server.client(false).await;
     half.request(request(Command::WRITE, 1, 8 << 20, LENGTH))
         .await;
-    let mut crowd = Vec::new();
-    for _ in 0..CROWD {
-        crowd.push(Eager::new(&server, writes(PIPELINED)).await);
-    }
+    let mut crowd = crowd_of(&server, &writes(PIPELINED)).await;
     push_all(&mut crowd).await;
     assert_eq!(server.held(), HELD_BYTES_MAX);
     tokio::time::sleep(Duration::from_secs(60)).await;
